@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+CONFIG ?= configs/majl.py:quickstart
+WORKDIR ?= runs/majl
+TRACKS ?= train=30,valid=2,test=12
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: run test lint clean
+
+# The main job: install, render the built-in data, train and evaluate MAJL, write a report.
+run: $(VENV)/.installed
+	$(BIN)/python -m majl_jax.prepare --dataset=chorales,chorales_stems,chorales_pitch --tracks=$(TRACKS)
+	$(BIN)/python -m majl_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+$(VENV)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[test]
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Signal code on arrays: transforms, pitch units, mixing. Only `files` touches the disk."""

@@ -1,0 +1,118 @@
+"""Loads tracks with several processes into a work folder, one file per track."""
+
+import os
+import pathlib
+import threading
+import urllib.parse
+import warnings
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from majl_jax.datasets import records, track
+
+
+def load_all(
+    tracks: Sequence[track.Track], layout: records.Layout, work: pathlib.Path, *, processes: int
+) -> dict[str, str]:
+    """Loads every track into the work folder; returns why which track was skipped."""
+    import multiprocessing
+
+    import tqdm
+
+    todo = [one for one in tracks if not cached(work, one.id).exists()]
+    skipped: dict[str, str] = {}
+    bar = tqdm.tqdm(
+        total=len(tracks), initial=len(tracks) - len(todo), unit="track", mininterval=0.5
+    )
+    context = multiprocessing.get_context("spawn")
+    pool = futures.ProcessPoolExecutor(
+        min(processes, max(len(todo), 1)), context, initializer=_start_worker
+    )
+    with bar, pool:
+        jobs = {pool.submit(load_one, one, layout, work): one for one in todo}
+        try:
+            for job in futures.as_completed(jobs):
+                if reason := job.result():
+                    skipped[jobs[job].id] = reason
+                    bar.set_postfix(skipped=len(skipped))
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return dict(sorted(skipped.items()))
+
+
+def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> str:
+    """Loads one track into the work folder; returns an empty text, or why it cannot be used."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            recording = one.load()
+        track.check(recording)
+        found = (recording.stems, recording.sample_rate_hz, recording.audio.shape[2])
+        expected = (layout.stems, layout.sample_rate_hz, layout.channels)
+        if found != expected:
+            raise track.BadTrack(f"has (stems, rate, channels) {found}, expected {expected}")
+    except MemoryError:
+        raise
+    except Exception as error:  # one bad track must not stop the others
+        known = isinstance(error, ValueError)
+        return str(error) if known else f"{type(error).__name__}: {error}"
+    final = cached(work, one.id)
+    draft = final.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, **records.whole(recording, one.id))
+        draft.replace(final)
+    finally:
+        draft.unlink(missing_ok=True)
+    return ""
+
+
+def cached(work: pathlib.Path, identity: str) -> pathlib.Path:
+    """The file of a loaded track."""
+    return work / (urllib.parse.quote(identity, safe="") + ".npz")
+
+
+def _start_worker() -> None:
+    """Ends this worker when the main process is gone, even by kill -9; leaves Ctrl-C to that one."""
+    import multiprocessing
+    import signal
+    from multiprocessing import connection
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Lock:
+    """Holds a lock on the work folder, where the system has such locks."""
+
+    def __init__(self, work: pathlib.Path) -> None:
+        self._path = work / "lock"
+
+    def __enter__(self) -> None:
+        self._file = self._path.open("w")
+        try:
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            self._file.close()
+            raise BlockingIOError(
+                f"Another `prepare` is at work in {self._path.parent}; wait for it"
+            ) from None
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()

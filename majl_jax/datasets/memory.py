@@ -1,0 +1,132 @@
+"""The input from arrays in memory: the same batches as `pipeline.py` gives, without TensorFlow."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from majl_jax.datasets import records as on_disk
+from majl_jax.datasets import schedule
+from majl_jax.datasets.records import Record, Source
+
+
+class Memory(schedule.Position):
+    """Random crops of records (or whole tracks) held in memory: an endless stream of batches.
+
+    batch_size: of all processes together; process i of n gets the i-th part of each batch.
+    group_sizes, group_weights: the records are consecutive groups, drawn in these proportions
+    (default: one group).
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        batch_size: int,
+        segment_samples: int,
+        hop_samples: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        group_sizes: Sequence[int] | None = None,
+        group_weights: Sequence[float] | None = None,
+    ) -> None:
+        sizes = [len(records)] if group_sizes is None else list(group_sizes)
+        weights = [1.0] * len(sizes) if group_weights is None else list(group_weights)
+        if sum(sizes) != len(records) or len(weights) != len(sizes) or not all(sizes):
+            raise ValueError(
+                f"groups of sizes {sizes} with weights {weights} do not fit {len(records)} "
+                "records: "
+                "each group needs a weight and at least one record"
+            )
+        if segment_samples <= 0 or segment_samples % hop_samples:
+            raise ValueError(
+                f"segment_samples {segment_samples} is no multiple of hop {hop_samples}"
+            )
+        settings = {"sizes": sizes, "weights": weights, "seed": seed, "segment": segment_samples}
+        super().__init__(
+            settings,
+            batch_size=batch_size,
+            process_index=process_index,
+            process_count=process_count,
+        )
+        self._records, self._seed = records, seed
+        self._segment_samples, self._hop_samples = segment_samples, hop_samples
+        self._batch_size, self._process_index = batch_size, process_index
+        self._sizes, self._first = sizes, np.concatenate([[0], np.cumsum(sizes)])
+        self._order = schedule.pattern(weights)
+        self._before = schedule.taken_before(self._order, len(sizes))
+        self._permutation = functools.lru_cache(maxsize=2 * len(sizes) + 2)(self._permute)
+
+    def _permute(self, group: int, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, group, epoch]).permutation(self._sizes[group])
+
+    def record_number(self, example: int) -> int:
+        """Which record the example with this global number is cut from."""
+        round_, place = divmod(example, len(self._order))
+        group = int(self._order[place])
+        count = round_ * int(self._before[-1, group]) + int(self._before[place, group])
+        epoch, position = divmod(count, self._sizes[group])
+        return int(self._first[group] + self._permutation(group, epoch)[position])
+
+    def crop(self, example: int) -> dict[str, np.ndarray]:
+        """The example with this global number."""
+        record = self._records[self.record_number(example)]
+        samples, hop = self._segment_samples, self._hop_samples
+        latest = max(int(record["valid_samples"]) - samples, 0) // hop
+        start = int(np.random.default_rng([self._seed, example]).integers(latest + 1))
+        out = {
+            "stems": _slice(record["stems"], start * hop, samples),
+            "has_stems": np.asarray(record["has_stems"], bool),
+        }
+        for key in ("f0_hz", "has_pitch"):
+            out[key] = _slice(record[key], start, samples // hop)
+        return out
+
+    def __iter__(self) -> "Memory":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        first = self.step * self._batch_size + self._process_index * self.local_size
+        numbers = range(first, first + self.local_size)
+        crops = [self.crop(example) for example in numbers]
+        self.step += 1
+        batch = {key: np.stack([crop[key] for crop in crops]) for key in crops[0]}
+        return {**batch, "index": np.asarray(numbers).astype(np.uint32)}
+
+
+def _slice(array: np.ndarray, start: int, length: int) -> np.ndarray:
+    """`length` rows from `start`; what lies beyond the end is zero."""
+    piece = array[start : start + length]
+    if len(piece) == length:
+        return piece
+    return np.concatenate([piece, np.zeros((length - len(piece), *piece.shape[1:]), piece.dtype)])
+
+
+def open_batches(
+    sources: Sequence[Source],
+    *,
+    batch_size: int,
+    segment_samples: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    min_valid_samples: int = 0,
+) -> Memory:
+    """Loads (directory, split, weight) of prepared data whole; called like `pipeline.open_batches`."""
+    opened = on_disk.open_sources(sources, min_valid_samples=min_valid_samples)
+    groups = [
+        [on_disk.read_record(prepared, split, int(number)) for number in numbers]
+        for prepared, split, numbers in opened
+    ]
+    return Memory(
+        [record for group in groups for record in group],
+        batch_size=batch_size,
+        segment_samples=segment_samples,
+        hop_samples=opened[0][0].layout.hop_samples,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+        group_sizes=[len(group) for group in groups],
+        group_weights=[weight for _, _, weight in sources],
+    )

@@ -1,0 +1,128 @@
+"""`mir1k`: MIR-1K, 1000 clips of singing, accompaniment left, voice right (Hsu and Jang 2010)."""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from majl_jax.audio import files
+from majl_jax.datasets.track import (
+    SPLITS_FOLDER,
+    BadTrack,
+    Recording,
+    Track,
+    frame_count,
+    read_split,
+)
+
+STEMS = ("accompaniment", "voice")
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3")
+FILE_RATE_HZ = 16000
+LABEL_HOP_SAMPLES = 320
+LABEL_WINDOW_SAMPLES = 640  # labels have no padding: the first is centred half a window in
+SPLIT_LIST = SPLITS_FOLDER / "mir1k_singers.txt"
+LABEL_RANGE_MIDI = (20.0, 110.0)
+
+
+def tracks(
+    source: str | None, *, sample_rate_hz: int, hop_samples: int, seed: int = 0
+) -> list[Track]:
+    """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv), split by singer."""
+    del seed
+    if sample_rate_hz != FILE_RATE_HZ or hop_samples != LABEL_HOP_SAMPLES:
+        raise ValueError(
+            f"mir1k is labelled every {LABEL_HOP_SAMPLES} samples at {FILE_RATE_HZ} Hz; prepare "
+            "it with "
+            f"--sample_rate_hz={FILE_RATE_HZ} --hop_samples={LABEL_HOP_SAMPLES}, not "
+            f"{sample_rate_hz} and {hop_samples}"
+        )
+    if source is None:
+        raise ValueError("mir1k needs --source: the folder that holds Wavfile/ and PitchLabel/")
+    folder = pathlib.Path(source)
+    paths = sorted(
+        path for path in folder.glob("Wavfile/*") if path.suffix.lower() in AUDIO_SUFFIXES
+    )
+    if not paths or not (folder / "PitchLabel").is_dir():
+        raise FileNotFoundError(
+            f"{folder} is no copy of MIR-1K: expected Wavfile/*.wav and PitchLabel/*.pv in it"
+        )
+    split_of = {singer: split for singer, split in read_split(SPLIT_LIST)}
+    out = []
+    for path in paths:
+        singer = path.stem.split("_")[0]
+        labels = folder / "PitchLabel" / f"{path.stem}.pv"
+        out.append(
+            Track(
+                id=path.stem,
+                split=split_of.get(singer, "train"),
+                group=singer,
+                paths=(path, labels),
+                seconds=8.0,
+                load=functools.partial(load, path, labels),
+            )
+        )
+    return out
+
+
+def load(path: pathlib.Path, labels: pathlib.Path) -> Recording:
+    """One clip with its labels."""
+    info = files.inspect(path)
+    if info.channels != 2 or info.sample_rate_hz != FILE_RATE_HZ:
+        raise BadTrack(
+            f"{path}: {info.channels} channels at {info.sample_rate_hz} Hz, expected 2 at "
+            f"{FILE_RATE_HZ} Hz "
+            "(left accompaniment, right voice)"
+        )
+    audio, _ = files.read(path)
+    f0_hz, has_pitch = read_labels(labels, samples=len(audio))
+    no_label = np.zeros_like(has_pitch)
+    return Recording(
+        audio=np.asarray(audio, np.float32)[:, :, None],
+        stems=STEMS,
+        has_stems=np.ones(len(STEMS), bool),
+        f0_hz=np.stack([np.zeros_like(f0_hz), f0_hz], axis=1),
+        has_pitch=np.stack([no_label, has_pitch], axis=1),
+        sample_rate_hz=FILE_RATE_HZ,
+        hop_samples=LABEL_HOP_SAMPLES,
+    )
+
+
+def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """F0 of the voice, and which frames are labelled: one MIDI semitone per line, 0 = unvoiced.
+
+    Line i is centred at 0.020 + 0.020 i s, so it labels frame i + 1; frame 0 and the last have
+    none.
+    """
+    if not path.is_file():
+        raise BadTrack(f"{path}: no such label file")
+    semitones = []
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8", errors="replace").split("\n"), 1
+    ):
+        if not line.strip():
+            continue
+        try:
+            value = float(line)
+        except ValueError:
+            raise BadTrack(
+                f"{path}, line {number}: {line.strip()[:40]!r} is not a number"
+            ) from None
+        low, high = LABEL_RANGE_MIDI
+        if value != 0 and not low <= value <= high:
+            raise BadTrack(
+                f"{path}, line {number}: {value} is out of range, expected 0 or {low} to {high} "
+                "semitones"
+            )
+        semitones.append(value)
+    expected = (samples - LABEL_WINDOW_SAMPLES) // LABEL_HOP_SAMPLES + 1
+    if len(semitones) != expected:
+        raise BadTrack(
+            f"{path}: {len(semitones)} labels, expected {expected} for {samples} samples of audio"
+        )
+    midi = np.asarray(semitones)
+    frames = frame_count(samples, hop_samples=LABEL_HOP_SAMPLES)
+    f0_hz, has_pitch = np.zeros(frames, np.float32), np.zeros(frames, bool)
+    count = min(len(midi), frames - 1)
+    f0_hz[1 : 1 + count] = np.where(midi > 0, 440.0 * 2.0 ** ((midi - 69) / 12), 0.0)[:count]
+    has_pitch[1 : 1 + count] = True
+    return f0_hz, has_pitch

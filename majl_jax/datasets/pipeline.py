@@ -1,0 +1,201 @@
+"""The input from shards on disk (tf.data): random crops in a seeded order, batched and prefetched.
+
+tf.data moves bytes only. Each example is found by its global number (see `schedule.py`): one read
+at the record's place in its shard, one crop of its bytes. So every process reads only its own
+examples, the processes' batches put together are the batch of a single process, and the position is
+the step.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from majl_jax.datasets import schedule
+from majl_jax.datasets.records import (
+    Layout,
+    Source,
+    open_prepared,
+    open_sources,
+    read_records,
+    read_tracks,
+)
+
+__all__ = ["Pipeline", "open_batches", "open_prepared", "read_records", "read_tracks"]
+
+
+class Pipeline(schedule.Position):
+    """An endless stream of batches; made by `open_batches`."""
+
+    def __init__(self, make_dataset, settings, **position: Any) -> None:
+        super().__init__(settings, **position)
+        self._make_dataset = make_dataset
+        self._iterator = None
+
+    def __iter__(self) -> "Pipeline":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._iterator is None:
+            self._iterator = self._make_dataset(self.step).as_numpy_iterator()
+        batch = next(self._iterator)
+        self.step += 1
+        return batch
+
+    def restore(self, state: bytes) -> None:
+        """Goes to a saved position: reading starts there, nothing is skipped over."""
+        super().restore(state)
+        self._iterator = None
+
+
+def open_batches(
+    sources: Sequence[Source],
+    *,
+    batch_size: int,
+    segment_samples: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    min_valid_samples: int = 0,
+    prefetch_batches: int = 2,
+    parallel_reads: int = 4,
+) -> Pipeline:
+    """Batches of random crops from prepared data sets, given as (directory, split, weight).
+
+    batch_size: of all processes together; process i of n gets the i-th part of each batch.
+    Crops start at multiples of the hop and reach into padding only where a track is shorter than
+    the segment. min_valid_samples: records with less audio than this are left out.
+    """
+    opened = open_sources(sources, min_valid_samples=min_valid_samples)
+    for prepared, _, _ in opened:
+        _check(prepared, segment_samples)
+    weights = [float(weight) for _, _, weight in sources]
+    sizes = [len(numbers) for _, _, numbers in opened]
+    settings = {"sizes": sizes, "weights": weights, "seed": seed, "segment": segment_samples}
+    position = {
+        "batch_size": batch_size,
+        "process_index": process_index,
+        "process_count": process_count,
+    }
+
+    def make_dataset(step: int):
+        tf = _tensorflow()
+        local = batch_size // process_count
+        first = process_index * local
+        locate = _locator(tf, opened, weights, seed)
+        crop = _cropper(tf, opened[0][0].layout, segment_samples, seed)
+        # A step past 2**62 is never reached.
+        dataset = tf.data.Dataset.range(step, 2**62 // batch_size).flat_map(
+            lambda s: tf.data.Dataset.range(s * batch_size + first, s * batch_size + first + local)
+        )
+        dataset = dataset.interleave(
+            locate,
+            cycle_length=parallel_reads,
+            block_length=1,
+            num_parallel_calls=parallel_reads,
+            deterministic=True,
+        )
+        dataset = dataset.map(crop, num_parallel_calls=parallel_reads, deterministic=True)
+        return dataset.batch(local, drop_remainder=True).prefetch(prefetch_batches)
+
+    return Pipeline(make_dataset, settings, **position)
+
+
+def _tensorflow() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it would only announce itself
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "The tf.data input needs TensorFlow (`pip install tensorflow-cpu`). Without it, use "
+            "majl_jax.datasets.memory.open_batches: same arguments, same batches, all data in "
+            "memory."
+        ) from error
+    tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
+    return tf
+
+
+def _check(prepared: Any, segment_samples: int) -> None:
+    layout = prepared.layout
+    if prepared.file_format != "tfrecord":
+        raise ValueError(
+            f"{prepared.directory} is in {prepared.file_format} format, tf.data reads tfrecord: "
+            "prepare it with "
+            "--file_format=tfrecord, or use memory.open_batches"
+        )
+    if segment_samples % layout.hop_samples or not 0 < segment_samples <= layout.record_samples:
+        raise ValueError(
+            f"segment_samples {segment_samples} must be a multiple of the hop "
+            f"({layout.hop_samples}) and at most one "
+            f"record ({layout.record_samples} samples) of {prepared.directory}"
+        )
+
+
+def _locator(tf, opened, weights: Sequence[float], seed: int):
+    """A function: example number to a data set of one (example, valid samples, record bytes)."""
+    order = schedule.pattern(weights)
+    before = schedule.taken_before(order, len(opened))
+    paths, shard_bytes, rows, sizes = [], [], [], []
+    for prepared, name, numbers in opened:
+        split = prepared.split(name)
+        columns = [split.shard + len(paths), split.offset, split.length, split.valid_samples]
+        rows.append(np.stack(columns, axis=1)[numbers])
+        sizes.append(len(numbers))
+        paths += [str(prepared.directory / shard) for shard in split.shards]
+        shard_bytes += split.shard_bytes
+    first_row = np.concatenate([[0], np.cumsum(sizes)])
+    with tf.device("cpu"):
+        paths, shard_bytes = tf.constant(paths), tf.constant(shard_bytes, tf.int64)
+        rows, sizes = tf.constant(np.concatenate(rows)), tf.constant(sizes, tf.int64)
+        first_row, order, before = (tf.constant(a, tf.int64) for a in (first_row, order, before))
+
+    def locate(example):
+        length = tf.size(order, tf.int64)
+        place = example % length
+        source = order[place]
+        count = (example // length) * before[-1, source] + before[place, source]
+        size = sizes[source]
+        shuffle_seed = tf.stack([seed * 4096 + source, count // size])
+        number = tf.random.experimental.index_shuffle(count % size, shuffle_seed, size - 1)
+        row = rows[first_row[source] + number]
+        # A file of one record of `row[2]` bytes between a header and a footer: a read at a place.
+        record = tf.data.FixedLengthRecordDataset(
+            paths[row[0]],
+            record_bytes=row[2],
+            header_bytes=row[1],
+            footer_bytes=shard_bytes[row[0]] - row[1] - row[2],
+        )
+        return record.map(lambda payload: (example, row[3], payload))
+
+    return locate
+
+
+def _cropper(tf, layout: Layout, segment_samples: int, seed: int):
+    """A function from (example, valid samples, bytes of the record) to one example of a batch."""
+    hop, frames = layout.hop_samples, segment_samples // layout.hop_samples
+    lengths = {"stems": segment_samples, "has_stems": None, "f0_hz": frames, "has_pitch": frames}
+    features = {key: tf.io.FixedLenFeature([], tf.string) for key in lengths}
+
+    def crop(example, valid_samples, payload):
+        parsed = tf.io.parse_single_example(payload, features)
+        latest = tf.maximum(valid_samples - segment_samples, 0) // hop
+        start = tf.random.stateless_uniform(
+            [], tf.stack([tf.constant(seed, tf.int64), example]), 0, latest + 1, tf.int64
+        )
+        out = {"index": tf.cast(example % 2**32, tf.uint32)}
+        for key, (shape, dtype) in layout.arrays().items():
+            data, length = parsed[key], lengths[key]
+            if length is not None:
+                row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+                begin = start * (hop if key == "stems" else 1) * row_bytes
+                data = tf.strings.substr(data, begin, length * row_bytes)
+                shape = (length, *shape[1:])
+            is_bool = dtype.kind == "b"
+            kind = tf.uint8 if is_bool else tf.as_dtype(dtype)
+            values = tf.reshape(tf.io.decode_raw(data, kind), shape)
+            out[key] = tf.cast(values, tf.bool) if is_bool else values
+        return out
+
+    return crop

@@ -1,0 +1,83 @@
+"""Notes to audio: a General MIDI sound font through midirenderer, one part at a time."""
+
+import functools
+import importlib.util
+import io
+import pathlib
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+CONTROL_VOLUME = 7
+BEND_RANGE_SEMITONES = 2.0  # the General MIDI default
+TICKS_PER_QUARTER = 960
+
+# How long after note-on a program of TimGM6mb has its pitch, and how much longer than that it holds
+# the pitch after note-off (measured against an f0 estimate, to 10 ms). Notes are sent so much
+# earlier, and so the sound, not the key stroke, is at the time of the label.
+LAG_S = {
+    **{20: 0.02, 24: 0.01, 35: 0.01, 40: 0.03, 41: 0.04, 42: 0.02, 52: 0.06, 53: 0.02, 54: 0.03},
+    **{57: 0.03, 58: 0.02, 60: 0.06, 66: 0.04, 68: 0.03, 69: 0.03, 70: 0.01, 71: 0.02, 73: 0.05},
+}
+HOLD_S = {52: 0.05, 54: 0.1}
+
+
+@functools.lru_cache(maxsize=1)
+def sound_font() -> bytes:
+    """TimGM6mb.sf2, found inside the installed pretty_midi package."""
+    spec = importlib.util.find_spec("pretty_midi")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("pretty_midi is missing: `pip install pretty_midi`")
+    path = pathlib.Path(spec.origin).with_name("TimGM6mb.sf2")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: `pip install --force-reinstall pretty_midi`")
+    return path.read_bytes()
+
+
+def midi_bytes(
+    times_s: Float32[np.ndarray, "note 2"],
+    pitches: Int64[np.ndarray, " note"],
+    velocities: Int64[np.ndarray, " note"],
+    *,
+    program: int,
+    tuning_cents: float,
+    duration_s: float,
+) -> bytes:
+    """One part as a MIDI file that lasts `duration_s` seconds, transposed by `tuning_cents`.
+
+    `times_s` says when each pitch is heard; key strokes come earlier, by the program's lag.
+    """
+    import pretty_midi
+
+    bend = round(tuning_cents / 100 / BEND_RANGE_SEMITONES * 8192)
+    part = pretty_midi.Instrument(program)
+    part.pitch_bends.append(pretty_midi.PitchBend(bend, 0.0))
+    for (heard_s, gone_s), pitch, velocity in zip(times_s, pitches, velocities, strict=True):
+        on_s = max(float(heard_s) - LAG_S.get(program, 0.0), 0.0)
+        off_s = float(gone_s) - LAG_S.get(program, 0.0) - HOLD_S.get(program, 0.0)
+        off_s = max(off_s, on_s + 0.6 * float(gone_s - heard_s))
+        part.notes.append(pretty_midi.Note(int(velocity), int(pitch), on_s, off_s))
+    # The renderer stops at the last event: a late one keeps the release of the last note.
+    part.control_changes.append(pretty_midi.ControlChange(CONTROL_VOLUME, 120, 0.0))
+    part.control_changes.append(pretty_midi.ControlChange(CONTROL_VOLUME, 120, duration_s))
+    score = pretty_midi.PrettyMIDI(resolution=TICKS_PER_QUARTER)
+    score.instruments.append(part)
+    file = io.BytesIO()
+    score.write(file)
+    return file.getvalue()
+
+
+def render(midi: bytes, *, sample_rate_hz: int, samples: int) -> Float32[np.ndarray, " time"]:
+    """Mono audio of a MIDI file, exactly `samples` long."""
+    import midirenderer
+    import soundfile
+    import soxr
+
+    wav = midirenderer.render_wave_from(sound_font(), midi)
+    stereo, rendered_hz = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
+    mono = 0.5 * (stereo[:, 0] + stereo[:, 1])
+    audio = soxr.resample(mono, rendered_hz, sample_rate_hz)
+    out = np.zeros(samples, np.float32)
+    kept = min(samples, len(audio))
+    out[:kept] = audio[:kept]
+    return out

@@ -1,0 +1,136 @@
+"""What a reader yields: a `Track` (a row, no audio yet), and the `Recording` that it loads."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+Notes = Float32[np.ndarray, "note 3"]  # columns: onset_s, offset_s, f0_hz
+
+
+class BadTrack(ValueError):
+    """The files of one track cannot be used; the message says which file, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """The audio of one track with its labels; the sum over the stems is the mixture.
+
+    Without separate stems, stem 0 holds the mixture, the others are zero, and `has_stems` is False.
+    """
+
+    # Shapes are checked by `check`, with a message for the user, not by their types.
+    audio: np.ndarray  # float32 [time, stem, channel]
+    stems: tuple[str, ...]
+    has_stems: np.ndarray  # bool [stem]
+    f0_hz: np.ndarray  # float32 [frame, stem]; 0 = unvoiced; frame k is centred at sample k * hop
+    has_pitch: np.ndarray  # bool [frame, stem]
+    sample_rate_hz: int
+    hop_samples: int
+    notes: tuple[np.ndarray, ...] = ()  # per stem float32 [note, 3], where the data set has notes
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """One piece of a data set: light, picklable, and loaded only when `load()` is called."""
+
+    id: str
+    split: str
+    load: Callable[[], Recording]
+    group: str = ""  # what a fair split keeps together: a singer, an album, a tune
+    paths: tuple[pathlib.Path, ...] = ()
+    seconds: float = 0.0  # about how long, to say beforehand how much disk is needed
+
+
+def frame_count(samples: int, *, hop_samples: int) -> int:
+    """Number of label frames of `samples` samples: one for each whole hop."""
+    return samples // hop_samples
+
+
+def frames_from_notes(
+    notes: Notes,
+    *,
+    frames: int,
+    hop_samples: int,
+    sample_rate_hz: int,
+    attack_s: float,
+    release_s: float,
+) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
+    """Frame labels (f0 in Hz with 0 = unvoiced, is it a label) of a monophonic list of notes.
+
+    For `attack_s` before a note and `release_s` after it the instrument may sound: those frames are
+    no label.
+    """
+    times_s = np.arange(frames) * hop_samples / sample_rate_hz
+    f0_hz = np.zeros(frames, np.float32)
+    has_pitch = np.ones(frames, bool)
+    for onset_s, offset_s, _ in notes:
+        has_pitch[(times_s >= onset_s - attack_s) & (times_s < offset_s + release_s)] = False
+    for onset_s, offset_s, note_hz in notes:
+        sounding = (times_s >= onset_s) & (times_s < offset_s)
+        f0_hz[sounding] = note_hz
+        has_pitch[sounding] = True
+    return f0_hz, has_pitch
+
+
+def check(recording: Recording) -> None:
+    """Raises `BadTrack` where audio or labels cannot be used."""
+    audio = recording.audio
+    if audio.ndim != 3 or audio.shape[1] != len(recording.stems):
+        raise BadTrack(
+            f"audio has shape {audio.shape}, expected [time, {len(recording.stems)} stems, channel]"
+        )
+    if len(audio) < recording.hop_samples:
+        raise BadTrack(f"zero length: {len(audio)} samples, less than one label frame")
+    if not np.isfinite(audio).all():
+        raise BadTrack(f"{np.count_nonzero(~np.isfinite(audio))} samples are NaN or infinite")
+    if not np.any(audio):
+        raise BadTrack("all samples of all stems are zero (silent file)")
+    frames = frame_count(len(audio), hop_samples=recording.hop_samples)
+    expected = (frames, len(recording.stems))
+    for name in ("f0_hz", "has_pitch"):
+        shape = getattr(recording, name).shape
+        if shape != expected:
+            raise BadTrack(f"{name} has shape {shape}, expected {expected} (frame, stem)")
+    if recording.has_stems.shape != (len(recording.stems),):
+        raise BadTrack(f"has_stems has shape {recording.has_stems.shape}, expected one per stem")
+    f0_hz = recording.f0_hz[recording.has_pitch]
+    bad = ~np.isfinite(f0_hz) | (f0_hz < 0) | (f0_hz >= recording.sample_rate_hz / 2)
+    if bad.any():
+        raise BadTrack(f"{np.count_nonzero(bad)} pitch labels are negative, NaN or above Nyquist")
+
+
+def unknown_stems(recording: Recording) -> Recording:
+    """The same recording with the mixture only: stem 0 holds it, and no stem is a label."""
+    audio = np.zeros_like(recording.audio)
+    audio[:, 0] = recording.audio.sum(axis=1)
+    audio /= max(1.0, float(np.abs(audio).max(initial=0.0)))  # the sum may be beyond full scale
+    return dataclasses.replace(
+        recording, audio=audio, has_stems=np.zeros(len(recording.stems), bool)
+    )
+
+
+def unknown_pitch(recording: Recording) -> Recording:
+    """The same recording without pitch labels or notes."""
+    return dataclasses.replace(
+        recording,
+        f0_hz=np.zeros_like(recording.f0_hz),
+        has_pitch=np.zeros_like(recording.has_pitch),
+        notes=(),
+    )
+
+
+def read_split(path: pathlib.Path) -> list[list[str]]:
+    """Rows of words of a split list; lines that start with # are comments."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Split list {path} is missing; it is part of the repository (data/splits). "
+            "Install with `pip install -e .` from a clone, or restore the file."
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+
+
+SPLITS_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "data" / "splits"

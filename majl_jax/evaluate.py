@@ -1,0 +1,348 @@
+"""Whole tracks through a model that knows segments: cut, apply, cross-fade, score, aggregate.
+
+`stream` is the constant-memory form, `apply_track` the same for a track in memory, `score_tracks`
+what a recipe calls for validation and test. Frame k is centred at sample k * hop_samples.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from majl_jax import scores
+from majl_jax.audio import files
+
+Outputs = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(
+    frozen=True, eq=False
+)  # compared by identity: `apply` is compiled once per object
+class SegmentModel:
+    """A trained system as evaluation sees it: a function on segments and the grid it lives on."""
+
+    apply: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
+    """(variables, audio[batch, time, channel]) -> {"stems": [batch, time, stem, channel],
+    "salience": [batch, frame, bin] in 0..1}, either optional; time is always segment_samples."""
+    sample_rate_hz: int
+    segment_samples: int
+    hop_samples: int
+    channels: int = 1
+    stems: tuple[str, ...] = ()
+    bin_cents: np.ndarray | None = None
+    """Centre of each salience bin in cents above 10 Hz; None when there is no salience."""
+
+    def __post_init__(self) -> None:
+        if self.segment_samples % self.hop_samples or self.segment_samples <= 0:
+            raise ValueError(
+                f"segment_samples is {self.segment_samples}; expected a positive multiple of "
+                f"hop_samples = {self.hop_samples}, so that segments join on the frame grid"
+            )
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames in a segment: one per hop, the first centred at sample 0."""
+        return self.segment_samples // self.hop_samples
+
+
+def stream(
+    model: SegmentModel,
+    variables: Any,
+    blocks: Iterable[Float[np.ndarray, "_ channel"]],
+    *,
+    overlap: float = 0.5,
+    batch_size: int = 8,
+    devices: Sequence[Any] | None = None,
+) -> Iterator[Outputs]:
+    """Yields finished stretches of every output, in order, while blocks of any size come in.
+
+    Memory is one batch of segments whatever the length of the track, and every track of every
+    length runs the same compiled program: batches are filled up with silent rows whose output is
+    dropped. Joined up, the stretches have as many samples as came in and a frame per begun hop.
+    """
+    step_samples = _step_samples(model, overlap)
+    program, variables = _prepare(model, variables, batch_size, devices)
+    samples = _OverlapAdd(_window(model.segment_samples, step_samples), step_samples)
+    frames = _OverlapAdd(samples.window[:: model.hop_samples], step_samples // model.hop_samples)
+    queue = _segments(blocks, model, step_samples)
+    while part := list(itertools.islice(queue, batch_size)):
+        rows = np.zeros((batch_size, model.segment_samples, model.channels), np.float32)
+        for row, (segment, _) in zip(rows, part, strict=False):
+            row[: len(segment)] = segment
+        outputs = {name: np.asarray(value) for name, value in program(variables, rows).items()}
+        _check_outputs(model, outputs, batch_size)
+        finished: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+        for index, (segment, last) in enumerate(part):
+            if "stems" in outputs:
+                finished["stems"] += samples.add(outputs["stems"][index], len(segment), last)
+            if "salience" in outputs:
+                valid_frames = -(-len(segment) // model.hop_samples)
+                finished["salience"] += frames.add(outputs["salience"][index], valid_frames, last)
+        yield {name: np.concatenate(pieces) for name, pieces in finished.items()}
+
+
+def apply_track(
+    model: SegmentModel,
+    variables: Any,
+    audio: Float[np.ndarray, "time channel"],
+    *,
+    overlap: float = 0.5,
+    batch_size: int = 8,
+    devices: Sequence[Any] | None = None,
+) -> Outputs:
+    """Returns the outputs for a whole track: stems [time, stem, channel], salience [frame, bin]."""
+    parts = list(
+        stream(model, variables, [audio], overlap=overlap, batch_size=batch_size, devices=devices)
+    )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _step_samples(model: SegmentModel, overlap: float) -> int:
+    if not 0.0 <= overlap < 1.0:
+        raise ValueError(f"overlap is {overlap}; expected a share of the segment in [0, 1)")
+    step_frames = max(1, round(model.segment_frames * (1.0 - overlap)))
+    return step_frames * model.hop_samples
+
+
+def _window(segment_samples: int, step_samples: int) -> Float[np.ndarray, "time"]:
+    """Flat with sin^2 flanks as long as the overlap: two add up to one, none reaches zero."""
+    fade_samples = min(segment_samples - step_samples, segment_samples // 2)
+    window = np.ones(segment_samples)
+    flank = np.sin(0.5 * np.pi * (np.arange(fade_samples) + 0.5) / max(fade_samples, 1)) ** 2
+    window[:fade_samples] = flank
+    window[segment_samples - fade_samples :] = flank[::-1]
+    return window.astype(np.float32)
+
+
+class _OverlapAdd:
+    """Weighted mean of overlapping pieces; hands out what no later piece can reach."""
+
+    def __init__(self, window: np.ndarray, step: int) -> None:
+        self.window, self.step = window, step
+        self.weight = np.zeros_like(window)
+        self.total: np.ndarray | None = None
+
+    def add(self, piece: np.ndarray, valid: int, last: bool) -> list[np.ndarray]:
+        """Adds the next piece, whose first `valid` entries are real; returns what is finished."""
+        window = self.window.reshape(-1, *[1] * (piece.ndim - 1))
+        if self.total is None:
+            self.total = np.zeros(piece.shape, np.float32)
+        self.total += piece * window
+        self.weight += self.window
+        mean = self.total[:valid] / self.weight[:valid].reshape(-1, *[1] * (piece.ndim - 1))
+        if last:
+            return [mean]
+        for array in (self.total, self.weight):  # move on by one step
+            array[: -self.step] = array[self.step :].copy()
+            array[-self.step :] = 0.0
+        return [mean[: self.step].copy()]
+
+
+def _segments(
+    blocks: Iterable[np.ndarray], model: SegmentModel, step_samples: int
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yields (segment, is_last), one step apart; only the last may be short."""
+    waiting = np.zeros((0, model.channels), np.float32)
+    for block in blocks:
+        if block.ndim != 2 or block.shape[1] != model.channels:
+            raise ValueError(
+                f"audio has shape {block.shape}; the model expects [time, {model.channels}]: "
+                "mix channels down or repeat them first"
+            )
+        waiting = np.concatenate([waiting, block])
+        first = 0
+        while (
+            len(waiting) - first > model.segment_samples
+        ):  # '>': the last segment must be known as such
+            yield waiting[first : first + model.segment_samples], False
+            first += step_samples
+        waiting = waiting[first:]
+    if not len(waiting):
+        raise ValueError("the track has no samples: nothing to apply the model to")
+    yield waiting, True
+
+
+def _check_outputs(model: SegmentModel, outputs: Outputs, batch_size: int) -> None:
+    """Catches outputs that do not lie on the declared grid before they are joined wrongly."""
+    bins = 0 if model.bin_cents is None else len(model.bin_cents)
+    expected = {
+        "stems": (batch_size, model.segment_samples, len(model.stems), model.channels),
+        "salience": (batch_size, model.segment_frames, bins),
+    }
+    declared = {"stems"} if model.stems else set()
+    declared |= {"salience"} if bins else set()
+    if missing := declared - set(outputs):
+        raise ValueError(f"the segment model declares {sorted(declared)}, but gives no {missing}")
+    for name, value in outputs.items():
+        if name not in expected:
+            raise ValueError(
+                f"the segment model returned '{name}'; expected only {sorted(expected)}"
+            )
+        if value.shape != expected[name]:
+            raise ValueError(
+                f"the segment model returned {name} of shape {value.shape}; its declared grid "
+                f"asks for {expected[name]} (stems: [batch, time, stem, channel]; "
+                "salience: [batch, frame, bin])"
+            )
+
+
+@functools.lru_cache(maxsize=16)
+def _program(model: SegmentModel, devices: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The compiled segment function over `devices` and the sharding its variables need."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("segment",))
+    everywhere, by_row = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("segment")
+    # shard_map, not automatic sharding: FFTs would otherwise gather the batch on every device.
+    mapped = jax.shard_map(
+        lambda variables, audio: dict(model.apply(variables, audio)),
+        mesh=mesh,
+        in_specs=(everywhere, by_row),
+        out_specs=by_row,
+        check_vma=False,
+    )
+    return jax.jit(mapped), jax.sharding.NamedSharding(mesh, everywhere)
+
+
+def _prepare(
+    model: SegmentModel, variables: Any, batch_size: int, devices: Sequence[Any] | None
+) -> tuple[Any, Any]:
+    """Picks as many of this process's devices as divide the batch and puts the variables there."""
+    local = list(devices if devices is not None else jax.local_devices())
+    count = math.gcd(batch_size, len(local))
+    program, sharding = _program(model, tuple(local[:count]))
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            leaf = leaf.addressable_data(0)  # replicated over processes: this process's copy
+        return jax.device_put(leaf, sharding)
+
+    return program, jax.tree.map(place, variables)
+
+
+DECODED_FRAMES = 1024  # per call of the compiled decoder, whatever the length of the track
+
+
+def decode_pitch(
+    salience: Float[np.ndarray, "frame bin"], bin_cents: Float[np.ndarray, "bin"]
+) -> scores.Pitch:
+    """Returns f0_hz [frame] and confidence [frame] by the local average of audio.pitch."""
+    frames = len(salience)
+    padded = np.pad(salience, ((0, -frames % DECODED_FRAMES), (0, 0)))
+    cents = np.asarray(bin_cents, np.float32)
+    decoded: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))]
+    for first in range(0, len(padded), DECODED_FRAMES):
+        f0_hz, confidence = _decoder()(padded[first : first + DECODED_FRAMES], cents)
+        decoded.append((np.asarray(f0_hz), np.asarray(confidence)))
+    f0_hz, confidence = (np.concatenate(column)[:frames] for column in zip(*decoded, strict=True))
+    return f0_hz.astype(np.float32), confidence.astype(np.float32)
+
+
+@functools.cache
+def _decoder() -> Any:
+    from majl_jax.audio import pitch
+
+    return jax.jit(pitch.decode_local_average)
+
+
+def score_tracks(
+    model: SegmentModel,
+    variables: Any,
+    tracks: Iterable[Mapping[str, Any]],
+    *,
+    system: str = "model",
+    target: int = 0,
+    output: int = 0,
+    pitch_model: SegmentModel | None = None,
+    overlap: float = 0.5,
+    batch_size: int = 8,
+    pitch_threshold: float = 0.5,
+    bss_eval: bool = False,
+    folder: pathlib.Path | None = None,
+    example_count: int = 0,
+    example_seconds: float = 12.0,
+    progress: str | None = None,
+) -> dict[str, float]:
+    """Plays whole tracks through the model and scores its stem `output` against stem `target`.
+
+    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name).
+    pitch_model: a pitch estimator that takes the same variables; it adds the pitch of the untouched
+      mixture and of the true stem as reference rows. As a separation the mixture is always judged.
+    folder: gets tracks.jsonl (a row per track and system), and examples/<track>/ of the first
+      `example_count` tracks.
+    progress: label of a progress bar, None for no bar.
+
+    Returns aggregates, named as `scores.flatten` says. Uses the devices of this process only and no
+    collectives: in a run of several processes the first one calls it, alone.
+    """
+    listen = functools.partial(
+        _listen, variables=variables, output=output, overlap=overlap, batch_size=batch_size
+    )
+    rows: list[scores.Row] = []
+    for number, record in enumerate(_with_progress(tracks, progress)):
+        take = scores.take_from_record(
+            record,
+            target=target,
+            channels=model.channels,
+            sample_rate_hz=model.sample_rate_hz,
+            hop_samples=model.hop_samples,
+        )
+        stem, pitch = listen(model, take.mixture)
+        answers: dict[str, tuple[np.ndarray | None, scores.Pitch | None]] = {
+            system: (stem, pitch),
+            "mixture": (take.mixture, None),
+        }
+        if pitch_model is not None:
+            answers["mixture"] = take.mixture, listen(pitch_model, take.mixture)[1]
+            if take.has_truth:
+                answers["true stem"] = None, listen(pitch_model, take.truth)[1]
+        for name, (estimate, f0) in answers.items():
+            row = scores.score_track(
+                take,
+                name,
+                estimate=estimate,
+                pitch=f0,
+                pitch_threshold=pitch_threshold,
+                bss_eval=bss_eval,
+            )
+            rows.append(row)
+        if folder is not None and number < example_count:
+            scores.write_example(
+                folder / "examples" / files.safe_name(take.name),
+                take,
+                estimate=stem,
+                pitch=pitch,
+                pitch_threshold=pitch_threshold,
+                seconds=example_seconds,
+            )
+    if not rows:
+        raise ValueError(
+            "no track to evaluate: the split is empty; check the data set and its splits"
+        )
+    if folder is not None:
+        scores.write_rows(folder / "tracks.jsonl", rows)
+    return scores.flatten(scores.aggregate(rows), system)
+
+
+def _listen(
+    model: SegmentModel, audio: np.ndarray, *, variables: Any, output: int, **options: Any
+) -> tuple[np.ndarray | None, scores.Pitch | None]:
+    """One stem [time, channel] and its pitch, each None where the model does not give it."""
+    result = apply_track(model, variables, audio, **options)
+    stem = result["stems"][:, output] if "stems" in result else None
+    if "salience" not in result or model.bin_cents is None:
+        return stem, None
+    return stem, decode_pitch(result["salience"], model.bin_cents)
+
+
+def _with_progress(tracks: Iterable[Any], label: str | None) -> Iterable[Any]:
+    if label is None:
+        return tracks
+    from tqdm import tqdm
+
+    return tqdm(tracks, desc=label, unit="track", mininterval=1.0, leave=False, disable=None)

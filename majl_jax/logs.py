@@ -1,0 +1,339 @@
+"""What a run writes down: metrics.jsonl, TensorBoard events, and the manifest config.json."""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import importlib
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from majl_jax import console
+
+# Keys of the config that change nothing in the numbers: a run may go on with other values.
+FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "keep_last", "keep_best")
+_PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_ROW_KEYS = ("stage", "step", "kind", "time_s")
+_event_files = itertools.count()
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Replace a text file in one go."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Replace a file in one go: whatever happens, the old or the new one is there, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _no_write(path, error) from error
+
+
+def _no_write(path: pathlib.Path, error: OSError) -> OSError:
+    return OSError(
+        error.errno,
+        f"could not write {path}: {error.strerror}. What was saved before is whole: check the "
+        "space and the rights there, then run the same command again",
+    )
+
+
+# ---- metrics.jsonl ------------------------------------------------------------------------------
+
+
+def read_metrics(workdir: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def values(workdir: str | os.PathLike, stage: str, step: int, kind: str) -> dict[str, float]:
+    """{name: value} of one line; nothing if there is no such line."""
+    found: dict[str, float] = {}
+    for row in read_metrics(workdir):
+        if (row["stage"], row["step"], row["kind"]) == (stage, step, kind):
+            found = {k: math.nan if v is None else v for k, v in row.items() if k not in _ROW_KEYS}
+    return found
+
+
+def scores(workdir: str | os.PathLike, stage: str, key: str) -> dict[int, float]:
+    """{step: value of `key`} of a stage's validation lines."""
+    return {
+        row["step"]: math.nan if row.get(key) is None else row[key]
+        for row in read_metrics(workdir)
+        if row["stage"] == stage and row["kind"] == "valid"
+    }
+
+
+class RunLog:
+    """Writes metrics.jsonl and TensorBoard events, from the first process, which locks the run."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self.workdir = workdir
+        self.path = workdir / "metrics.jsonl"
+        self._file = self._events = self._lock = None
+        if jax.process_index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(workdir / "lock")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _close(self) -> None:
+        for file in (self._file, self._events):
+            if file is not None:
+                with contextlib.suppress(OSError):  # a full disk was reported where it was met
+                    file.close()
+        self._file = self._events = None
+
+    def begin(self, stage: str, step: int) -> None:
+        """Forget what a killed run wrote about this stage after `step`, where this one goes on."""
+        if jax.process_index() != 0:
+            return
+        self._close()
+        rows = [
+            row
+            for row in read_metrics(self.workdir)
+            if row["stage"] != stage or (row["step"] <= step and row["kind"] != "test")
+        ]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        try:
+            self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
+            self._events = _Events(self.workdir / "tensorboard" / stage, step)
+        except OSError as error:
+            raise _no_write(self.path, error) from error
+
+    def write(self, stage: str, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """One line and one set of events; a value that is not finite becomes null."""
+        if self._file is None:
+            return
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        row = {
+            "stage": stage,
+            "step": step,
+            "kind": kind,
+            "time_s": round(time.time(), 3),
+            **finite,
+        }
+        try:
+            line = json.dumps(row).encode() + b"\n"
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._events is not None:
+                self._events.scalars(kind, step, values)
+        except OSError as error:
+            raise _no_write(self.path, error) from error
+
+    def sync(self) -> None:
+        """Force what was written to disk: called before a checkpoint that builds on it."""
+        if self._file is not None:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise _no_write(self.path, error) from error
+
+
+def _lock(path: pathlib.Path):
+    """Hold a lock that ends with the process, so that no two runs write to one directory."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError(
+            f"another process is training in {path.parent}: wait for it, stop it, or use another "
+            "workdir"
+        ) from None
+    except OSError:  # some network file systems have no locks
+        pass
+    return file
+
+
+class _Events:
+    """TensorBoard event files, by tensorboard's own record writer, which needs no TensorFlow.
+
+    Without tensorboard nothing is written.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int):
+        try:
+            events = importlib.import_module("tensorboard.compat.proto.event_pb2")
+            summaries = importlib.import_module("tensorboard.compat.proto.summary_pb2")
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError:
+            self._records = None
+            return
+        self._event, self._summary = events.Event, summaries.Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        name = (
+            f"events.out.tfevents.{int(now)}.{platform.node()}.{os.getpid()}.{next(_event_files)}"
+        )
+        self._records = RecordWriter((folder / name).open("wb"))
+        self._add(self._event(wall_time=now, file_version="brain.Event:2"))
+        # Tells TensorBoard to drop what a killed run wrote about the steps that come now.
+        start = events.SessionLog(status=events.SessionLog.START)
+        self._add(self._event(wall_time=now, step=step + 1, session_log=start))
+
+    def _add(self, event) -> None:
+        if self._records is not None:
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+
+    def scalars(self, prefix: str, step: int, values: Mapping[str, float]) -> None:
+        if self._records is not None:
+            value = [
+                self._summary.Value(tag=f"{prefix}/{name}", simple_value=value)
+                for name, value in values.items()
+            ]
+            summary = self._summary(value=value)
+            self._add(self._event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        if self._records is not None:
+            self._records.close()
+
+
+# ---- config.json --------------------------------------------------------------------------------
+
+
+class ConfigMismatchError(ValueError):
+    """The workdir belongs to a run with another config."""
+
+
+def write_manifest(
+    workdir: str | os.PathLike,
+    config: Any,
+    *,
+    seed: int,
+    command: Sequence[str] | None = None,
+    free_keys: Sequence[str] = FREE_KEYS,
+) -> dict[str, Any]:
+    """Write config.json: config, seed, versions, commit, hardware and every start of the run.
+
+    If there is one already with another config or seed, that is an error that names the differing
+    keys; keys whose last part is in `free_keys` may differ.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    plain = json.loads(json.dumps(_plain(config)))
+    start = _describe_start(command)
+    old = _read_manifest(path)
+    if old is not None:
+        changed = _differences({**old["config"], "seed": old["seed"]}, {**plain, "seed": seed})
+        changed = [c for c in changed if c[0].rsplit(".", 1)[-1] not in free_keys]
+        if changed:
+            raise ConfigMismatchError(
+                f"{path.parent} belongs to a run with another config:\n"
+                + "\n".join(
+                    f"  {key}: {before!r} there, {now!r} here" for key, before, now in changed
+                )
+                + "\nUse another --workdir, or the same config to go on with that run"
+            )
+        if old["starts"][-1]["versions"] != start["versions"]:
+            console.say("this run goes on with other package versions: its last digits may differ")
+    starts = [*(old["starts"] if old else []), start]
+    manifest = {"config": plain, "seed": seed, "starts": starts}
+    if jax.process_index() == 0:
+        write_text(path, json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigMismatchError(
+            f"{path} is not readable as JSON ({error}): use another --workdir"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Configs (ml_collections, dataclass-like mappings) as what JSON knows."""
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for name in sorted({*old, *new}):
+            where = f"{key}.{name}" if key else name
+            found += _differences(old.get(name, "(absent)"), new.get(name, "(absent)"), where)
+        return found
+    return [] if old == new else [(key, old, new)]
+
+
+def _describe_start(command: Sequence[str] | None) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    device = jax.devices()[0]
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.orig_argv if command is None else command),
+        "commit": _commit(),
+        "versions": versions,
+        "hardware": {
+            "platform": device.platform,
+            "device": device.device_kind,
+            "devices": jax.device_count(),
+            "processes": jax.process_count(),
+            "cpus": os.cpu_count(),
+            "machine": platform.machine(),
+            "system": platform.platform(),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the package, with `-dirty` if files differ; None outside a git checkout."""
+    folder = pathlib.Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,298 @@
+"""Scores of whole tracks, in float64 NumPy: the SDR family, BSS Eval v4 and melody scores.
+
+Estimate first, reference second, audio as [time] or [time, channel]. Unequal shapes, values that
+are not finite and silent references are errors, because no number would be right.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import scipy.fft
+import scipy.linalg
+from jaxtyping import Bool, Float
+
+Audio = Float[np.ndarray, "time *channel"]
+SDR_FLOOR = 1e-8
+
+
+def sdr_db(estimate: Audio, reference: Audio) -> float:
+    """Global SDR, 10 lg max(mean s^2, 1e-8) - 10 lg max(mean (s_hat - s)^2, 1e-8).
+
+    As MAJL's authors compute it (DJCM code, `evaluate.py`): whole track, no scaling, no filter.
+    """
+    estimate, reference = _checked(estimate, reference)
+    signal, noise = np.mean(reference**2), np.mean((estimate - reference) ** 2)
+    return float(10 * np.log10(max(signal, SDR_FLOOR)) - 10 * np.log10(max(noise, SDR_FLOOR)))
+
+
+def si_sdr_db(estimate: Audio, reference: Audio, *, zero_mean: bool = False) -> float:
+    """SI-SDR, 10 lg |a s|^2 / |s_hat - a s|^2 with a = <s_hat, s> / |s|^2 (Le Roux et al. 2019).
+
+    One scale for all channels; `zero_mean` first removes each channel's mean. An estimate that
+    is a scaled reference gives inf, one without any of the reference -inf.
+    """
+    estimate, reference = _checked(estimate, reference)
+    if zero_mean:
+        estimate, reference = estimate - estimate.mean(0), reference - reference.mean(0)
+        if not np.any(reference):
+            raise ValueError(
+                "si_sdr_db got a constant reference: nothing is left without its mean."
+            )
+    target = np.sum(estimate * reference) / np.sum(reference**2) * reference
+    return _ratio_db(np.sum(target**2), np.sum((estimate - target) ** 2))
+
+
+def usdr_db(
+    estimate: Audio, reference: Audio, *, channel_mean: bool = False, epsilon: float = 1e-8
+) -> float:
+    """Utterance-level SDR of a song, 10 lg (|s|^2 + eps) / (|s - s_hat|^2 + eps).
+
+    Energies are summed over the channels (Music Demixing Challenge, Mitsufuji et al. 2022, eq. 1);
+    `channel_mean` averages the decibels of the channels instead (Saijo and Bando 2025).
+    """
+    estimate, reference = _checked(estimate, reference)
+    axis = 0 if channel_mean else None
+    signal = np.sum(reference**2, axis) + epsilon
+    noise = np.sum((estimate - reference) ** 2, axis) + epsilon
+    return float(np.mean(10 * np.log10(signal / noise)))
+
+
+def bss_eval_v4(
+    estimates: Float[np.ndarray, "stem time channel"],
+    references: Float[np.ndarray, "stem time channel"],
+    *,
+    window_samples: int,
+    hop_samples: int | None = None,
+    filter_taps: int = 512,
+    sdr_only: bool = False,
+) -> dict[str, Float[np.ndarray, "stem window"]]:
+    """BSS Eval v4, "images": sdr_db, isr_db, sir_db, sar_db per window (Stoeter et al. 2018).
+
+    One least-squares distortion filter per track, scores per window (published numbers use
+    windows and hops of 1 s). A window in which any reference or estimate is silent is NaN for
+    every stem. The SDR needs no filter: `sdr_only` leaves the rest out and takes milliseconds.
+    """
+    estimates, references = _checked_stems(estimates, references)
+    windows = _windows(references.shape[1], window_samples, hop_samples or window_samples)
+    silent = [_any_silent(references[:, w]) or _any_silent(estimates[:, w]) for w in windows]
+    names = ("sdr_db",) if sdr_only else ("sdr_db", "isr_db", "sir_db", "sar_db")
+    scores = {name: np.full((len(references), len(windows)), np.nan) for name in names}
+    if not sdr_only:
+        filters = _distortion_filters(estimates, references, filter_taps)
+    for column, (window, is_silent) in enumerate(zip(windows, silent, strict=True)):
+        if is_silent:
+            continue
+        truth, guess = references[:, window], estimates[:, window]
+        true_energy = _energy(truth)
+        scores["sdr_db"][:, column] = _ratios_db(true_energy, _energy(guess - truth))
+        if sdr_only:
+            continue
+        tail = ((0, 0), (0, filter_taps - 1), (0, 0))
+        truth, guess = np.pad(truth, tail), np.pad(guess, tail)
+        own, everything = _project(references[:, window], *filters, filter_taps)
+        scores["isr_db"][:, column] = _ratios_db(true_energy, _energy(own - truth))
+        scores["sir_db"][:, column] = _ratios_db(_energy(own), _energy(everything - own))
+        scores["sar_db"][:, column] = _ratios_db(_energy(everything), _energy(guess - everything))
+    return scores
+
+
+def median_over_windows(
+    scores: Mapping[str, Float[np.ndarray, "stem window"]],
+) -> dict[str, Float[np.ndarray, "stem"]]:
+    """Median of the windows that are not NaN, per score and stem; NaN for a stem without any."""
+    medians = {}
+    for name, values in scores.items():
+        empty = np.all(np.isnan(values), axis=1)
+        medians[name] = np.full(len(values), np.nan)
+        medians[name][~empty] = np.nanmedian(values[~empty], axis=1)
+    return medians
+
+
+def melody_scores(
+    estimate_f0_hz: Float[np.ndarray, "frame"],
+    confidence: Float[np.ndarray, "frame"],
+    reference_f0_hz: Float[np.ndarray, "frame"],
+    *,
+    labelled: Bool[np.ndarray, "frame"] | None = None,
+    pitch_threshold: float = 0.5,
+    rpa_mode: Literal["thresholded", "mirex"] = "thresholded",
+    tolerance_cents: float = 50.0,
+) -> dict[str, float]:
+    """Melody scores rpa, rca, oa, vr, vfa in 0..1 on a common frame grid (mir_eval.melody).
+
+    A frame with a confidence below the threshold is estimated as unvoiced. "thresholded" drops its
+    pitch as well, so it counts as an error of RPA and RCA (MAJL's authors); "mirex" keeps it as a
+    guess, as the MIREX protocol does. Frames that are not `labelled` are left out. A score is
+    NaN where it has no frames: rpa, rca and vr without a voiced, vfa without an unvoiced one.
+    """
+    from mir_eval import melody
+
+    if rpa_mode not in ("thresholded", "mirex"):
+        raise ValueError(f'rpa_mode must be "thresholded" or "mirex", got {rpa_mode!r}.')
+    curves = _checked_curves(estimate_f0_hz, confidence, reference_f0_hz)
+    if labelled is not None:
+        curves = [curve[np.asarray(labelled, bool)] for curve in curves]
+    guess_hz, confidence, truth_hz = curves
+    if not len(truth_hz):
+        raise ValueError("melody_scores got no labelled frame. Leave such tracks out.")
+    guess_voiced = (confidence >= pitch_threshold) & (guess_hz > 0)
+    if rpa_mode == "thresholded":
+        guess_hz = np.where(guess_voiced, guess_hz, 0.0)
+    truth_voiced = truth_hz > 0
+    truth, guess = melody.hz2cents(truth_hz), melody.hz2cents(guess_hz)
+    frames = (truth_voiced.astype(float), truth, guess_voiced.astype(float), guess)
+    has_voiced, has_unvoiced = truth_voiced.any(), not truth_voiced.all()
+    nan, tolerance = float("nan"), {"cent_tolerance": tolerance_cents}
+    scores = {
+        "rpa": melody.raw_pitch_accuracy(*frames, **tolerance) if has_voiced else nan,
+        "rca": melody.raw_chroma_accuracy(*frames, **tolerance) if has_voiced else nan,
+        "oa": melody.overall_accuracy(*frames, **tolerance),
+        "vr": np.mean(guess_voiced[truth_voiced]) if has_voiced else nan,
+        "vfa": np.mean(guess_voiced[~truth_voiced]) if has_unvoiced else nan,
+    }
+    return {name: float(value) for name, value in scores.items()}
+
+
+def _checked(estimate, reference) -> tuple[np.ndarray, np.ndarray]:
+    estimate, reference = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
+    if estimate.shape != reference.shape:
+        raise ValueError(
+            f"the estimate has shape {estimate.shape}, the reference {reference.shape}. Cut or pad "
+            "them to the same length first: a score would depend on how they are aligned."
+        )
+    if not reference.size:
+        raise ValueError("estimate and reference are empty. Leave such tracks out.")
+    for name, audio in (("estimate", estimate), ("reference", reference)):
+        bad = audio.size - np.count_nonzero(np.isfinite(audio))
+        if bad:
+            raise ValueError(f"the {name} has {bad} samples that are NaN or infinite.")
+    if not np.any(reference):
+        raise ValueError("the reference is silent, its SDR is undefined. Leave such tracks out.")
+    return estimate, reference
+
+
+def _checked_stems(estimates, references) -> tuple[np.ndarray, np.ndarray]:
+    estimates, references = _checked(estimates, references)
+    if references.ndim != 3:
+        raise ValueError(f"bss_eval_v4 needs [stem, time, channel], got shape {references.shape}.")
+    for name, stems in (("reference", references), ("estimate", estimates)):
+        for number, stem in enumerate(stems):
+            if _any_silent(stem[None]):
+                raise ValueError(
+                    f"{name} {number} is silent (its channels sum to zero): BSS Eval is undefined "
+                    "for all stems. Leave this stem or track out."
+                )
+    return estimates, references
+
+
+def _checked_curves(estimate_f0_hz, confidence, reference_f0_hz) -> list[np.ndarray]:
+    curves = [np.asarray(c, np.float64) for c in (estimate_f0_hz, confidence, reference_f0_hz)]
+    names = ("estimate_f0_hz", "confidence", "reference_f0_hz")
+    if curves[0].ndim != 1 or any(c.shape != curves[0].shape for c in curves):
+        shapes = ", ".join(f"{n} {c.shape}" for n, c in zip(names, curves, strict=True))
+        raise ValueError(f"melody_scores needs three curves on one frame grid, got {shapes}.")
+    for name, curve in zip(names, curves, strict=True):
+        if not np.all(np.isfinite(curve)):
+            raise ValueError(
+                f"{name} has {np.sum(~np.isfinite(curve))} values that are not finite."
+            )
+    return curves
+
+
+def _energy(stems: np.ndarray) -> np.ndarray:
+    return np.sum(stems**2, axis=(1, 2))
+
+
+def _ratios_db(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    return np.array([_ratio_db(s, n) for s, n in zip(signal, noise, strict=True)])
+
+
+def _ratio_db(signal: float, noise: float) -> float:
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(signal / noise)) if signal > 0 else float("-inf")
+
+
+def _any_silent(stems: np.ndarray) -> bool:
+    # BSS Eval v4's own rule: silent is a stem whose channels sum to zero at every sample.
+    return bool(np.any(np.all(np.sum(stems, axis=2) == 0, axis=1)))
+
+
+def _windows(time: int, window: int, hop: int) -> list[slice]:
+    if window < 1 or hop < 1:
+        raise ValueError(f"window_samples and hop_samples must be positive, got {window}, {hop}.")
+    count = (time - window + hop) // hop if window < time else 1
+    return [slice(k * hop, min(k * hop + window, time)) for k in range(count)]
+
+
+def _correlations(a: np.ndarray, b: np.ndarray, lags: int) -> np.ndarray:
+    """r[p, q, k] = sum_n a[p, n] b[q, n + k] for k < lags, in blocks that stay in the cache."""
+    size = max(16384, scipy.fft.next_fast_len(4 * lags, real=True))
+    step = size - lags + 1
+    blocks = -(-a.shape[1] // step)
+    b = np.pad(b, ((0, 0), (0, blocks * step + lags - 1 - b.shape[1])))
+    total = np.zeros((len(a), len(b), size // 2 + 1), complex)
+    for start in range(0, blocks * step, step):
+        spectrum_a = np.conj(scipy.fft.rfft(a[:, start : start + step], size))
+        spectrum_b = scipy.fft.rfft(b[:, start : start + step + lags - 1], size)
+        total += spectrum_a[:, None] * spectrum_b[None]
+    return scipy.fft.irfft(total, size)[..., :lags]
+
+
+def _distortion_filters(
+    estimates: np.ndarray, references: np.ndarray, taps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least-squares filters to each estimate from its own and from all references.
+
+    own [stem, channel_in, channel_out, tap], all [stem, stem_in, channel_in, channel_out, tap].
+    """
+    stems, _, channels = references.shape
+    inputs = references.transpose(0, 2, 1).reshape(stems * channels, -1)
+    outputs = estimates.transpose(0, 2, 1).reshape(stems * channels, -1)
+    auto = _correlations(inputs, inputs, taps)
+    cross = _correlations(inputs, outputs, taps)
+    # <x_p delayed by a, x_q delayed by b> is a function of a - b: one Toeplitz block per pair.
+    gram = np.empty((stems * channels, taps, stems * channels, taps))
+    for p in range(stems * channels):
+        for q in range(stems * channels):
+            gram[p, :, q, :] = scipy.linalg.toeplitz(auto[p, q], auto[q, p])
+    size = stems * channels * taps
+    right = cross.transpose(0, 2, 1).reshape(size, stems * channels)
+    everything = _solve(gram.reshape(size, size), right)
+    everything = everything.reshape(stems, channels, taps, stems, channels)
+    own = np.empty((stems, channels, channels, taps))
+    for stem in range(stems):
+        rows = slice(stem * channels, (stem + 1) * channels)
+        block = gram[rows, :, rows, :].reshape(channels * taps, channels * taps)
+        right = cross[rows, rows].transpose(0, 2, 1).reshape(channels * taps, channels)
+        own[stem] = _solve(block, right).reshape(channels, taps, channels).transpose(0, 2, 1)
+    return own, everything.transpose(3, 0, 1, 4, 2)
+
+
+def _solve(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
+    regular = gram.copy()
+    regular.flat[:: len(gram) + 1] += np.finfo(float).eps
+    try:
+        return scipy.linalg.cho_solve(scipy.linalg.cho_factor(regular, lower=True), right)
+    except np.linalg.LinAlgError:  # stems without treble: positive definite but for rounding
+        pass
+    try:
+        return np.linalg.solve(regular, right)
+    except np.linalg.LinAlgError:
+        return np.linalg.lstsq(gram, right, rcond=None)[0]
+
+
+def _project(
+    references: np.ndarray, own: np.ndarray, everything: np.ndarray, taps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Projections on the own and on all references, each [stem, time + taps - 1, channel]."""
+    time = references.shape[1] + taps - 1
+    size = scipy.fft.next_fast_len(time, real=True)
+    inputs = scipy.fft.rfft(references.transpose(0, 2, 1), size)
+    by_own = np.einsum("scf,scdf->sdf", inputs, scipy.fft.rfft(own, size))
+    by_all = np.zeros_like(by_own)
+    for stem, filters in enumerate(everything):
+        by_all[stem] = np.einsum("jcf,jcdf->df", inputs, scipy.fft.rfft(filters, size))
+    projections = scipy.fft.irfft(np.stack([by_own, by_all]), size)[..., :time]
+    return projections[0].transpose(0, 2, 1), projections[1].transpose(0, 2, 1)

@@ -1,0 +1,1 @@
+"""Networks as Flax Linen modules, channel last; they know arrays only."""

@@ -1,0 +1,76 @@
+"""A separator and a pitch estimator in a row, differentiable end to end (MAJL's joint cascade)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+Variables = Mapping[str, Any]
+State = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cascade:
+    """Two modules, waveform to waveform and waveform to pitch logits, and their common variables.
+
+    Variables are {"params": {"separator", "pitch"}, "batch_stats": {"separator", "pitch"}}. Without a
+    key the modules run as in evaluation; with one, as in training, and their updated statistics come back.
+    """
+
+    separator: nn.Module
+    pitch: nn.Module
+    bin_cents: np.ndarray
+    segment_samples: int
+
+    def init(self, key: Key[Array, ""]) -> dict[str, State]:
+        """Fresh variables of both modules."""
+        audio = jnp.zeros((1, self.segment_samples))
+        separator_key, pitch_key = jax.random.split(key)
+        fresh = {
+            "separator": jax.jit(self.separator.init)(separator_key, audio),
+            "pitch": jax.jit(self.pitch.init)(pitch_key, audio),
+        }
+        collections = {collection for variables in fresh.values() for collection in variables}
+        return {
+            collection: {name: v[collection] for name, v in fresh.items() if collection in v}
+            for collection in sorted(collections)
+        }
+
+    def separate(
+        self,
+        variables: Variables,
+        mixture: Float[Array, "batch time"],
+        *,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "batch time"], State]:
+        """The voice in the mixture, and the separator's updated statistics."""
+        return _apply(self.separator, "separator", variables, mixture, key=key)
+
+    def listen(
+        self,
+        variables: Variables,
+        voice: Float[Array, "batch time"],
+        *,
+        index: Int[Array, "batch frame"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "batch frame bin"], State]:
+        """The pitch logits of a voice in all frames or those in `index`, and updated statistics."""
+        return _apply(self.pitch, "pitch", variables, voice, key=key, index=index)
+
+
+def _apply(
+    module: nn.Module, name: str, variables: Variables, audio: Any, *, key: Any, **options: Any
+) -> tuple[Any, State]:
+    own = {collection: parts[name] for collection, parts in variables.items() if name in parts}
+    if key is None:
+        return module.apply(own, audio, **options), {}
+    state = [collection for collection in own if collection != "params"]
+    outputs, updated = module.apply(
+        own, audio, train=True, rngs={"dropout": key}, mutable=state, **options
+    )
+    return outputs, dict(updated)

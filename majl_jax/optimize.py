@@ -1,0 +1,172 @@
+"""Learning-rate schedules, clipping, the optimiser, and which parameters it may change."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+Schedule = Callable[[Any], Any]  # step -> learning rate
+Rules = Sequence[tuple[str, bool]]
+
+
+def constant(value: float) -> Schedule:
+    """The same learning rate at every step."""
+    return optax.constant_schedule(value)
+
+
+def step_decay(initial: float, *, factor: float = 0.95, every_steps: int) -> Schedule:
+    """initial * factor ** (step // every_steps)."""
+    if every_steps < 1:
+        raise ValueError(f"every_steps is {every_steps}; expected at least 1")
+    return lambda step: initial * factor ** (step // every_steps)
+
+
+def warmup_cosine(
+    peak: float, *, warmup_steps: int, total_steps: int, end: float = 0.0
+) -> Schedule:
+    """A straight line from 0 to `peak`, then half a cosine down to `end` at `total_steps`."""
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"warmup_steps is {warmup_steps}; expected 0 to total_steps - 1 = {total_steps - 1}"
+        )
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps, end)
+
+
+class AutoClipState(NamedTuple):
+    """The last gradient norms (a ring), how many there were, and the norm last clipped to."""
+
+    norms: Float[Array, " history"]
+    steps: Int[Array, ""]
+    clip_norm: Float[Array, ""]
+
+
+def auto_clip(
+    *, percentile: float = 10.0, history_steps: int = 1024
+) -> optax.GradientTransformation:
+    """AutoClip: clip the global norm at a percentile of the norms so far, this one included.
+
+    updates * min(1, c / (norm + 1e-6)), where c is the percentile, linearly interpolated, of the
+    last `history_steps` norms (Seetharaman et al. 2020, section 3).
+    """
+    if not 0 <= percentile <= 100 or history_steps < 1:
+        raise ValueError(
+            f"percentile is {percentile}, expected 0 to 100; history_steps is {history_steps}, "
+            "expected at least 1"
+        )
+
+    def init(params):
+        del params
+        zero = jnp.zeros((), jnp.float32)
+        return AutoClipState(jnp.zeros(history_steps, jnp.float32), jnp.zeros((), jnp.int32), zero)
+
+    def update(updates, state, params=None):
+        del params
+        norm = optax.tree.norm(updates)
+        norms = state.norms.at[state.steps % history_steps].set(norm)
+        filled = jnp.minimum(state.steps + 1, history_steps)
+        ordered = jnp.sort(jnp.where(jnp.arange(history_steps) < filled, norms, jnp.inf))
+        place = percentile / 100 * (filled - 1)
+        low = jnp.floor(place).astype(jnp.int32)
+        high = jnp.minimum(low + 1, filled - 1)
+        clip_norm = ordered[low] + (place - low) * (ordered[high] - ordered[low])
+        scale = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
+        updates = jax.tree.map(lambda u: (u * scale).astype(u.dtype), updates)
+        return updates, AutoClipState(norms, state.steps + 1, clip_norm)
+
+    return optax.GradientTransformation(init, update)
+
+
+def optimizer(
+    learning_rate: float | Schedule,
+    *,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+    clip_percentile: float | None = None,
+    clip_history_steps: int = 1024,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> optax.GradientTransformation:
+    """Adam, or AdamW if `weight_decay` > 0, after clipping at `clip_norm` or `clip_percentile`."""
+    if clip_norm is not None and clip_percentile is not None:
+        raise ValueError("clip by clip_norm or by clip_percentile, not by both: set one to None")
+    parts = []
+    if clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(clip_norm))
+    if clip_percentile is not None:
+        parts.append(auto_clip(percentile=clip_percentile, history_steps=clip_history_steps))
+    parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+    if weight_decay > 0:
+        parts.append(optax.add_decayed_weights(weight_decay))
+    schedule = learning_rate if callable(learning_rate) else constant(learning_rate)
+    # Injected: then the learning rate in force stands in the state, where `readings` finds it.
+    parts.append(optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=schedule))
+    return optax.chain(*parts)
+
+
+def readings(opt_state: Any) -> dict[str, Any]:
+    """What an optimiser's state tells the log: `learning_rate`, `clip_norm`, where it has them."""
+    found: dict[str, Any] = {}
+
+    def look(node):
+        if isinstance(node, AutoClipState):
+            found["clip_norm"] = node.clip_norm
+        elif hasattr(node, "hyperparams"):
+            found.update(node.hyperparams)
+        return isinstance(node, AutoClipState) or hasattr(node, "hyperparams")
+
+    jax.tree.leaves(opt_state, is_leaf=look)
+    return found
+
+
+def path_of(key_path: Sequence[Any]) -> str:
+    """A JAX key path as text: the keys joined by slashes."""
+    return jax.tree_util.keystr(tuple(key_path), simple=True, separator="/")
+
+
+def trainable_mask(params: Any, rules: Rules) -> Any:
+    """A tree of booleans like `params`: the first pattern that matches a leaf's path decides."""
+    unused = {pattern for pattern, _ in rules}
+
+    def decide(key_path, _):
+        path = path_of(key_path)
+        matching = [(p, wanted) for p, wanted in rules if re.fullmatch(p, path)]
+        if not matching:
+            raise ValueError(
+                f"no pattern of trainable matches the parameter {path!r} (patterns: "
+                f"{[p for p, _ in rules]}): add one, e.g. ('.*', True) as the last"
+            )
+        unused.difference_update(p for p, _ in matching)
+        return matching[0][1]
+
+    mask = jax.tree_util.tree_map_with_path(decide, params)
+    if unused:
+        paths = [path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
+        raise ValueError(
+            f"patterns of trainable that match no parameter: {sorted(unused)}; the parameters are "
+            f"{paths[:20]}{' ...' if len(paths) > 20 else ''}"
+        )
+    if not any(jax.tree.leaves(mask)):
+        raise ValueError(f"trainable freezes every parameter: {tuple(rules)}")
+    return mask
+
+
+def only_trainable(
+    transformation: optax.GradientTransformation, mask: Any
+) -> optax.GradientTransformation:
+    """The transformation on trainable leaves; frozen ones have no update, moments or norm."""
+    if all(jax.tree.leaves(mask)):
+        return transformation
+    labels = jax.tree.map(lambda wanted: "trained" if wanted else "frozen", mask)
+    return optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)
+
+
+def stop_frozen(params: Any, mask: Any) -> Any:
+    """The same parameters; no gradient flows to frozen ones, so none is computed."""
+    return jax.tree.map(
+        lambda leaf, wanted: leaf if wanted else jax.lax.stop_gradient(leaf), params, mask
+    )

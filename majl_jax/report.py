@@ -1,0 +1,332 @@
+"""One page about a run, report.html in its folder: python -m majl_jax.report WORKDIR
+
+Reads what is there (config.json, metrics.jsonl, <stage>/result.json, tracks.jsonl, examples/) and
+leaves out what is not, so a run can be looked at while it goes on, or after it was killed. The page
+holds its pictures and loads nothing; its players play the examples' WAV files beside it.
+"""
+
+import argparse
+import csv
+import dataclasses
+import datetime
+import json
+import math
+import os
+import pathlib
+import sys
+import urllib.parse
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from majl_jax import charts, logs, page, pictures, results, scores
+from majl_jax.audio import files
+
+ASIDE = ("grad_norm", "steps_per_s", "skipped", "learning_rate", "clip_norm")  # shown last
+NOT_DRAWN = ("_std", "_median", "_weighted", "_skipped")
+MOST_EXAMPLES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class StageFiles:
+    """What a stage has left in its folder and in metrics.jsonl."""
+
+    name: str
+    folder: pathlib.Path
+    lines: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    rows: list[scores.Row]
+
+    def curve(self, kind: str, key: str) -> tuple[list[charts.Number], list[charts.Number | None]]:
+        """Steps and values of one term; values that were not finite are None."""
+        points = [(r["step"], r[key]) for r in self.lines if r["kind"] == kind and key in r]
+        return [x for x, _ in points], [y for _, y in points]
+
+    def keys(self, kind: str) -> list[str]:
+        """Names of all terms of a kind, in order of appearance."""
+        names = [k for r in self.lines if r["kind"] == kind for k in r]
+        return [k for k in dict.fromkeys(names) if k not in ("stage", "step", "kind", "time_s")]
+
+
+def write_report(workdir: str | os.PathLike) -> pathlib.Path:
+    """Writes report.html into a run's folder and returns its path."""
+    workdir = pathlib.Path(workdir)
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"{workdir} is no folder; give the --workdir of a training run")
+    manifest = _read_json(workdir / "config.json") or {}
+    stages = _stages(workdir)
+    body = [
+        *_heading(workdir, manifest, stages),
+        "<h2>Results on held-out tracks</h2>",
+        *results.results({stage.name: stage.rows for stage in stages}),
+        "<h2>Training</h2>",
+        *_training(stages, manifest),
+        "<h2>Examples</h2>",
+        *_examples(stages, workdir),
+    ]
+    path = workdir / "report.html"
+    logs.write_text(path, page.page(f"{workdir.resolve().name}: report", body))
+    return path
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _stages(workdir: pathlib.Path) -> list[StageFiles]:
+    """The stages in the order in which they ran."""
+    lines = [r for r in logs.read_metrics(workdir) if {"stage", "step", "kind"} <= set(r)]
+    names = [str(r["stage"]) for r in lines]
+    names += sorted(p.parent.name for p in workdir.glob("*/result.json"))
+    names += sorted(p.parent.name for p in workdir.glob("*/tracks.jsonl"))
+    found = []
+    for name in dict.fromkeys(names):
+        folder = workdir / name
+        found.append(
+            StageFiles(
+                name=name,
+                folder=folder,
+                lines=[r for r in lines if r["stage"] == name],
+                result=_read_json(folder / "result.json"),
+                rows=scores.read_rows(folder / "tracks.jsonl"),
+            )
+        )
+    return found
+
+
+# ---- heading ------------------------------------------------------------------------------------
+
+
+def _heading(
+    workdir: pathlib.Path, manifest: Mapping[str, Any], stages: Sequence[StageFiles]
+) -> list[str]:
+    config = manifest.get("config") or {}
+    starts = manifest.get("starts") or [{}]
+    last = starts[-1]
+    versions, hardware = last.get("versions") or {}, last.get("hardware") or {}
+    complete = {stage.name for stage in stages if stage.result is not None}
+    run = config.get("run")
+    planned = run if isinstance(run, list) else []
+    done = bool(stages) and complete >= {*planned, *(stage.name for stage in stages)}
+    state = ("done", "finished") if done else ("open", "not finished")
+    recipe = page.text(config.get("recipe", "")) + " · " if config.get("recipe") else ""
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    pairs = [
+        ("commit", page.text(last.get("commit") or "")),
+        ("seed", page.text(manifest.get("seed", ""))),
+        (
+            "started",
+            page.text(str(starts[0].get("time", "")).replace("T", " ")) + _again(len(starts) - 1),
+        ),
+        ("hardware", page.text(_hardware(hardware))),
+        ("versions", page.text(", ".join(f"{k} {v}" for k, v in versions.items()))),
+    ]
+    parts = [
+        f"<h1>{page.text(workdir.resolve().name)}</h1>",
+        f'<p class="lead">{recipe}<span class="state {state[0]}">{state[1]}</span> · '
+        f"page written {now}</p>",
+        page.facts(pairs),
+    ]
+    if last.get("command"):
+        parts.append(f"<pre>{page.text(last['command'])}</pre>")
+    if config:
+        parts.append(
+            page.details("config", f"<pre>{page.text(json.dumps(config, indent=2))}</pre>")
+        )
+    else:
+        parts.append('<p class="note">config.json is missing or not readable.</p>')
+    return parts
+
+
+def _again(times: int) -> str:
+    return f", resumed {times} time{'s' * (times > 1)}" if times else ""
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    if not hardware:
+        return ""
+    device = f"{hardware.get('devices', '?')} x {hardware.get('device', '?')}"
+    processes = hardware.get("processes", 1)
+    return ", ".join(
+        [
+            f"{device} ({hardware.get('platform', '?')})",
+            *([f"{processes} processes"] if processes != 1 else []),
+            f"{hardware.get('cpus', '?')} CPU cores",
+            str(hardware.get("system", "")),
+        ]
+    )
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+def _training(stages: Sequence[StageFiles], manifest: Mapping[str, Any]) -> list[str]:
+    stages = [stage for stage in stages if stage.lines]
+    if not stages:
+        return ['<p class="note">metrics.jsonl has no line yet.</p>']
+    parts = [
+        '<p class="note"><span class="key train"></span>training &nbsp; '
+        '<span class="key valid"></span>validation &nbsp; <span class="ring"></span>the checkpoint '
+        "that was kept and tested &nbsp; dashed: reference systems</p>"
+    ]
+    for stage in stages:
+        parts.append(f"<h3>{page.text(stage.name)}</h3>")
+        parts.append(f'<p class="note">{page.text(_progress(stage, manifest))}</p>')
+        drawn = [(key, _chart(stage, key)) for key in _chart_keys(stage)]
+        figures = [page.figure(key, chart) for key, chart in drawn]
+        parts.append(f'<div class="charts">{"".join(figures[:9])}</div>')
+        if figures[9:]:
+            more = f'<div class="charts">{"".join(figures[9:])}</div>'
+            parts.append(page.details(f"{len(figures) - 9} more curves of {stage.name}", more))
+    return parts
+
+
+def _progress(stage: StageFiles, manifest: Mapping[str, Any]) -> str:
+    steps = max(r["step"] for r in stage.lines)
+    planned = ((manifest.get("config") or {}).get("stages") or {}).get(stage.name) or {}
+    wanted = planned.get("steps") if isinstance(planned, dict) else None
+    times = [r["time_s"] for r in stage.lines if isinstance(r.get("time_s"), (int, float))]
+    took = datetime.timedelta(seconds=round(max(times) - min(times))) if times else None
+    said = f"{steps:,}{f' of {wanted:,}' if isinstance(wanted, int) else ''} steps"
+    said += ", complete" if stage.result is not None else ", not complete"
+    return said + (f"; {took} from the first to the last line of its log" if took else "")
+
+
+def _chart_keys(stage: StageFiles) -> list[str]:
+    """Losses, then validation metrics, then what is watched on the side."""
+    train, valid = stage.keys("train"), stage.keys("valid")
+    drawn = [k for k in valid if not k.endswith(NOT_DRAWN) and "/" not in k]
+    keys = [k for k in train if k not in ASIDE] + drawn + [k for k in train if k in ASIDE]
+    return list(dict.fromkeys(keys))
+
+
+def _chart(stage: StageFiles, key: str) -> str:
+    series = [
+        charts.Series(kind, *stage.curve(kind, key), kind, dots=kind == "valid")
+        for kind in ("train", "valid")
+        if key in stage.keys(kind)
+    ]
+    references = []
+    for system in results.REFERENCES:
+        _, values = stage.curve("valid", f"{system.replace(' ', '_')}/{key}")
+        if values and values[-1] is not None:
+            references.append((system, values[-1]))
+    step = (stage.result or {}).get("step", -1)
+    kept = dict(zip(*stage.curve("valid", key), strict=True)).get(step)
+    mark = None if kept is None else (step, kept)
+    title = f"{stage.name}: {key}"
+    last_step = max(line["step"] for line in stage.lines)
+    return charts.line_chart(
+        series, title=title, references=references, mark=mark, last_step=last_step
+    )
+
+
+# ---- examples -----------------------------------------------------------------------------------
+
+
+def _examples(stages: Sequence[StageFiles], workdir: pathlib.Path) -> list[str]:
+    parts: list[str] = []
+    for stage in reversed(stages):
+        folders = sorted(p for p in (stage.folder / "examples").glob("*") if p.is_dir())
+        if not folders:
+            continue
+        shown = "".join(_example(folder, workdir) for folder in folders[:MOST_EXAMPLES])
+        if len(folders) > MOST_EXAMPLES:
+            rest = len(folders) - MOST_EXAMPLES
+            shown += f'<p class="note">{rest} more in {page.text(stage.name)}/examples.</p>'
+        title = f"{stage.name}: {len(folders)} example{'s' * (len(folders) > 1)}"
+        parts.insert(0, page.details(title, shown, open_=not parts))  # the last stage is open
+    if not parts:
+        return ['<p class="note">No examples have been written yet.</p>']
+    return [
+        '<p class="note">The stretch of a track where its true stem is loudest. Its spectrograms '
+        "share one colour scale.</p>",
+        *parts,
+    ]
+
+
+def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
+    sounds, faults = {}, {}
+    for name in ("mixture", "estimate", "truth"):
+        path = folder / f"{name}.wav"
+        if path.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", files.AudioFileWarning)  # seen in the picture
+                try:
+                    sounds[name] = files.read(path, channels=1, allow_truncated=True)
+                except files.AudioFileError as error:
+                    faults[name] = str(error)
+    pictured = {name: _spectrogram(*sound) for name, sound in sounds.items()}
+    reference = max((float(p[0].max()) for p in pictured.values()), default=1.0)
+    figures = []
+    for name, (power, edges_hz) in pictured.items():
+        audio, rate_hz = sounds[name]
+        picture = charts.spectrogram(
+            power,
+            seconds=len(audio) / rate_hz,
+            edges_hz=edges_hz,
+            reference=reference,
+            title=f"{folder.name}: {name}",
+        )
+        link = urllib.parse.quote((folder / f"{name}.wav").relative_to(workdir).as_posix())
+        player = f'<audio controls preload="none" src="{page.text(link)}"></audio>'
+        figures.append(page.figure(name, picture + player))
+    figures += [page.figure(n, f'<p class="note">{page.text(f)}</p>') for n, f in faults.items()]
+    return (
+        f'<section class="example"><h3>{page.text(folder.name)}</h3>'
+        f'<div class="three">{"".join(figures)}</div>{_pitch(folder / "pitch.csv")}</section>'
+    )
+
+
+def _spectrogram(audio: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+    picture = pictures.Spectrogram(sample_rate_hz=rate_hz, columns=300)
+    picture.push(audio[:, 0])
+    return picture.finish()[0], picture.edges_hz
+
+
+def _pitch(path: pathlib.Path) -> str:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [
+                {k: float(v) if v else math.nan for k, v in r.items()} for r in csv.DictReader(file)
+            ]
+        times = [row["time"] for row in rows]
+        truth, estimate = ([row[k] for row in rows] for k in ("truth_hz", "estimate_hz"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return '<p class="note">There is no readable pitch.csv.</p>'
+    if not times:
+        return ""
+    chart = charts.pitch_chart(
+        [
+            charts.Series("truth", times, truth, "truth"),
+            charts.Series("estimate", times, estimate, "estimate"),
+        ],
+        seconds=max(times[-1], 1e-3),
+    )
+    key = (
+        '<span class="key truth"></span>truth &nbsp; <span class="key estimate"></span>estimate, '
+        "where its confidence makes it voiced"
+    )
+    return page.figure("pitch", chart, key)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: writes the page and prints its path."""
+    parser = argparse.ArgumentParser(prog="python -m majl_jax.report", description=__doc__)
+    parser.add_argument("workdir", help="the --workdir of a training run")
+    try:
+        print(write_report(parser.parse_args(arguments).workdir))
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

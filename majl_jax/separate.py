@@ -1,0 +1,217 @@
+"""Audio files in, stems, pitch and pictures out.
+
+    python -m majl_jax.separate song.mp3 --checkpoint=RUN --output=DIR
+
+Each song gets a folder DIR/<song>/ with <stem>.wav, accompaniment.wav (the song minus the stem),
+pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's sample
+rate and channels. Memory does not grow with the length of a song.
+
+--pitch-only writes pitch and picture alone; without --checkpoint it uses the published weights of
+CREPE (tiny) and needs no training.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from majl_jax.audio import files
+
+if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
+    from majl_jax.evaluate import SegmentModel
+    from majl_jax.song import Options, Result
+
+
+def load_run(
+    run: pathlib.Path, *, stage: str | None = None, which: str = "best"
+) -> tuple["SegmentModel", Any, str]:
+    """Returns the model of a training run, the variables of a stage, and in words what they are."""
+    import importlib
+
+    import ml_collections
+
+    from majl_jax import checkpoint
+
+    manifest = run / "config.json"
+    if not manifest.is_file():
+        raise FileNotFoundError(
+            f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
+        )
+    config = ml_collections.ConfigDict(json.loads(manifest.read_text())["config"])
+    name = str(config.get("recipe", ""))
+    if (
+        not name.isidentifier()
+        or not (pathlib.Path(__file__).parent / f"recipes/{name}.py").exists()
+    ):
+        raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")
+    recipe = importlib.import_module(f"majl_jax.recipes.{name}")
+    variables, meta = checkpoint.load_variables(run, stage, which)
+    label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
+    return recipe.segment_model(config), variables, label
+
+
+def published_pitch() -> tuple["SegmentModel", Any, str]:
+    """Returns CREPE (tiny) with its published weights, every 10 ms, a model of pitch alone."""
+    import jax
+
+    from majl_jax import weights
+    from majl_jax.audio.pitch import CREPE_BIN_CENTS
+    from majl_jax.evaluate import SegmentModel
+    from majl_jax.models.crepe import Crepe
+
+    crepe = Crepe(capacity="tiny", hop_samples=160, frame_floor=1e-8)
+    variables = weights.load_crepe("tiny")
+
+    def apply(variables: Any, audio: Any) -> dict[str, Any]:
+        logits: Any = crepe.apply(variables, audio[..., 0])
+        return {"salience": jax.nn.sigmoid(logits)}
+
+    model = SegmentModel(
+        apply=apply,
+        sample_rate_hz=16_000,
+        segment_samples=40_960,
+        hop_samples=160,
+        bin_cents=CREPE_BIN_CENTS,
+    )
+    return model, variables, "published CREPE (tiny) weights"
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m majl_jax.separate",
+        description=(__doc__ or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("songs", nargs="+", metavar="SONG", help="audio files: WAV, FLAC, Ogg, MP3, AIFF")
+    add("--output", required=True, metavar="DIR", help="folder that gets a folder per song")
+    add("--checkpoint", metavar="RUN", help="the --workdir of a training run")
+    add("--stage", help="stage of the run whose parameters are used (default: the last)")
+    add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
+    add("--pitch-only", action="store_true", help="no stems; without --checkpoint: published CREPE")
+    add("--threshold", type=float, default=0.5, help="confidence that makes a frame voiced (0..1)")
+    add("--overlap", type=float, default=0.5, help="overlap of segments, 0 <= overlap < 1")
+    add("--batch-size", type=int, default=8, help="segments per call of the model")
+    add("--format", choices=("float", "int16"), default="float", help="sample format of the stems")
+    add("--device", choices=("cpu", "gpu", "tpu"), help="where to run (default: the best there is)")
+    add("--overwrite", action="store_true", help="replace results of an earlier call")
+    add("--allow-truncated", action="store_true", help="use what is there of files without an end")
+    add("--no-picture", action="store_true", help="leave picture.png out")
+    options = parser.parse_args(arguments)
+    if not options.checkpoint and not options.pitch_only:
+        parser.error("give --checkpoint=RUN (the --workdir of a training run), or --pitch-only")
+    if (options.stage or options.which != "best") and not options.checkpoint:
+        parser.error("--stage and --which choose from a run: give --checkpoint=RUN as well")
+    if not 0 <= options.overlap < 1:
+        parser.error(f"--overlap is {options.overlap}; expected 0 <= overlap < 1")
+    if not 0 <= options.threshold <= 1:
+        parser.error(f"--threshold is {options.threshold}; expected a value from 0 to 1")
+    if options.batch_size < 1:
+        parser.error(f"--batch-size is {options.batch_size}; expected at least 1")
+    return options
+
+
+def _folders(songs: Sequence[str], output: pathlib.Path) -> list[pathlib.Path]:
+    """One folder per song, named after it; songs of the same name get a number as well."""
+    folders: list[pathlib.Path] = []
+    for song in songs:
+        name = files.safe_name(pathlib.Path(song).stem)
+        tries = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        folders.append(next(output / t for t in tries if output / t not in folders))
+    return folders
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 if every file was done, 1 if one was not, 2 for a wrong call."""
+    flags = _parse(arguments)
+    try:
+        import jax
+
+        from majl_jax.song import Options
+
+        devices = jax.local_devices(backend=flags.device) if flags.device else None
+        if flags.checkpoint:
+            run = pathlib.Path(flags.checkpoint)
+            model, variables, label = load_run(run, stage=flags.stage, which=flags.which)
+        else:
+            model, variables, label = published_pitch()
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"model: {label}")
+    options = Options(
+        overlap=flags.overlap,
+        batch_size=flags.batch_size,
+        pitch_only=flags.pitch_only,
+        threshold=flags.threshold,
+        subtype="PCM_16" if flags.format == "int16" else "FLOAT",
+        overwrite=flags.overwrite,
+        allow_truncated=flags.allow_truncated,
+        picture=not flags.no_picture,
+        devices=devices,
+    )
+    folders = _folders(flags.songs, pathlib.Path(flags.output))
+    failed = [
+        song
+        for number, (song, folder) in enumerate(zip(flags.songs, folders, strict=True), start=1)
+        if not _separate_and_say(
+            song, folder, model, variables, options, f"[{number}/{len(folders)}]"
+        )
+    ]
+    if failed:
+        print(f"{len(failed)} of {len(folders)} files failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _separate_and_say(
+    song: str, folder: pathlib.Path, model: Any, variables: Any, options: "Options", count: str
+) -> bool:
+    """One file with progress bar, warnings and summary; False, the reason said, if it failed."""
+    from tqdm import tqdm
+
+    from majl_jax.song import separate_file
+
+    def say_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        tqdm.write(f"warning: {message}", file=sys.stderr)
+
+    try:
+        seconds = files.inspect(song, allow_truncated=True).seconds
+        with (
+            warnings.catch_warnings(),
+            tqdm(
+                total=round(seconds, 1),
+                desc=f"{count} {pathlib.Path(song).name}",
+                bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s  {elapsed}, {remaining} left",
+                disable=None,
+                leave=False,
+            ) as bar,
+        ):
+            warnings.simplefilter("always", files.AudioFileWarning)
+            warnings.showwarning = say_warning
+            result = separate_file(song, folder, model, variables, options, progress=bar.update)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    print(f"{count} {song} -> {folder}: {_summary(result)}")
+    return True
+
+
+def _summary(result: "Result") -> str:
+    parts = []
+    for path in result.paths:
+        if path.name in result.peaks_db:
+            parts.append(f"{path.name} (peak {result.peaks_db[path.name]:.1f} dB)")
+        elif path.name == "pitch.csv":
+            share = result.voiced_frames / max(result.frames, 1)
+            parts.append(f"pitch.csv ({share:.0%} voiced)")
+        else:
+            parts.append(path.name)
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""The only training loop: a recipe's stages, each from its last checkpoint to its end."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from majl_jax import checkpoint, console, feed, interrupt, logs, optimize, parallel
+from majl_jax.readings import Readings
+
+_AHEAD_STEPS = (
+    4  # steps queued on the device: enough to keep it busy, and few batches in its memory
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training: plain functions and an optimiser.
+
+    `variables` are {"params": ..., **mutables}. `evaluate` and `test` run in the first process, on
+    one device. `batches` gives an endless iterator of this process's share; `save() -> bytes` and
+    `restore(bytes)` on it make a resumed run start where it was, without them it is read again from
+    its start. Parameters that `trainable` freezes do not move; that the statistics of their layers
+    do not move either is for `loss` to see to.
+    """
+
+    name: str
+    init: Callable  # (key, previous) -> variables; previous: the stage before's, or None
+    batches: Callable  # (previous) -> iterator of Batch
+    loss: Callable  # (params, mutables, batch, key) -> (scalar, (mutables, {term: scalar}))
+    evaluate: Callable | None  # (variables) -> {metric: float}
+    optimizer: optax.GradientTransformation
+    steps: int
+    trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
+    best: str | None = None  # the metric of `evaluate`, higher is better, that picks the checkpoint
+    test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a step changes, and the key it does not: its randomness is fold_in(key, step)."""
+
+    step: Any
+    params: Any
+    mutables: Any
+    opt_state: Any
+    key: Any
+
+
+def make_step(loss: Callable, optimizer: optax.GradientTransformation, mask: Any) -> Callable:
+    """The per-device step (state, batch) -> (state, readings), with collectives over
+    `parallel.AXIS`.
+
+    If its loss, gradient, update or new mutables are not finite, it changes only the step number.
+    """
+
+    def step(state: TrainState, batch: Mapping[str, Any]):
+        key = jax.random.fold_in(state.key, state.step)
+
+        def local_loss(params):
+            return loss(optimize.stop_frozen(params, mask), state.mutables, batch, key)
+
+        (value, (mutables, terms)), grads = jax.value_and_grad(local_loss, has_aux=True)(
+            state.params
+        )
+        _check_aux(state.mutables, mutables, terms)
+        terms = {name: jnp.asarray(term, jnp.float32) for name, term in terms.items()}
+        value, terms, mutables, grads = parallel.across((value, terms, mutables, grads))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        terms = {"loss": value, **terms, "grad_norm": optax.tree.norm(grads)}
+        checks = {
+            "loss": value,
+            "grad_norm": terms["grad_norm"],
+            "update": optax.tree.norm(updates),
+            "mutables": _sum_inexact(mutables),
+        }
+        good = jnp.all(jnp.isfinite(jnp.stack(list(checks.values()))))
+        new = (optax.apply_updates(state.params, updates), mutables, opt_state)
+        old = (state.params, state.mutables, state.opt_state)
+        params, mutables, opt_state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+        readings = {"terms": {**terms, **optimize.readings(opt_state)}, "checks": checks}
+        return TrainState(state.step + 1, params, mutables, opt_state, state.key), readings
+
+    return step
+
+
+def _check_aux(old: Any, new: Any, terms: Mapping[str, Any]) -> None:
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        raise ValueError(
+            f"loss returned other mutables than it was given: {jax.tree.structure(new)}, "
+            f"expected {jax.tree.structure(old)}; return the same collections that init makes"
+        )
+    for name, term in terms.items():
+        if jnp.ndim(term) != 0:
+            raise ValueError(f"loss term {name!r} has shape {jnp.shape(term)}; expected a scalar")
+
+
+def _sum_inexact(tree: Any) -> Any:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return sum((jnp.sum(jnp.abs(x)).astype(jnp.float32) for x in leaves), jnp.float32(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    log_every_steps: int
+    evaluate_every_steps: int
+    checkpoint_every_steps: int
+    keep_last: int
+    keep_best: int
+    on_nonfinite: str
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            if name.endswith("_steps") and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        if self.keep_best < 1 or self.keep_last < 1:
+            raise ValueError(
+                "keep_last and keep_best are at least 1: one to resume from, one to hand over"
+            )
+        if self.on_nonfinite not in ("stop", "skip"):
+            raise ValueError(f"on_nonfinite is {self.on_nonfinite!r}; expected 'stop' or 'skip'")
+
+
+def fit(
+    stage: Stage,
+    previous: Any,
+    key: Any,
+    *,
+    index: int,
+    ticks: int,
+    mesh: Mesh,
+    log: logs.RunLog,
+    signals: interrupt.Signals,
+    options: _Options,
+) -> None:
+    """Train one stage from its newest checkpoint, or from its start, to its last step.
+
+    `index` counts the stages of the run, `ticks` the steps of the stages before this one.
+    """
+
+    def evaluation_due(done: int) -> bool:
+        last = done == stage.steps
+        return stage.evaluate is not None and (last or done % options.evaluate_every_steps == 0)
+
+    def save_due(done: int) -> bool:
+        # Before every evaluation as well: whatever happens there, nothing is lost.
+        last = done == stage.steps
+        return last or done % options.checkpoint_every_steps == 0 or evaluation_due(done)
+
+    def save() -> None:
+        nonlocal saved
+        if done == saved:
+            return
+        readings.fetch()
+        log.sync()
+        about = {"stage": stage.name, "stage_index": index, "best": stage.best}
+        saves.save(state, {**about, "carried": readings.carried()}, position)
+        saved = done
+
+    def evaluate() -> None:
+        with signals.interruptible():
+            metrics = _score(stage, stage.evaluate, {"params": state.params, **state.mutables})
+        log.write(stage.name, done, "valid", metrics)
+        if stage.best:
+            scores[done] = metrics[stage.best]
+        console.say(f"{stage.name} {done}/{stage.steps}  valid  {_shown(metrics)}")
+        progress.restart_clock()
+
+    with signals.interruptible():
+        state, step, batches = _start(stage, previous, key, mesh)
+    scores = logs.scores(log.workdir, stage.name, stage.best) if stage.best else {}
+    with contextlib.ExitStack() as stack:
+        folder, keep_best = log.workdir / stage.name, options.keep_best if stage.best else 0
+        saves = checkpoint.Checkpoints(
+            folder, keep_last=options.keep_last, keep_best=keep_best, scores=scores
+        )
+        stack.enter_context(saves)
+        done, saved, carried = 0, -1, {}
+        if (found := saves.restore(state)) is not None:
+            state, meta = found
+            _check_key(stage, state.key, key)
+            done = saved = int(state.step)
+            carried = meta["carried"]
+            console.say(f"{stage.name}: going on from step {done}")
+            with signals.interruptible():
+                feed.move_input(batches, *feed.load_position(folder, done))
+        first = done + 1
+        log.begin(stage.name, done)
+        for late in [scored for scored in scores if scored > done]:
+            del scores[late]
+        readings = Readings(stage.name, skip=options.on_nonfinite == "skip", carried=carried)
+        source = feed.ReadAhead(batches, mesh, start=done, stop=stage.steps, position_due=save_due)
+        stack.callback(source.close)
+        progress = stack.enter_context(console.Progress(stage.name, stage.steps, done))
+        queued: deque = deque()
+        several_cpus = mesh.devices.flat[0].platform == "cpu" and len(mesh.local_devices) > 1
+        ahead = 0 if several_cpus else _AHEAD_STEPS  # their queued collectives can dead-lock
+
+        if done and evaluation_due(done) and not _evaluated(log.workdir, stage.name, done):
+            evaluate()  # the run before was stopped between this checkpoint and its evaluation
+        while done < stage.steps:
+            batch, position = source.take()
+            began = time.perf_counter()
+            state, reading = step(state, batch)
+            done += 1
+            readings.add(done, reading)
+            progress.step()
+            queued.append(reading)
+            if len(queued) > ahead:
+                jax.block_until_ready(queued.popleft())
+            if done == first:
+                jax.block_until_ready(reading)
+                spent_s = time.perf_counter() - began
+                console.say(f"{stage.name}: first step {spent_s:.1f} s, with its compilation")
+                progress.restart_clock()
+            if done % options.log_every_steps == 0 or done == stage.steps:
+                readings.fetch()
+                saves.check()
+                terms = readings.means()
+                log.write(stage.name, done, "train", {**terms, "steps_per_s": progress.rate()})
+                progress.show(terms)
+            if signals.asks_to_stop(ticks + done):
+                save()
+                raise interrupt.Stopped
+            if save_due(done):
+                save()
+            if evaluation_due(done):
+                evaluate()
+
+
+def _start(stage: Stage, previous: Any, key: Any, mesh: Mesh) -> tuple[TrainState, Callable, Any]:
+    """A stage's first state, its compiled step, and its batches from their start."""
+    variables = dict(stage.init(key, previous))
+    if "params" not in variables:
+        raise ValueError(
+            f"init of stage {stage.name!r} gives {sorted(variables)}; expected 'params'"
+        )
+    params = variables.pop("params")
+    mask = optimize.trainable_mask(params, stage.trainable)
+    optimizer = optimize.only_trainable(stage.optimizer, mask)
+    state = TrainState(np.int32(0), params, variables, jax.jit(optimizer.init)(params), key)
+    sizes = [
+        (int(np.size(x)), m)
+        for x, m in zip(jax.tree.leaves(params), jax.tree.leaves(mask), strict=True)
+    ]
+    console.say(
+        f"{stage.name}: {sum(n for n, _ in sizes):,} parameters, {sum(n * m for n, m in sizes):,} "
+        f"trained, {stage.steps} steps on {mesh.devices.size} {mesh.devices.flat[0].device_kind}"
+    )
+    step = parallel.sharded(make_step(stage.loss, optimizer, mask), mesh)
+    return parallel.replicate(state, mesh), step, stage.batches(previous)
+
+
+def _check_key(stage: Stage, stored: Any, key: Any) -> None:
+    if not np.array_equal(parallel.on_host(jax.random.key_data(stored)), jax.random.key_data(key)):
+        raise ValueError(
+            f"the checkpoint of stage {stage.name!r} was made with another seed: use that one to "
+            "go on, or another workdir"
+        )
+
+
+def _evaluated(workdir: pathlib.Path, stage: str, step: int) -> bool:
+    rows = logs.read_metrics(workdir)
+    found = any((r["stage"], r["step"], r["kind"]) == (stage, step, "valid") for r in rows)
+    return parallel.first_process(lambda: found)
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def _score(stage: Stage, evaluate: Callable | None, variables: Any) -> dict[str, float]:
+    """Call an evaluation in the first process, on its first device, and check what it returns."""
+
+    def call() -> dict[str, float]:
+        metrics = evaluate(parallel.on_one_device(variables)) if evaluate else {}
+        return {name: float(value) for name, value in metrics.items()}
+
+    metrics = parallel.first_process(call)
+    if stage.best is not None and evaluate is stage.evaluate and stage.best not in metrics:
+        raise ValueError(
+            f"stage {stage.name!r} picks its best by {stage.best!r}, but its evaluate gives "
+            f"{sorted(metrics)}"
+        )
+    return metrics
+
+
+def _finish(stage: Stage, mesh: Mesh, log: logs.RunLog, signals: interrupt.Signals) -> None:
+    """Choose what the stage hands over, test it, and mark the stage complete."""
+    step = parallel.first_process(lambda: checkpoint.choose_step(log.workdir, stage.name, "best"))
+    valid, test = logs.values(log.workdir, stage.name, step, "valid"), {}
+    if stage.test is not None:
+        variables, _ = checkpoint.load_step(log.workdir, stage.name, step)
+        run_test, folder = stage.test, log.workdir / stage.name
+        with signals.interruptible():
+            test = _score(stage, lambda v: run_test(v, folder), parallel.replicate(variables, mesh))
+        log.write(stage.name, step, "test", test)
+        log.sync()
+    metrics = {k: v if math.isfinite(v) else None for k, v in (test or valid).items()}
+    if parallel.is_first_process():
+        text = json.dumps({"metrics": metrics, "step": step}, indent=2)
+        logs.write_text(log.workdir / stage.name / "result.json", text + "\n")
+    parallel.barrier("finish")
+
+
+def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], int] | None:
+    """The metrics of a complete stage and the step it hands over; None if it is not complete."""
+    path = workdir / stage / "result.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return {k: math.nan if v is None else v for k, v in result["metrics"].items()}, result["step"]
+
+
+def run(
+    stages: Sequence[Stage],
+    workdir: str | os.PathLike,
+    key: Any,
+    *,
+    log_every_steps: int = 50,
+    evaluate_every_steps: int = 1000,
+    checkpoint_every_steps: int = 1000,
+    keep_last: int = 2,
+    keep_best: int = 1,
+    on_nonfinite: str = "stop",
+    devices: Sequence[Any] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Train every stage that is not complete yet and return {stage: {metric: value}}.
+
+    The same call on the same workdir goes on where the last one ended. After SIGTERM the state is
+    saved and SystemExit(0) raised.
+    """
+    options = _Options(
+        log_every_steps,
+        evaluate_every_steps,
+        checkpoint_every_steps,
+        keep_last,
+        keep_best,
+        on_nonfinite,
+    )
+    names = [stage.name for stage in stages]
+    if len(set(names)) != len(names):
+        raise ValueError(f"stages need different names, got {names}")
+    for stage in stages:
+        if stage.steps < 1:
+            raise ValueError(f"stage {stage.name!r} has {stage.steps} steps; expected at least 1")
+    root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
+    results: dict[str, dict[str, float]] = {}
+    previous, ticks = None, 0
+    with logs.RunLog(root) as log, interrupt.Signals() as signals:
+        try:
+            for index, stage in enumerate(stages):
+                if _result(root, stage.name) is None:
+                    fit(
+                        stage,
+                        previous,
+                        jax.random.fold_in(key, index),
+                        index=index,
+                        ticks=ticks,
+                        mesh=mesh,
+                        log=log,
+                        signals=signals,
+                        options=options,
+                    )
+                    _finish(stage, mesh, log, signals)
+                else:
+                    console.say(f"{stage.name}: complete already")
+                metrics, step = _result(root, stage.name) or ({}, 0)
+                previous, _ = checkpoint.load_step(root, stage.name, step)
+                results[stage.name] = metrics
+                ticks += stage.steps
+                console.say(f"{stage.name}: done at step {step}  {_shown(metrics)}")
+        except interrupt.Stopped:
+            console.say(
+                f"stopped; everything is saved in {root}: run the same command again to go on"
+            )
+            raise SystemExit(signals.exit_code()) from None
+    return results

@@ -1,0 +1,16 @@
+"""Before JAX starts: four fake CPU devices, and enough threads for their collectives."""
+
+import os
+import pathlib
+import sys
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["NPROC"] = "16"  # the size of XLA's thread pool; with fewer, collectives can dead-lock
+_FAKE_DEVICES = "--xla_force_host_platform_device_count=4"
+if _FAKE_DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FAKE_DEVICES}".strip()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+# Tests share small models and scripts that lie beside them.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))

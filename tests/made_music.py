@@ -1,0 +1,56 @@
+"""Small prepared data sets of synthetic tones at 16 kHz: a voice of steady notes over a low drone."""
+
+import pathlib
+
+import numpy as np
+
+from majl_jax.datasets import builder, records
+
+HOP_SAMPLES, RATE_HZ = 320, 16_000
+LAYOUT = records.Layout(
+    stems=("soprano", "bass"),
+    channels=1,
+    sample_rate_hz=RATE_HZ,
+    hop_samples=HOP_SAMPLES,
+    record_samples=160 * HOP_SAMPLES,
+)
+
+
+def tones(name: str, *, seconds: float = 3.2, has_stems: bool = True, has_pitch: bool = True):
+    """A track of half-second notes; what is not labelled is stored as the readers store it."""
+    rng = np.random.default_rng(sum(name.encode()))
+    frames = int(seconds * RATE_HZ) // HOP_SAMPLES
+    notes_hz = 220.0 * 2.0 ** (rng.integers(0, 24, frames // 25 + 1) / 12)
+    f0_hz = np.repeat(notes_hz, 25)[:frames].astype(np.float32)
+    phase = np.cumsum(np.repeat(f0_hz, HOP_SAMPLES)) / RATE_HZ
+    voice = sum(np.sin(2 * np.pi * h * phase) / h for h in (1, 2, 3)) * 0.2
+    drone = 0.2 * np.sin(2 * np.pi * 98.0 * np.arange(len(voice)) / RATE_HZ)
+    stems = np.stack([voice, drone], axis=1)[:, :, None]
+    if not has_stems:
+        stems = np.concatenate([stems.sum(1, keepdims=True), 0 * stems[:, :1]], axis=1)
+    both = np.stack([f0_hz, np.full(frames, 98.0, np.float32)], axis=1)
+    return {
+        "stems": records.to_int16(stems),
+        "has_stems": np.full(2, has_stems),
+        "f0_hz": both if has_pitch else 0 * both,
+        "has_pitch": np.full((frames, 2), has_pitch),
+        "track": name,
+        "start_sample": 0,
+        "valid_samples": len(stems),
+    }
+
+
+def prepare(directory: pathlib.Path) -> pathlib.Path:
+    """The three views of the built-in data, made of tones: chorales, chorales_stems, chorales_pitch."""
+    views = {
+        "chorales": ({"train": ["a", "b"], "valid": ["c"], "test": ["d"]}, {}),
+        "chorales_stems": ({"train": ["e"]}, {"has_pitch": False}),
+        "chorales_pitch": ({"train": ["f"]}, {"has_stems": False}),
+    }
+    for view, (splits, labels) in views.items():
+        cut = {
+            split: [r for name in names for r in records.cut(tones(name, **labels), LAYOUT)]
+            for split, names in splits.items()
+        }
+        builder.write_dataset(directory / view, cut, layout=LAYOUT)
+    return directory

@@ -1,0 +1,68 @@
+"""The U-Net: published size, scale and length traps, silence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from majl_jax.models.unet import UNet
+
+NARROW = (2, 2, 2, 2, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    model = UNet(channels=NARROW)
+    audio = jnp.asarray(np.random.default_rng(0).standard_normal((2, 40_960)), jnp.float32) * 0.1
+    return model, jax.jit(model.init)(jax.random.key(0), audio), audio
+
+
+def test_published_parameter_count():
+    shapes = jax.eval_shape(UNet().init, jax.random.key(0), jnp.zeros((1, 40_960)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 9_823_313
+
+
+def test_output_has_the_length_and_scales_with_the_level(narrow):
+    model, variables, audio = narrow
+    estimate = model.apply(variables, audio)
+    assert estimate.shape == audio.shape
+    np.testing.assert_allclose(model.apply(variables, 10 * audio), 10 * estimate, atol=1e-4)
+
+
+def test_a_mask_cannot_be_louder_than_the_mixture(narrow):
+    model, variables, audio = narrow
+    assert float((model.apply(variables, audio) ** 2).mean()) <= float((audio**2).mean())
+
+
+def test_a_mask_of_one_returns_the_mixture_without_its_mean(narrow):
+    model, variables, audio = narrow
+    params = dict(variables["params"])
+    params["up6"] = {"kernel": params["up6"]["kernel"] * 0, "bias": params["up6"]["bias"] + 50.0}
+    estimate = model.apply({**variables, "params": params}, audio)
+    # The DC bin is dropped: what is left out is the local mean under the window.
+    assert float(jnp.abs(estimate - audio).max()) < 0.02  # of 0.1 rms
+
+
+def test_silence_gives_silence_and_a_finite_gradient(narrow):
+    model, variables, audio = narrow
+    silent = jnp.zeros_like(audio)
+    assert float(jnp.abs(model.apply(variables, silent)).max()) == 0.0
+
+    def loss(params):
+        estimate, _ = model.apply(
+            {**variables, "params": params},
+            silent,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(1)},
+        )
+        return jnp.abs(estimate).mean()
+
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(jax.grad(loss)(variables["params"])))
+
+
+@pytest.mark.parametrize("samples", [40_000, 320 * 32])
+def test_a_length_that_does_not_halve_is_refused_by_name(narrow, samples):
+    model, variables, _ = narrow
+    with pytest.raises(ValueError, match=r"multiple of 64 frames of 320 samples.*segment_samples"):
+        model.apply(variables, jnp.zeros((1, samples)))

@@ -1,0 +1,174 @@
+import json
+import math
+import sys
+
+import jax
+import ml_collections
+import pytest
+
+from majl_jax import console, logs
+
+
+def rows(workdir):
+    return [(row["stage"], row["step"], row["kind"]) for row in logs.read_metrics(workdir)]
+
+
+def events(folder):
+    """(step, tag, value) of every scalar in a folder of event files, checksums checked."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+
+    found = []
+    for file in sorted(folder.iterdir(), key=lambda p: int(p.name.rsplit(".", 1)[-1])):
+        reader = PyRecordReader_New(str(file))
+        while True:
+            try:
+                reader.GetNext()
+            except Exception:  # the end; it has no type of its own
+                break
+            event = Event.FromString(reader.record())
+            if event.session_log.status == SessionLog.START:
+                found.append((event.step, "start", 0.0))
+            found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+    return found
+
+
+def test_lines_and_events(tmp_path):
+    with logs.RunLog(tmp_path) as log:
+        log.begin("first", 0)
+        log.write("first", 10, "train", {"loss": 0.5, "odd": math.nan})
+        log.write("first", 10, "valid", {"sdr": math.inf})
+    first, second = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    row = json.loads(first)
+    assert row.pop("time_s") > 1.7e9
+    assert row == {"stage": "first", "step": 10, "kind": "train", "loss": 0.5, "odd": None}
+    assert json.loads(second)["sdr"] is None, "infinity is not JSON"
+    assert math.isnan(logs.values(tmp_path, "first", 10, "train")["odd"])
+    assert logs.values(tmp_path, "first", 11, "train") == {}
+    seen = events(tmp_path / "tensorboard" / "first")
+    assert seen[:2] == [(1, "start", 0.0), (10, "train/loss", 0.5)]
+    assert math.isnan(seen[2][2]) and seen[3] == (10, "valid/sdr", math.inf)
+
+
+def test_a_resumed_stage_drops_what_came_after_its_checkpoint(tmp_path):
+    with logs.RunLog(tmp_path) as log:
+        log.begin("first", 0)
+        log.write("first", 30, "train", {"loss": 1.0})
+        log.write("first", 30, "test", {"loss": 1.0})
+        log.begin("second", 0)
+        for step in (10, 20, 30):
+            log.write("second", step, "train", {"loss": float(step)})
+            log.write("second", step, "valid", {"sdr": float(-step)})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "second", "step": 40, "ki')  # killed while writing
+    with logs.RunLog(tmp_path) as log:
+        log.begin("second", 20)
+        log.write("second", 30, "train", {"loss": 33.0})
+    assert rows(tmp_path) == [
+        ("first", 30, "train"),
+        ("first", 30, "test"),
+        ("second", 10, "train"),
+        ("second", 10, "valid"),
+        ("second", 20, "train"),
+        ("second", 20, "valid"),
+        ("second", 30, "train"),
+    ]
+    assert logs.values(tmp_path, "second", 30, "train") == {"loss": 33.0}
+    assert logs.scores(tmp_path, "second", "sdr") == {10: -10.0, 20: -20.0}
+    # TensorBoard is told to drop the steps from 21 on
+    assert (21, "start", 0.0) in events(tmp_path / "tensorboard" / "second")
+
+
+def test_one_process_per_run_directory(tmp_path):
+    with logs.RunLog(tmp_path), pytest.raises(RuntimeError, match="another process is training"):
+        logs.RunLog(tmp_path)
+    with logs.RunLog(tmp_path):
+        pass
+
+
+def test_without_tensorboard_the_lines_are_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with logs.RunLog(tmp_path) as log:
+        log.begin("first", 0)
+        log.write("first", 1, "train", {"loss": 1.0})
+    assert rows(tmp_path) == [("first", 1, "train")]
+    assert not (tmp_path / "tensorboard").exists()
+
+
+# ---- config.json ---------------------------------------------------------------------------------
+
+
+def config(**changes):
+    nested = {"steps": 100, "sizes": (1, 2), "log_every_steps": 10}
+    return ml_collections.ConfigDict({"rate": 1e-3, "stage": {**nested, **changes}})
+
+
+def test_the_manifest_says_what_ran(tmp_path):
+    manifest = logs.write_manifest(tmp_path, config(), seed=3, command=["python", "-m", "x", "a b"])
+    assert manifest == json.loads((tmp_path / "config.json").read_text())
+    assert manifest["config"]["stage"] == {"steps": 100, "sizes": [1, 2], "log_every_steps": 10}
+    assert manifest["seed"] == 3
+    (start,) = manifest["starts"]
+    assert start["command"] == "python -m x 'a b'"
+    assert start["versions"]["jax"] == jax.__version__
+    assert start["hardware"]["devices"] == jax.device_count()
+    assert start["hardware"]["platform"] == "cpu"
+    assert start["commit"] is None or len(start["commit"].removesuffix("-dirty")) == 40
+
+
+def test_the_same_config_goes_on_and_every_start_is_kept(tmp_path):
+    logs.write_manifest(tmp_path, config(), seed=3)
+    manifest = logs.write_manifest(tmp_path, config(log_every_steps=77), seed=3)
+    assert len(manifest["starts"]) == 2
+    assert manifest["config"]["stage"]["log_every_steps"] == 77
+
+
+def test_another_config_is_refused_by_its_keys(tmp_path):
+    logs.write_manifest(tmp_path, config(), seed=3)
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(logs.ConfigMismatchError) as error:
+        logs.write_manifest(tmp_path, config(steps=200, new=1), seed=4)
+    text = str(error.value)
+    assert "stage.steps: 100 there, 200 here" in text
+    assert "stage.new: '(absent)' there, 1 here" in text
+    assert "seed: 3 there, 4 here" in text
+    assert "sizes" not in text and "rate" not in text
+    assert (tmp_path / "config.json").read_text() == before
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(logs.ConfigMismatchError, match="not readable as JSON"):
+        logs.write_manifest(tmp_path, config(), seed=3)
+
+
+def test_other_versions_are_told(tmp_path, capsys):
+    manifest = logs.write_manifest(tmp_path, config(), seed=3)
+    manifest["starts"][0]["versions"]["jax"] = "0.0.1"
+    (tmp_path / "config.json").write_text(json.dumps(manifest))
+    logs.write_manifest(tmp_path, config(), seed=3)
+    assert "other package versions" in capsys.readouterr().out
+
+
+# ---- console -------------------------------------------------------------------------------------
+
+
+def test_plain_lines_without_a_terminal(capsys, monkeypatch):
+    clock = iter([100.0, 101.0, 103.0])  # made, restarted, shown
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
+    with console.Progress("first", 100, 20) as progress:
+        progress.restart_clock()
+        for _ in range(10):
+            progress.step()
+        progress.show({"loss": 0.123456, "mse": 2.0})
+    out = capsys.readouterr()
+    assert out.out == "first 30/100  5 steps/s  0:00:14 left  loss 0.1235  mse 2\n"
+    assert out.err == ""
+
+
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with console.Progress("first", 100, 20) as progress:
+        progress.step()
+        progress.show({"loss": 0.5})
+        console.say("a line")
+    out = capsys.readouterr()
+    assert out.out == "a line\n"
+    assert "first" in out.err and "21/100" in out.err and "loss=0.5" in out.err

@@ -1,0 +1,129 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from majl_jax import optimize
+
+
+def test_schedules_give_the_numbers_of_their_formulas():
+    decay = optimize.step_decay(0.1, factor=0.95, every_steps=10)
+    np.testing.assert_allclose(
+        [decay(0), decay(9), decay(10), decay(35)], 0.1 * 0.95 ** np.array([0, 0, 1, 3])
+    )
+    assert optimize.constant(3e-4)(jnp.int32(77)) == 3e-4
+    cosine = optimize.warmup_cosine(1.0, warmup_steps=10, total_steps=110, end=0.1)
+    expected = [0.0, 0.5, 1.0, 0.1 + 0.9 / 2, 0.1, 0.1]
+    np.testing.assert_allclose([cosine(s) for s in (0, 5, 10, 60, 110, 999)], expected, atol=1e-7)
+
+
+def test_schedules_refuse_nonsense():
+    with pytest.raises(ValueError, match="every_steps is 0"):
+        optimize.step_decay(0.1, every_steps=0)
+    with pytest.raises(ValueError, match="warmup_steps is 10; expected 0 to total_steps"):
+        optimize.warmup_cosine(1.0, warmup_steps=10, total_steps=10)
+
+
+@pytest.mark.parametrize("history_steps", [64, 7])
+@pytest.mark.parametrize("percentile", [10.0, 50.0])
+def test_auto_clip_is_a_percentile_of_the_norms_so_far(history_steps, percentile):
+    clip = optimize.auto_clip(percentile=percentile, history_steps=history_steps)
+    rng = np.random.default_rng(0)
+    state, update, norms = clip.init(None), jax.jit(clip.update), []
+    for _ in range(40):
+        grads = {
+            "a": rng.standard_normal(5),
+            "b": rng.standard_normal((2, 3)) * rng.uniform(0.1, 9),
+        }
+        grads = jax.tree.map(lambda g: g.astype(np.float32), grads)
+        norms.append(np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads.values())))
+        clipped, state = update(grads, state)
+        bound = np.percentile(norms[-history_steps:], percentile)
+        np.testing.assert_allclose(state.clip_norm, bound, rtol=1e-5)
+        scale = min(1.0, bound / (norms[-1] + 1e-6))
+        jax.tree.map(
+            lambda c, g, k=scale: np.testing.assert_allclose(c, g * k, rtol=1e-5), clipped, grads
+        )
+
+
+def test_optimizer_is_adam_or_adamw_after_clipping():
+    params = {"w": jnp.arange(4.0)}
+    grads = {"w": jnp.array([3.0, -4.0, 0.0, 12.0])}  # norm 13
+
+    def updates(transformation, count=3):
+        state = transformation.init(params)
+        for _ in range(count):
+            out, state = transformation.update(grads, state, params)
+        return out["w"], state
+
+    ours, _ = updates(optimize.optimizer(1e-2))
+    np.testing.assert_allclose(ours, updates(optax.adam(1e-2))[0], rtol=1e-6)
+    ours, _ = updates(optimize.optimizer(1e-2, weight_decay=0.1))
+    np.testing.assert_allclose(ours, updates(optax.adamw(1e-2, weight_decay=0.1))[0], rtol=1e-6)
+    # eps as large as the gradient makes Adam's step depend on its size, and so shows the clipping
+    ours, _ = updates(optimize.optimizer(1e-2, clip_norm=1.3, eps=1.0))
+    theirs, _ = updates(optax.chain(optax.clip_by_global_norm(1.3), optax.adam(1e-2, eps=1.0)))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    unclipped, _ = updates(optax.adam(1e-2, eps=1.0))
+    assert np.max(np.abs(ours - unclipped)) > 1e-3
+    with pytest.raises(ValueError, match="not by both"):
+        optimize.optimizer(1e-2, clip_norm=1.0, clip_percentile=10.0)
+
+
+def test_readings_tell_learning_rate_and_clip_norm_through_frozen_parts():
+    schedule = optimize.step_decay(0.1, factor=0.5, every_steps=2)
+    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    mask = {"a": True, "b": False}
+    made = optimize.only_trainable(optimize.optimizer(schedule, clip_percentile=10.0), mask)
+    state, rates = made.init(params), []
+    for _ in range(4):
+        _, state = made.update(params, state, params)
+        rates.append(float(optimize.readings(state)["learning_rate"]))
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.05, 0.05])
+    # the frozen b has no share in the norm
+    np.testing.assert_allclose(optimize.readings(state)["clip_norm"], np.sqrt(3), rtol=1e-6)
+    assert optimize.readings(optax.sgd(0.1).init(params)) == {}
+
+
+def test_frozen_leaves_do_not_move_not_even_by_weight_decay():
+    params = {"enc": jnp.ones(3), "head": jnp.ones(2)}
+    grads = jax.tree.map(lambda p: jnp.full_like(p, 0.5), params)
+    mask = optimize.trainable_mask(params, (("enc", False), (".*", True)))
+    made = optimize.only_trainable(optax.adamw(1e-2, weight_decay=0.1), mask)
+    updates, state = made.update(grads, made.init(params), params)
+    moved = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(moved["enc"], params["enc"])
+    np.testing.assert_allclose(moved["head"], 1 - 0.011, rtol=1e-6)
+    assert not any(np.shape(x) == (3,) for x in jax.tree.leaves(state)), "moments of a frozen leaf"
+    # the clipping sees the trainable part only: norm of head alone is 0.5 * sqrt(2)
+    made = optimize.only_trainable(
+        optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(1.0)), mask
+    )
+    updates, _ = made.update(grads, made.init(params), params)
+    np.testing.assert_allclose(updates["head"], -0.5 / np.sqrt(2), rtol=1e-6)
+
+
+def test_trainable_rules():
+    params = {"unet": {"a": np.zeros(1), "b": np.zeros(1)}, "head": np.zeros(1)}
+    rules = (("unet/a", True), ("unet/.*", False), (".*", True))
+    assert optimize.trainable_mask(params, rules) == {"unet": {"a": True, "b": False}, "head": True}
+    with pytest.raises(ValueError, match="no pattern of trainable matches the parameter 'head'"):
+        optimize.trainable_mask(params, (("unet/.*", True),))
+    with pytest.raises(ValueError, match=r"match no parameter: \['une'\]"):  # whole paths only
+        optimize.trainable_mask(params, (("une", False), (".*", True)))
+    with pytest.raises(ValueError, match="freezes every parameter"):
+        optimize.trainable_mask(params, ((".*", False),))
+
+
+def test_no_gradient_is_computed_for_frozen_leaves():
+    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    mask = {"a": False, "b": True}
+
+    def loss(p):
+        p = optimize.stop_frozen(p, mask)
+        return jnp.sum(p["a"]) ** 2 + jnp.sum(p["b"]) ** 2
+
+    grads = jax.grad(loss)(params)
+    np.testing.assert_array_equal(grads["a"], 0)
+    np.testing.assert_array_equal(grads["b"], 4)

@@ -1,0 +1,227 @@
+"""The prepare command: a data set to shards, killed and resumed, with bad files in it."""
+
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from majl_jax import prepare
+from majl_jax.datasets import builder, loading, records
+
+ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
+CHORALES = ["--dataset=chorales", "--tracks=train=2,valid=1,test=0", "--processes=2"]
+
+
+def write_clip(source: pathlib.Path, name: str, *, seconds: float = 1.0) -> pathlib.Path:
+    """One clip in the layout of MIR-1K."""
+    for sub in ("Wavfile", "PitchLabel"):
+        (source / sub).mkdir(parents=True, exist_ok=True)
+    samples = int(16000 * seconds)
+    audio = np.random.default_rng(len(name)).uniform(-0.3, 0.3, (samples, 2))
+    path = source / "Wavfile" / f"{name}.wav"
+    soundfile.write(path, audio, 16000, subtype="FLOAT")
+    labels = max((samples - 640) // 320 + 1, 0)
+    (source / "PitchLabel" / f"{name}.pv").write_text("57.5\n" * labels)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    for singer in ("amy", "jmzen", "khair"):
+        for song in range(3):
+            write_clip(folder, f"{singer}_{song}_01")
+    return folder
+
+
+def run_mir1k(source, output, *arguments: str) -> int:
+    """In this process but for the loading; array_record spares the import of TensorFlow."""
+    flags = ["--file_format=array_record", "--processes=1", *arguments]
+    return prepare.main(["--dataset=mir1k", f"--source={source}", f"--output={output}", *flags])
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """What lies in the folder, byte for byte."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def start(output: pathlib.Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "majl_jax.prepare", f"--output={output}", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_prepared_once_reported_and_left_alone(source, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run_mir1k(source, output) == 0
+    text = capsys.readouterr().out
+    assert "mir1k: 9 tracks, about" in text and "MB are free" in text
+    assert "mir1k: 3 train, 3 valid, 3 test; 0 skipped" in text
+    report = json.loads((output / "mir1k" / "report.json").read_text())
+    assert report["tracks"] == {"train": 3, "valid": 3, "test": 3} and report["skipped"] == {}
+    assert {path.name for path in output.iterdir()} == {"mir1k"}, "no work is left behind"
+    before = digests(output)
+    assert run_mir1k(source, output) == 0
+    assert "already prepared" in capsys.readouterr().out
+    assert digests(output) == before
+    assert run_mir1k(source, output, "--record_seconds=10") == 1
+    error = capsys.readouterr().err
+    assert "record_seconds=12.0 then, 10.0 now" in error and "another --output" in error
+    assert digests(output) == before
+
+
+def test_tracks_limits_every_split(source, tmp_path, capsys):
+    assert run_mir1k(source, tmp_path / "out", "--tracks=train=2,test=0") == 0
+    assert "2 train, 3 valid, 0 test" in capsys.readouterr().out
+    opened = records.open_prepared(tmp_path / "out" / "mir1k")
+    assert {name: len(split) for name, split in opened.splits.items()} == {"train": 2, "valid": 3}
+
+
+def spoil(source: pathlib.Path) -> dict[str, str]:
+    """Adds one clip of each fault; returns what the report must say of it."""
+    clips = {
+        name: write_clip(source, f"leon_{name}_01")
+        for name in ("empty", "truncated", "text", "zero", "silent", "nan", "mono", "rate", "label")
+    }
+    clips["empty"].write_bytes(b"")
+    clips["truncated"].write_bytes(clips["truncated"].read_bytes()[:5000])
+    clips["text"].write_text("this is no audio " * 100)
+    soundfile.write(clips["zero"], np.zeros((0, 2)), 16000)
+    soundfile.write(clips["silent"], np.zeros((16000, 2)), 16000)
+    with_nan = np.full((16000, 2), 0.1)
+    with_nan[7, 1] = np.nan
+    soundfile.write(clips["nan"], with_nan, 16000, subtype="FLOAT")
+    soundfile.write(clips["mono"], np.full(16000, 0.1), 16000)
+    soundfile.write(clips["rate"], np.full((16000, 2), 0.1), 8000)
+    (source / "PitchLabel" / "leon_label_01.pv").write_text("57\nnothing\n")
+    gone = source / "Wavfile" / "leon_gone_01.wav"
+    gone.symlink_to(source / "nowhere.wav")
+    return {
+        "empty": "empty",
+        "truncated": "truncated",
+        "text": "not audio",
+        "zero": "no samples",
+        "silent": "silent",
+        "nan": "nan",
+        "mono": "1 channels",
+        "rate": "8000 Hz",
+        "label": "line 2: 'nothing' is not a number",
+        "gone": "no such file",
+    }
+
+
+def test_bad_files_are_counted_and_named(source, tmp_path, capsys):
+    faults = spoil(source)
+    output = tmp_path / "out"
+    assert run_mir1k(source, output) == 1
+    captured = capsys.readouterr()
+    assert "10 of 19 tracks are bad, more than --max_bad_fraction=0.1" in captured.err
+    assert not (output / "mir1k").exists()
+    assert run_mir1k(source, output, "--max_bad_fraction=0.6") == 0
+    assert "3 train, 3 valid, 3 test; 10 skipped" in capsys.readouterr().out
+    skipped = json.loads((output / "mir1k" / "report.json").read_text())["skipped"]
+    assert len(skipped) == len(faults)
+    for name, reason in faults.items():
+        assert reason in skipped[f"leon_{name}_01"], f"{name}: {skipped[f'leon_{name}_01']}"
+    stored = {one["track"] for one in records.read_tracks(output / "mir1k", "train")}
+    assert stored == {"amy_0_01", "amy_1_01", "amy_2_01"}
+
+
+def test_nothing_but_bad_files(tmp_path, capsys):
+    source = tmp_path / "source"
+    write_clip(source, "amy_1_01").write_bytes(b"")
+    assert run_mir1k(source, tmp_path / "out", "--max_bad_fraction=1") == 1
+    assert "No track could be used" in capsys.readouterr().err
+
+
+def test_a_source_that_is_not_there(tmp_path, capsys):
+    assert run_mir1k(tmp_path / "nowhere", tmp_path / "out") == 1
+    assert "nowhere is no copy of MIR-1K" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset=choral"], "unknown data set choral; there are chorales"),
+        (["--dataset=chorales", "--tracks=many"], "expected a number, or train=N"),
+        (["--dataset=chorales", "--tracks=exam=3"], "expected a number, or train=N"),
+        (["--dataset=chorales", "--sample_rate_hz=0"], "'0': expected a whole number from 1 on"),
+    ],
+)
+def test_wrong_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_with_a_message_and_can_be_repeated(source, tmp_path, monkeypatch, capsys):
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Full)
+    assert run_mir1k(source, tmp_path / "out") == 1
+    assert "too full" in capsys.readouterr().err
+    monkeypatch.undo()
+
+    def no_space(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(builder, "write_dataset", no_space)
+    assert run_mir1k(source, tmp_path / "out") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run_mir1k(source, tmp_path / "out") == 0
+
+
+def wait_for(pattern: str, folder: pathlib.Path, process: subprocess.Popen, count: int = 1) -> None:
+    """Until so many paths fit the pattern; fails when the process ends before."""
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.timeout(240)
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path):
+    whole = start(tmp_path / "whole", *CHORALES)
+    text = whole.communicate(timeout=120)[0]
+    assert whole.returncode == 0, text
+    output = tmp_path / "killed"
+    for pattern, count in ((".*.work-*/*.npz", 1), (".*.work-*/*.npz", 3), (".*.partial/**/*", 2)):
+        process = start(output, *CHORALES)
+        wait_for(pattern, output, process, count)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)  # ends only when the workers are gone as well
+        assert not (output / "chorales").exists(), "nothing half-written under the final name"
+    last = start(output, *CHORALES)
+    text = last.communicate(timeout=120)[0]
+    assert last.returncode == 0, text
+    assert digests(output) == digests(tmp_path / "whole")
+    opened = records.open_prepared(output / "chorales")
+    assert opened.layout.stems == ("soprano", "alto", "tenor", "bass")
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with (
+        loading.Lock(tmp_path),
+        pytest.raises(BlockingIOError, match="Another `prepare` is at work"),
+        loading.Lock(tmp_path),
+    ):
+        pass

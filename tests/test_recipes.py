@@ -1,0 +1,181 @@
+"""Every config in `smoke`: two steps a stage, resumed exactly, and what a run leaves behind."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import jax
+import made_music
+import numpy as np
+import pytest
+
+from majl_jax import checkpoint, logs, main, train
+from majl_jax.datasets import records
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def _config(path, preset):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return made_music.prepare(tmp_path_factory.mktemp("prepared"))
+
+
+def _stages(config, workdir):
+    recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
+    return recipe.stages(config, workdir)
+
+
+def _smoke(path, data):
+    config = _config(path, "smoke")
+    config.data.directory = str(data)
+    return config
+
+
+def _train(config, workdir, stages=None):
+    stages = _stages(config, workdir) if stages is None else stages
+    return train.run(
+        stages, workdir, jax.random.key(0), **config.train.to_dict(), devices=jax.devices()[:1]
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_smoke_and_exact_resume(path, data, tmp_path):
+    config = _smoke(path, data)
+    results = _train(config, tmp_path / "whole")
+    assert list(results) == list(config.run)
+    assert all(np.isfinite(value) for scores in results.values() for value in scores.values())
+
+    stages = _stages(config, tmp_path / "cut")
+    broken = [dataclasses.replace(s, batches=_breaking(s.batches)) for s in stages]
+    for number in range(len(stages)):
+        # Stage by stage: crash at the second batch, then go on from the first step's checkpoint.
+        with pytest.raises(RuntimeError, match="power cut"):
+            _train(config, tmp_path / "cut", [*stages[:number], broken[number]])
+        _train(config, tmp_path / "cut", stages[: number + 1])
+    for name in config.run:
+        whole, _ = checkpoint.load_variables(tmp_path / "whole", name)
+        resumed, _ = checkpoint.load_variables(tmp_path / "cut", name)
+        assert jax.tree.structure(whole) == jax.tree.structure(resumed)
+        jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    lines = [(r["stage"], r["step"], r["kind"]) for r in logs.read_metrics(tmp_path / "cut")]
+    assert len(lines) == len(set(lines))
+
+
+def _breaking(batches):
+    """The same batches, but the second one does not come; the first stands in a checkpoint by then."""
+
+    def broken(previous):
+        inner = batches(previous)
+
+        class Broken:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if inner.step:
+                    raise RuntimeError("power cut")
+                return next(inner)
+
+            def save(self):
+                return inner.save()
+
+            def restore(self, state):
+                inner.restore(state)
+
+        return Broken()
+
+    return broken
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_preset_builds_its_full_networks(path):
+    config = _config(path, "paper")
+    recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
+    model = recipe.segment_model(config)
+    assert model.segment_samples == config.data.segment_samples
+    with pytest.raises(ValueError, match=r"no preset 'papper'; expected one of"):
+        _config(path, "papper")
+
+
+def test_every_config_names_a_recipe_that_main_knows():
+    assert {path.stem for path in CONFIGS} == set(main.RECIPES)
+
+
+MAJL = next(path for path in CONFIGS if path.stem == "majl")
+
+
+def test_majl_leaves_rows_examples_and_what_the_teacher_said(data, tmp_path):
+    config = _smoke(MAJL, data)
+    config.run = ("teacher", "student")
+    _train(config, tmp_path)
+    rows = [
+        json.loads(line) for line in (tmp_path / "student/tracks.jsonl").read_text().splitlines()
+    ]
+    assert {row["system"] for row in rows} == {"student", "mixture", "true stem"}
+    assert {"sdr_db", "si_sdr_db", "usdr_db", "rpa", "rca", "oa", "vr", "vfa"} <= rows[0].keys()
+    assert len(list((tmp_path / "student/examples").glob("*/*.wav"))) == 3
+    folder = tmp_path / "student/pseudo_labels"
+    for dataset, unit in (("chorales_stems", "frames"), ("chorales_pitch", "records")):
+        said = json.loads((folder / f"{dataset}.json").read_text())
+        assert (
+            said["threshold"] == 0.7 and said["unit"] == unit and 0 <= said["kept"] <= said["seen"]
+        )
+        assert records.is_prepared(folder / f"{dataset}-{said['teacher']}-0.7-frame")
+
+
+def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(data, tmp_path):
+    config = _smoke(MAJL, data)
+    config.weights.separation = 0.0
+    for run, stop, reaches in (
+        ("teacher", False, True),
+        ("teacher", True, False),
+        ("pipeline", False, False),
+    ):
+        config.run, config.stop_gradient_between = (run,), stop
+        (stage,) = _stages(config, tmp_path)
+        variables = stage.init(jax.random.key(0), None)
+        params = variables.pop("params")
+        batch = next(iter(stage.batches(None)))
+        gradient = jax.grad(
+            lambda p, s=stage, v=variables, b=batch: s.loss(p, v, b, jax.random.key(1))[0]
+        )
+        norm = sum(float(np.abs(g).sum()) for g in jax.tree.leaves(gradient(params)["separator"]))
+        assert (norm > 0) == reaches, (run, stop)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("run", ("student",), "the student has to follow its teacher"),
+        ("run", ("teachers",), "config.run is .'teachers',.; expected some of"),
+        (
+            "data.target",
+            "voice",
+            "config.data.target is 'voice'; the stems of .* are soprano, bass",
+        ),
+        (
+            "data.sample_rate_hz",
+            44_100,
+            "was prepared with sample_rate_hz = 16000, the config has 44100",
+        ),
+        ("data.labelled", "choral", "No prepared data set in .*majl_jax.prepare"),
+        ("separator.name", "wavenet", "config.separator.name is 'wavenet'"),
+        ("losses.separation", "l2", "config.losses.separation is 'l2'"),
+        ("weights.pitch_loss", 1.0, "config.weights names"),
+        ("pitch.frames_per_segment", 100, "frames_per_segment is 100; expected a divisor of 128"),
+    ],
+)
+def test_majl_refuses_a_wrong_config_before_training(data, tmp_path, field, value, message):
+    config = _smoke(MAJL, data)
+    with config.unlocked():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        _stages(config, tmp_path)

@@ -1,0 +1,255 @@
+"""The page of a run: what it shows, that it is safe and self-contained, and that half a run is enough."""
+
+import html.parser
+import json
+import math
+import pathlib
+import re
+import urllib.parse
+
+import numpy as np
+import pytest
+
+from majl_jax import charts, report, scores
+
+HOP, RATE_HZ = 320, 16_000
+EVIL = "</title><script>alert('x')</script>&\""
+VOID = {"meta", "br", "img", "input", "hr", "link"}
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags are closed in order; collects text, links and images."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.words, self.links, self.tags = [], [], [], []
+        self.source = pathlib.Path(path).read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert not self.open, f"never closed: {self.open}"
+        self.text = " ".join(self.words)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+
+def row(track, system, **values):
+    return {"track": track, "system": system, "seconds": 2.0, **values}
+
+
+def write_stage(workdir, stage, *, steps=40, sdr_db=6.0, done=True, example="song"):
+    """Logs, rows, result and one example, as a run leaves them."""
+    with (workdir / "metrics.jsonl").open("a") as file:
+        for step in range(1, steps + 1):
+            line = {"stage": stage, "step": step, "kind": "train", "time_s": 1000.0 + step}
+            file.write(json.dumps({**line, "loss": 1 / step, "grad_norm": 2.0}) + "\n")
+        valid = {"sdr_db_mean": sdr_db, "sdr_db_std": 1.0, "mixture/sdr_db_mean": -1.25}
+        file.write(json.dumps({**line, "kind": "valid", **valid}) + "\n")
+    if not done:
+        return
+    rows = []
+    for number, track in enumerate(("a" + EVIL, "b")):
+        value = sdr_db + 2 * number - 1
+        rows += [
+            row(track, stage, sdr_db=value, rpa=0.8 + 0.1 * number, vfa=0.3 - sdr_db / 100),
+            row(track, "mixture", sdr_db=-1.0 - number),
+            row(track, "true stem", rpa=0.99),
+        ]
+    undefined = {"sdr_db": None, "skipped": {"sdr_db": "silent " + EVIL}}
+    rows.append(row("c", stage, rpa=0.85, vfa=0.2, **undefined))
+    scores.write_rows(workdir / stage / "tracks.jsonl", rows)
+    (workdir / stage / "result.json").write_text(json.dumps({"metrics": {}, "step": steps}))
+    time = np.arange(RATE_HZ) / RATE_HZ
+    voice = (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32)[:, None]
+    frames = RATE_HZ // HOP
+    take = scores.Take(
+        example, 2 * voice, voice, True, np.full(frames, 220.0), np.ones(frames, bool), RATE_HZ, HOP
+    )
+    scores.write_example(
+        workdir / stage / "examples" / example,
+        take,
+        estimate=voice,
+        pitch=(np.full(frames, 221.0), np.full(frames, 0.9)),
+        pitch_threshold=0.5,
+        seconds=5.0,
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run of two stages."""
+    workdir = tmp_path / "my run"
+    workdir.mkdir()
+    start = {
+        "time": "2026-01-02T03:04:05+00:00",
+        "command": f"python -m majl_jax.main --note={EVIL}",
+        "commit": "0123abc",
+        "versions": {"jax": "0.10.2"},
+        "hardware": {"platform": "cpu", "device": "cpu", "devices": 4, "cpus": 2},
+    }
+    config = {"recipe": "majl", "stages": {"first": {"steps": 40}}, "note": EVIL}
+    manifest = {"config": config, "seed": 7, "starts": [start, start]}
+    (workdir / "config.json").write_text(json.dumps(manifest))
+    write_stage(workdir, "first", sdr_db=6.0)
+    write_stage(workdir, "second", sdr_db=9.0, example="a song & more (1)")
+    return workdir
+
+
+def test_the_page_tells_what_the_run_was_and_what_came_out(run):
+    page = Page(report.write_report(run))
+    for words in ("my run", "finished", "0123abc", "jax 0.10.2", "4 x cpu", "resumed 1 time"):
+        assert words in page.text
+    assert "40 of 40 steps, complete" in page.text and "40 steps, complete" in page.text
+    table = page.source[page.source.index("<table>") : page.source.index("</table>")]
+    cells = {
+        re.sub("<.*?>", "", r.split("</td>")[0]): [
+            re.sub(r"<(?!/?strong).*?>", "", cell) for cell in r.split("</td>")[1:-1]
+        ]
+        for r in re.findall(r"<tr class=.*?>(.*?)</tr>", table)
+    }
+    assert cells["first"][:3] == ["3", "6.00 ± 1.00", "<strong>85.0</strong> ± 4.1"]
+    assert cells["second"][:2] == ["3", "<strong>9.00</strong> ± 1.00"]
+    assert cells["mixture, untouched"][1] == "\N{MINUS SIGN}1.50 ± 0.50"
+    assert cells["true stem"][1:3] == ["", "99.0 ± 0.0"]
+    # VFA is better when lower: 0.3 - sdr / 100 and 0.2, so the second stage is bold.
+    assert "strong" in cells["second"][3] and "strong" not in cells["first"][3]
+    assert "first: SDR of 1 track(s)" in page.text
+    assert "dashed" in page.text and "mixture -1.25" in page.text
+
+
+def test_the_page_loads_nothing_and_its_players_find_their_files(run):
+    page = Page(report.write_report(run))
+    outside = [link for link in page.links if not link.startswith("data:image/png;base64,")]
+    assert len(outside) == 6 and page.tags.count("audio") == 6
+    for link in outside:
+        assert not urllib.parse.urlparse(link).scheme and not link.startswith("/")
+        assert (run / urllib.parse.unquote(link)).is_file()
+    assert "url(" not in page.source and "@import" not in page.source
+    assert page.tags.count("image") == 6 and len(page.source) < 1_500_000
+    assert "http" not in page.source
+
+
+def test_nothing_that_a_user_named_becomes_html(run):
+    page = Page(report.write_report(run))
+    assert "script" not in page.tags and page.text.count("<script>") >= 3
+    assert "<title>my run: report</title>" in page.source and EVIL not in page.source
+
+
+def test_half_a_run_has_a_page(run):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "third", "step": 3, "kind": "train", "loss": null}\n')
+        file.write('{"stage": "third", "st')
+    page = Page(report.write_report(run))
+    assert "not finished" in page.text and "no finite value yet" in page.text
+    assert "3 steps, not complete" in page.text
+
+
+def test_stages_that_have_not_begun_make_a_run_unfinished(run):
+    manifest = json.loads((run / "config.json").read_text())
+    manifest["config"]["run"] = ["first", "second"]
+    (run / "config.json").write_text(json.dumps(manifest))
+    assert "not finished" not in Page(report.write_report(run)).text
+    manifest["config"]["run"].append("third")
+    (run / "config.json").write_text(json.dumps(manifest))
+    assert "not finished" in Page(report.write_report(run)).text
+
+
+@pytest.mark.parametrize("damage", ["remove", "empty", "cut", "noise"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "metrics.jsonl",
+        "first/result.json",
+        "second/tracks.jsonl",
+        "first/examples/song/truth.wav",
+        "first/examples/song/pitch.csv",
+    ],
+)
+def test_missing_and_damaged_pieces_are_left_out(run, name, damage):
+    path = run / name
+    data = path.read_bytes()
+    if damage == "remove":
+        path.unlink()
+    else:
+        cut = data[: len(data) // 2]
+        path.write_bytes({"empty": b"", "cut": cut, "noise": b"\x00{[,\xc3\xa4\n"}[damage])
+    page = Page(report.write_report(run))
+    assert "Results on held-out tracks" in page.text and "Examples" in page.text
+
+
+def test_an_empty_folder_has_a_page_and_a_missing_one_an_error(tmp_path, capsys):
+    page = Page(report.write_report(tmp_path))
+    for words in ("not finished", "No stage has been tested", "no line yet", "No examples"):
+        assert words in page.text
+    assert report.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    assert report.main([str(tmp_path / "none")]) == 1
+    assert "--workdir of a training run" in capsys.readouterr().err
+
+
+def points(svg):
+    """Pixel coordinates of every line of a chart."""
+    lines = re.findall(r'<polyline class="(\w+)" points="([^"]*)"', svg)
+    return [(c, [tuple(map(float, p.split(","))) for p in text.split()]) for c, text in lines]
+
+
+def test_a_line_lies_where_its_values_are_and_stops_at_gaps():
+    values = [0.0, 1.0, 2.0, None, math.nan, 3.0, 4.0]
+    series = charts.Series("loss", list(range(0, 70, 10)), values, "train")
+    lines = points(charts.line_chart([series], title="loss"))
+    assert [c for c, _ in lines] == ["train", "train"]
+    (first, second) = (line for _, line in lines)
+    assert len(first) == 3 and len(second) == 2
+    xs, ys = zip(*first, *second, strict=True)
+    # Equal steps in value are equal steps in pixels, upwards.
+    np.testing.assert_allclose(np.diff(ys[:3]), ys[1] - ys[0], atol=0.11)
+    assert ys[1] < ys[0] and ys[4] == pytest.approx(ys[0] + 4 * (ys[1] - ys[0]), abs=0.3)
+    assert xs[0] == charts.LEFT and xs[-1] == pytest.approx(320 - charts.RIGHT)
+    assert xs[3] - xs[2] == pytest.approx(3 * (xs[1] - xs[0]), abs=0.2)
+
+
+def test_values_over_several_decades_get_a_logarithmic_axis():
+    series = charts.Series("loss", [0, 1, 2, 3], [1000.0, 100.0, 10.0, 1.0], "train")
+    ((_, line),) = points(charts.line_chart([series], title="loss"))
+    np.testing.assert_allclose(np.diff([y for _, y in line]), line[1][1] - line[0][1], atol=0.11)
+
+
+def test_long_curves_are_thinned_to_means():
+    steps = list(range(100_000))
+    svg = charts.line_chart(
+        [charts.Series("loss", steps, [s % 2 for s in steps], "train")], title="loss"
+    )
+    ((_, line),) = points(svg)
+    assert len(line) <= charts.MOST_POINTS and len({y for _, y in line}) == 1
+
+
+def test_pitch_breaks_at_jumps_and_shows_single_frames():
+    f0_hz = [220.0, 221.0, 440.0, 222.0, 0.0, math.nan, 220.0, 220.5]
+    series = charts.Series("f0", [0.02 * k for k in range(8)], f0_hz, "estimate")
+    svg = charts.pitch_chart([series], seconds=0.2)
+    assert [len(line) for _, line in points(svg)] == [2, 2]
+    assert svg.count("<circle") == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-3.2, 7.9), (0.0101, 0.0143), (0, 450), (5, 5), (-1e6, 1e6)]
+)
+def test_ticks_are_round_inside_and_told_apart(low, high):
+    ticks = charts.nice_ticks(low, high)
+    assert all(low <= v <= high for v, _ in ticks) and 1 <= len(ticks) <= 7
+    assert len({label for _, label in ticks}) == len(ticks)
+    assert high == low or len(ticks) >= 3
