@@ -4,9 +4,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
-import importlib
 import importlib.metadata
-import itertools
 import json
 import math
 import os
@@ -21,13 +19,12 @@ from typing import Any
 
 import jax
 
-from majl_jax import console
+from majl_jax import console, events
 
 # Keys of the config that change nothing in the numbers: a run may go on with other values.
 FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "keep_last", "keep_best")
 _PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _ROW_KEYS = ("stage", "step", "kind", "time_s")
-_event_files = itertools.count()
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -130,7 +127,7 @@ class RunLog:
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         try:
             self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
-            self._events = _Events(self.workdir / "tensorboard" / stage, step)
+            self._events = events.Events(self.workdir / "tensorboard" / stage, step)
         except OSError as error:
             raise _no_write(self.path, error) from error
 
@@ -178,51 +175,6 @@ def _lock(path: pathlib.Path):
     except OSError:  # some network file systems have no locks
         pass
     return file
-
-
-class _Events:
-    """TensorBoard event files, by tensorboard's own record writer, which needs no TensorFlow.
-
-    Without tensorboard nothing is written.
-    """
-
-    def __init__(self, folder: pathlib.Path, step: int):
-        try:
-            events = importlib.import_module("tensorboard.compat.proto.event_pb2")
-            summaries = importlib.import_module("tensorboard.compat.proto.summary_pb2")
-            from tensorboard.summary.writer.record_writer import RecordWriter
-        except ImportError:
-            self._records = None
-            return
-        self._event, self._summary = events.Event, summaries.Summary
-        folder.mkdir(parents=True, exist_ok=True)
-        now = time.time()
-        name = (
-            f"events.out.tfevents.{int(now)}.{platform.node()}.{os.getpid()}.{next(_event_files)}"
-        )
-        self._records = RecordWriter((folder / name).open("wb"))
-        self._add(self._event(wall_time=now, file_version="brain.Event:2"))
-        # Tells TensorBoard to drop what a killed run wrote about the steps that come now.
-        start = events.SessionLog(status=events.SessionLog.START)
-        self._add(self._event(wall_time=now, step=step + 1, session_log=start))
-
-    def _add(self, event) -> None:
-        if self._records is not None:
-            self._records.write(event.SerializeToString())
-            self._records.flush()
-
-    def scalars(self, prefix: str, step: int, values: Mapping[str, float]) -> None:
-        if self._records is not None:
-            value = [
-                self._summary.Value(tag=f"{prefix}/{name}", simple_value=value)
-                for name, value in values.items()
-            ]
-            summary = self._summary(value=value)
-            self._add(self._event(wall_time=time.time(), step=step, summary=summary))
-
-    def close(self) -> None:
-        if self._records is not None:
-            self._records.close()
 
 
 # ---- config.json --------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from majl_jax import scores
 RECIPES = ("majl",)  # modules of majl_jax.recipes
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:PRESET")
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, metrics, report")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run: checkpoints, metrics, report", required=True
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "several hosts, as JAX detects the cluster")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
 _PROCESSES = flags.DEFINE_integer("processes", None, "several hosts: how many processes")
@@ -74,7 +76,7 @@ def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:
 
 def run() -> None:
     """The command line."""
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main)
 
 

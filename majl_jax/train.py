@@ -6,19 +6,20 @@ import json
 import math
 import os
 import pathlib
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from majl_jax import checkpoint, console, feed, interrupt, logs, optimize, parallel
 from majl_jax.readings import Readings
+from majl_jax.step import TrainState, make_step
 
 _AHEAD_STEPS = (
     4  # steps queued on the device: enough to keep it busy, and few batches in its memory
@@ -48,69 +49,14 @@ class Stage:
     test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """Everything a step changes, and the key it does not: its randomness is fold_in(key, step)."""
-
-    step: Any
-    params: Any
-    mutables: Any
-    opt_state: Any
-    key: Any
-
-
-def make_step(loss: Callable, optimizer: optax.GradientTransformation, mask: Any) -> Callable:
-    """The per-device step (state, batch) -> (state, readings), with collectives over
-    `parallel.AXIS`.
-
-    If its loss, gradient, update or new mutables are not finite, it changes only the step number.
-    """
-
-    def step(state: TrainState, batch: Mapping[str, Any]):
-        key = jax.random.fold_in(state.key, state.step)
-
-        def local_loss(params):
-            return loss(optimize.stop_frozen(params, mask), state.mutables, batch, key)
-
-        (value, (mutables, terms)), grads = jax.value_and_grad(local_loss, has_aux=True)(
-            state.params
-        )
-        _check_aux(state.mutables, mutables, terms)
-        terms = {name: jnp.asarray(term, jnp.float32) for name, term in terms.items()}
-        value, terms, mutables, grads = parallel.across((value, terms, mutables, grads))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        terms = {"loss": value, **terms, "grad_norm": optax.tree.norm(grads)}
-        checks = {
-            "loss": value,
-            "grad_norm": terms["grad_norm"],
-            "update": optax.tree.norm(updates),
-            "mutables": _sum_inexact(mutables),
-        }
-        good = jnp.all(jnp.isfinite(jnp.stack(list(checks.values()))))
-        new = (optax.apply_updates(state.params, updates), mutables, opt_state)
-        old = (state.params, state.mutables, state.opt_state)
-        params, mutables, opt_state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-        readings = {"terms": {**terms, **optimize.readings(opt_state)}, "checks": checks}
-        return TrainState(state.step + 1, params, mutables, opt_state, state.key), readings
-
-    return step
-
-
-def _check_aux(old: Any, new: Any, terms: Mapping[str, Any]) -> None:
-    if jax.tree.structure(old) != jax.tree.structure(new):
+def _check(stage: Stage) -> None:
+    if stage.steps < 1:
+        raise ValueError(f"stage {stage.name!r} has {stage.steps} steps; expected at least 1")
+    if not re.fullmatch(r"[\w-]+", stage.name) or stage.name == "tensorboard":
         raise ValueError(
-            f"loss returned other mutables than it was given: {jax.tree.structure(new)}, "
-            f"expected {jax.tree.structure(old)}; return the same collections that init makes"
+            f"a stage cannot be named {stage.name!r}: its name is a folder beside tensorboard/; "
+            "use letters, digits, _ and -"
         )
-    for name, term in terms.items():
-        if jnp.ndim(term) != 0:
-            raise ValueError(f"loss term {name!r} has shape {jnp.shape(term)}; expected a scalar")
-
-
-def _sum_inexact(tree: Any) -> Any:
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return sum((jnp.sum(jnp.abs(x)).astype(jnp.float32) for x in leaves), jnp.float32(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,8 +301,7 @@ def run(
     if len(set(names)) != len(names):
         raise ValueError(f"stages need different names, got {names}")
     for stage in stages:
-        if stage.steps < 1:
-            raise ValueError(f"stage {stage.name!r} has {stage.steps} steps; expected at least 1")
+        _check(stage)
     root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
     results: dict[str, dict[str, float]] = {}
     previous, ticks = None, 0

@@ -1,4 +1,4 @@
-"""Small prepared data sets of synthetic tones at 16 kHz: a voice of steady notes over a low drone."""
+"""Small prepared data sets of synthetic tones at 16 kHz: a voice of steady notes and rests over a low drone."""
 
 import pathlib
 
@@ -21,9 +21,11 @@ def tones(name: str, *, seconds: float = 3.2, has_stems: bool = True, has_pitch:
     rng = np.random.default_rng(sum(name.encode()))
     frames = int(seconds * RATE_HZ) // HOP_SAMPLES
     notes_hz = 220.0 * 2.0 ** (rng.integers(0, 24, frames // 25 + 1) / 12)
+    notes_hz[3::4] = 0.0  # rests
     f0_hz = np.repeat(notes_hz, 25)[:frames].astype(np.float32)
     phase = np.cumsum(np.repeat(f0_hz, HOP_SAMPLES)) / RATE_HZ
     voice = sum(np.sin(2 * np.pi * h * phase) / h for h in (1, 2, 3)) * 0.2
+    voice = voice * np.repeat(f0_hz > 0, HOP_SAMPLES)
     drone = 0.2 * np.sin(2 * np.pi * 98.0 * np.arange(len(voice)) / RATE_HZ)
     stems = np.stack([voice, drone], axis=1)[:, :, None]
     if not has_stems:

@@ -395,5 +395,8 @@ def test_options_are_checked(tmp_path):
             run(tiny.line_stage(), tmp_path, **options)
     with pytest.raises(ValueError, match="'first' has 0 steps"):
         run(tiny.line_stage(steps=0), tmp_path)
+    for name in ("tensorboard", "a/b", ""):
+        with pytest.raises(ValueError, match="cannot be named"):
+            run(tiny.line_stage(name), tmp_path)
     with pytest.raises(ValueError, match="different names"):
         run((tiny.line_stage(), tiny.line_stage()), tmp_path)

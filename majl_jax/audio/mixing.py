@@ -5,16 +5,14 @@ applied to the stems and the mixture is made last. Randomness is per example:
 `keys = example_keys(key, batch["index"])`, so an example is drawn alike on any number of devices.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 
 FULL_SCALE = 32768.0
 
 
-def to_float(stems: Int[Array, "*any"]) -> Float[Array, "*any"]:
+def to_float(stems: Shaped[Array, "*any"]) -> Float[Array, "*any"]:
     """x / 32768 for int16 audio, in [-1, 1)."""
     if not jnp.issubdtype(stems.dtype, jnp.integer):
         raise TypeError(f"to_float expects int16 stems, got {stems.dtype}: already converted?")
@@ -22,7 +20,7 @@ def to_float(stems: Int[Array, "*any"]) -> Float[Array, "*any"]:
 
 
 def mixture(
-    stems: Float[Array, "batch time stem channel"], *, mode: Literal["sum", "mean"] = "sum"
+    stems: Float[Array, "batch time stem channel"], *, mode: str = "sum"
 ) -> Float[Array, "batch time channel"]:
     """Sum of the stems; "mean" divides by their number, as MAJL's authors load MIR-1K, (L + R) / 2.
 
@@ -33,7 +31,7 @@ def mixture(
     return stems.sum(axis=-2) if mode == "sum" else stems.mean(axis=-2)
 
 
-def example_keys(key: Key[Array, ""], index: Int[Array, "batch"]) -> Key[Array, "batch"]:
+def example_keys(key: Key[Array, ""], index: Integer[Array, "batch"]) -> Key[Array, "batch"]:
     """One random key per example from its global number, fold_in(key, index)."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 REFERENCE_HZ = 10.0
@@ -10,7 +11,7 @@ CREPE_BIN_CENTS = (1997.3794084376191 + 20.0 * np.arange(360)).astype(np.float64
 """CREPE's 360 bin centres, 31.70 to 2005.5 Hz in steps of 20 cents (Kim et al. 2018, sec. 2.1)."""
 
 
-def hz_to_cents(f0_hz: Float[Array, "*any"]) -> Float[Array, "*any"]:
+def hz_to_cents(f0_hz: Float[ArrayLike, "*any"]) -> Float[Array, "*any"]:
     """c = 1200 log2(f / 10 Hz); unvoiced (f <= 0) gives 0."""
     f0_hz = jnp.asarray(f0_hz)
     voiced = f0_hz > 0
@@ -18,14 +19,14 @@ def hz_to_cents(f0_hz: Float[Array, "*any"]) -> Float[Array, "*any"]:
     return 1200.0 * jnp.log2(ratio)
 
 
-def cents_to_hz(cents: Float[Array, "*any"]) -> Float[Array, "*any"]:
+def cents_to_hz(cents: Float[ArrayLike, "*any"]) -> Float[Array, "*any"]:
     """f = 10 Hz * 2^(c / 1200); 0 cents, the mark of an unvoiced frame, gives 0 Hz."""
     cents = jnp.asarray(cents)
     return jnp.where(cents != 0, REFERENCE_HZ * jnp.exp2(cents / 1200.0), 0.0)
 
 
 def one_hot_targets(
-    f0_hz: Float[Array, "*any"], bin_cents: Float[Array, "bin"]
+    f0_hz: Float[ArrayLike, "*any"], bin_cents: Float[ArrayLike, "bin"]
 ) -> Float[Array, "*any bin"]:
     """1 at the bin nearest to the pitch; no bin for unvoiced or for a pitch outside the bins.
 
@@ -40,7 +41,7 @@ def one_hot_targets(
 
 
 def gaussian_targets(
-    f0_hz: Float[Array, "*any"], bin_cents: Float[Array, "bin"], *, width_cents: float = 25.0
+    f0_hz: Float[ArrayLike, "*any"], bin_cents: Float[ArrayLike, "bin"], *, width_cents: float = 25.0
 ) -> Float[Array, "*any bin"]:
     """y_i = exp(-(c_i - c)^2 / (2 width^2)), zero for unvoiced (Kim et al. 2018, eq. 3)."""
     relative = _cents_from_pitch_to_bins(f0_hz, bin_cents)
@@ -49,7 +50,7 @@ def gaussian_targets(
 
 
 def decode_local_average(
-    salience: Float[Array, "*any bin"], bin_cents: Float[Array, "bin"], *, radius_bins: int = 4
+    salience: Float[ArrayLike, "*any bin"], bin_cents: Float[ArrayLike, "bin"], *, radius_bins: int = 4
 ) -> tuple[Float[Array, "*any"], Float[Array, "*any"]]:
     """Pitch and confidence: salience-weighted mean of the cents around the strongest bin.
 

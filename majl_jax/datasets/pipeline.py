@@ -177,6 +177,7 @@ def _cropper(tf, layout: Layout, segment_samples: int, seed: int):
     hop, frames = layout.hop_samples, segment_samples // layout.hop_samples
     lengths = {"stems": segment_samples, "has_stems": None, "f0_hz": frames, "has_pitch": frames}
     features = {key: tf.io.FixedLenFeature([], tf.string) for key in lengths}
+    arrays = layout.arrays()
 
     def crop(example, valid_samples, payload):
         parsed = tf.io.parse_single_example(payload, features)
@@ -185,7 +186,7 @@ def _cropper(tf, layout: Layout, segment_samples: int, seed: int):
             [], tf.stack([tf.constant(seed, tf.int64), example]), 0, latest + 1, tf.int64
         )
         out = {"index": tf.cast(example % 2**32, tf.uint32)}
-        for key, (shape, dtype) in layout.arrays().items():
+        for key, (shape, dtype) in arrays.items():
             data, length = parsed[key], lengths[key]
             if length is not None:
                 row_bytes = int(np.prod(shape[1:])) * dtype.itemsize

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Integer, Key
 
 Variables = Mapping[str, Any]
 State = dict[str, Any]
@@ -56,7 +56,7 @@ class Cascade:
         variables: Variables,
         voice: Float[Array, "batch time"],
         *,
-        index: Int[Array, "batch frame"] | None = None,
+        index: Integer[Array, "batch frame"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch frame bin"], State]:
         """The pitch logits of a voice in all frames or those in `index`, and updated statistics."""

@@ -85,7 +85,7 @@ def _phase_taps(size: int) -> tuple[np.ndarray, int]:
     """For a kernel of `size` taps: which tap each (input offset, phase) uses (`size` = none), and the first offset."""
     # 'SAME' for a transposed convolution of stride 2 pads the dilated input so that it grows to exactly twice its length.
     total = size + 2 - 2
-    pad = size - 1 if 2 > size - 1 else -(-total // 2)
+    pad = size - 1 if size - 1 < 2 else -(-total // 2)
     taps = {
         ((r + k - pad) // 2, r): k for r in range(2) for k in range(size) if (r + k - pad) % 2 == 0
     }

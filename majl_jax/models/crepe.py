@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from majl_jax.models.convolution import conv1d_blocked
 
@@ -20,7 +20,7 @@ def frames(
     audio: Float[Array, "batch time"],
     *,
     hop_samples: int,
-    index: Int[Array, "batch frame"] | None = None,
+    index: Integer[Array, "batch frame"] | None = None,
 ) -> Float[Array, "batch frame 1024"]:
     """Frames centred at `k * hop_samples` (zero-padded by half a frame), all `time // hop` of them or those in `index`."""
     padded = jnp.pad(audio, ((0, 0), (FRAME_SAMPLES // 2, FRAME_SAMPLES // 2)))
@@ -67,7 +67,7 @@ class Crepe(nn.Module):
         self,
         audio: Float[Array, "batch time"],
         *,
-        index: Int[Array, "batch frame"] | None = None,
+        index: Integer[Array, "batch frame"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch frame 360"]:
         """Logits per frame; `index` picks frames (all of them by default)."""

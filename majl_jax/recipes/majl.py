@@ -8,6 +8,7 @@ same two networks trained apart, *naive_joint* the cascade without a second stag
 What the paper leaves open is a field of configs/majl.py and listed under Deviations in experiments/majl/README.md.
 """
 
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -16,15 +17,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from majl_jax import optimize, parallel, pseudo_labels
-from majl_jax.audio import mixing, pitch, stft
-from majl_jax.batch import Batch
+from majl_jax.audio import pitch
 from majl_jax.datasets import memory, pipeline, records
 from majl_jax.evaluate import SegmentModel, score_tracks
-from majl_jax.losses import salience, separation, weighting
+from majl_jax.losses.cascade import cascade_loss
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.crepe import Crepe
 from majl_jax.models.unet import UNet
@@ -33,104 +32,7 @@ from majl_jax.train import Stage
 Variables = Mapping[str, Any]
 
 
-def cascade_loss(
-    params: Any,
-    mutables: Any,
-    batch: Batch,
-    key: Any,
-    *,
-    cascade: Cascade,
-    target: int,
-    separation_loss: str,
-    positive_weight: float,
-    target_width_cents: float,
-    pitch_frames: int,
-    mixture_gain: float,
-    joint: bool,
-    stop_gradient: bool,
-    weights: Mapping[str, float],
-) -> tuple[Float[Array, ""], tuple[Any, dict[str, Array]]]:
-    """L = w_separation L_separation(s_hat, s) + w_pitch L_pitch(PE(s_hat), y), each over what is labelled.
-
-    With `joint`, PE hears the estimate (gradients flow into the separator unless `stop_gradient`); without, the true voice:
-    two networks trained side by side, each on its own loss. L_pitch is taken on `pitch_frames` frames per segment, one drawn
-    from each of as many equal stretches: neighbouring 64 ms frames share most of their samples.
-    """
-    stems = mixing.to_float(batch["stems"])
-    truth = stems[:, :, target, 0]
-    keys = jax.random.split(jax.random.fold_in(key, batch["index"][0]), 2)
-    variables = {"params": params, **mutables}
-    estimate, separator_state = cascade.separate(
-        variables, mixture_gain * stems.sum(2)[..., 0], key=keys[0]
-    )
-
-    index = _draw_frames(
-        mixing.example_keys(key, batch["index"]), batch["f0_hz"].shape[1], pitch_frames
-    )
-    f0_hz, has_pitch = (
-        jnp.take_along_axis(batch[name][:, :, target], index, 1) for name in ("f0_hz", "has_pitch")
-    )
-    heard = jax.lax.stop_gradient(estimate) if stop_gradient else estimate
-    logits, pitch_state = cascade.listen(
-        variables, heard if joint else truth, index=index, key=keys[1]
-    )
-
-    distance = _separation_loss(separation_loss, estimate, truth)
-    likelihood = salience.weighted_bce(
-        logits,
-        _pitch_targets(f0_hz, cascade.bin_cents, target_width_cents),
-        positive_weight=positive_weight,
-    )
-    terms = {
-        "separation": weighting.masked_mean(distance, batch["has_stems"][:, target]),
-        "pitch": weighting.masked_mean(likelihood, has_pitch),
-    }
-    states = {"separator": separator_state, "pitch": pitch_state}
-    updated = {
-        c: {name: states[name].get(c, old) for name, old in parts.items()}
-        for c, parts in mutables.items()
-    }
-    return weighting.weighted_sum(terms, weights), (updated, terms)
-
-
-def _draw_frames(keys: Array, frames: int, drawn: int) -> Array:
-    """One random frame from each of `drawn` equal stretches of a segment: [batch, drawn]."""
-    if not 0 < drawn <= frames or frames % drawn:
-        raise ValueError(
-            f"config.pitch.frames_per_segment is {drawn}; expected a divisor of {frames}, the frames of a segment"
-        )
-    stride = frames // drawn
-    offsets = jax.vmap(lambda key: jax.random.randint(key, (drawn,), 0, stride))(keys)
-    return jnp.arange(drawn) * stride + offsets
-
-
-def _separation_loss(name: str, estimate: Array, truth: Array) -> Array:
-    match name:
-        case "l1_wav":
-            return separation.l1_wav(estimate, truth)
-        case "l1_mag":
-            spectra = (
-                stft.magnitude(stft.stft(x, window_samples=1024, hop_samples=320))
-                for x in (estimate, truth)
-            )
-            return separation.l1_mag(*spectra)
-        case "neg_sdr":
-            return separation.neg_sdr(estimate, truth)
-        case "neg_si_sdr":
-            return separation.neg_si_sdr(estimate, truth)
-    raise ValueError(
-        f"config.losses.separation is {name!r}; expected l1_wav, l1_mag, neg_sdr or neg_si_sdr"
-    )
-
-
-def _pitch_targets(f0_hz: Array, bin_cents: np.ndarray, width_cents: float) -> Array:
-    """One-hot for width 0 (DJCM), else blurred (CREPE)."""
-    if width_cents == 0:
-        return pitch.one_hot_targets(f0_hz, bin_cents)
-    return pitch.gaussian_targets(f0_hz, bin_cents, width_cents=width_cents)
-
-
-# ---- from the config to stages -----------------------------------------------------------------------
+# ---- from the config to networks ----------------------------------------------------------------
 
 
 def build(config: Any) -> Cascade:
@@ -165,9 +67,9 @@ def build(config: Any) -> Cascade:
     return Cascade(separator, listener, pitch.CREPE_BIN_CENTS, config.data.segment_samples)
 
 
-def segment_model(config: Any) -> SegmentModel:
+def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
     """What evaluation and `majl_jax.separate` apply: the voice in a mixture and its pitch."""
-    cascade, gain = build(config), config.data.mixture_gain
+    cascade, gain = cascade or build(config), config.data.mixture_gain
 
     def apply(variables: Variables, audio: Array) -> dict[str, Array]:
         voice, _ = cascade.separate(variables, gain * audio[..., 0])
@@ -177,9 +79,8 @@ def segment_model(config: Any) -> SegmentModel:
     return _on_grid(config, cascade, apply, stems=(config.data.target,))
 
 
-def pitch_model(config: Any) -> SegmentModel:
-    """The pitch estimator alone: what it hears in the true voice, or in a mixture that nobody separated."""
-    cascade = build(config)
+def pitch_model(config: Any, cascade: Cascade) -> SegmentModel:
+    """The pitch estimator alone: what it hears in the true voice, or in an untouched mixture."""
 
     def apply(variables: Variables, audio: Array) -> dict[str, Array]:
         logits, _ = cascade.listen(variables, audio[..., 0])
@@ -201,152 +102,207 @@ def _on_grid(
     )
 
 
+# ---- from the config to stages ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What all stages of a run share; its models are compiled once."""
+
+    config: Any
+    workdir: pathlib.Path
+    cascade: Cascade
+    model: SegmentModel
+    listener: SegmentModel
+    target: int
+    labelled: pathlib.Path
+
+    def score(
+        self, name: str, variables: Variables, split: str, **options: Any
+    ) -> dict[str, float]:
+        """Means over the tracks of a split of the labelled set; tracks.jsonl has everything."""
+        chosen = self.config.evaluation
+        tracks = chosen[f"{split}_tracks"] or None  # 0: all of them
+        found = score_tracks(
+            self.model,
+            variables,
+            itertools.islice(records.read_tracks(self.labelled, split), tracks),
+            system=name,
+            target=self.target,
+            pitch_threshold=chosen.pitch_threshold,
+            batch_size=chosen.batch_size,
+            overlap=chosen.overlap,
+            **options,
+        )
+        return {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
+
+
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     known = ("pipeline", "naive_joint", "teacher", "student")
-    unknown = [name for name in config.run if name not in known]
-    if unknown or not config.run:
+    if not config.run or not set(config.run) <= set(known):
         raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(known)}")
-    for name, after in zip(config.run, (None, *config.run), strict=False):
-        if name == "student" and after != "teacher":
+    for name, before in zip(config.run, (None, *config.run), strict=False):
+        if name == "student" and before != "teacher":
             raise ValueError(
                 f"config.run is {tuple(config.run)}; the student has to follow its teacher"
             )
-    return tuple(_stage(name, config, workdir) for name in config.run)
-
-
-def _stage(name: str, config: Any, workdir: pathlib.Path) -> Stage:
-    settings, data = config.stages[name], config.data
-    prepared = records.open_prepared(pathlib.Path(data.directory) / data.labelled)
-    _check_data(prepared, config)
-    target = pseudo_labels.stem_number(prepared, data.target)
-    cascade, model, listener = build(config), segment_model(config), pitch_model(config)
-    loss = functools.partial(
-        cascade_loss,
-        cascade=cascade,
-        target=target,
-        separation_loss=config.losses.separation,
-        positive_weight=config.losses.positive_weight,
-        target_width_cents=config.losses.target_width_cents,
-        pitch_frames=config.pitch.frames_per_segment,
-        mixture_gain=data.mixture_gain,
-        joint=name != "pipeline",
-        stop_gradient=config.stop_gradient_between,
-        weights=config.weights.to_dict(),
+    labelled = pathlib.Path(config.data.directory) / config.data.labelled
+    prepared = records.open_prepared(labelled)
+    _check_grid(prepared, config)
+    cascade = build(config)
+    setting = _Setting(
+        config,
+        workdir,
+        cascade,
+        segment_model(config, cascade),
+        pitch_model(config, cascade),
+        pseudo_labels.stem_number(prepared, config.data.target),
+        labelled,
     )
+    found = tuple(_stage(name, setting) for name in config.run)
+    _dry_run(found[0], prepared, config)
+    return found
 
-    def score(variables: Variables, split: str, tracks: int, **kwargs: Any) -> dict[str, float]:
-        chosen = itertools.islice(pipeline.read_tracks(prepared.directory, split), tracks or None)
-        options = {
-            "pitch_threshold": config.evaluation.pitch_threshold,
-            "batch_size": config.evaluation.batch_size,
-            "overlap": config.evaluation.overlap,
-        }
-        scores = score_tracks(
-            model, variables, chosen, system=name, target=target, **options, **kwargs
-        )
-        # Means over tracks for the log; the rows of tracks.jsonl have everything.
-        return {k.removesuffix("_mean"): v for k, v in scores.items() if k.endswith("_mean")}
+
+def _stage(name: str, setting: _Setting) -> Stage:
+    config = setting.config
 
     def validate(variables: Variables) -> dict[str, float]:
-        scores = score(variables, "valid", config.evaluation.valid_tracks)
-        # The authors' code selects by SDR + RPA (in dB and percent), on the test split; here on validation tracks.
+        scores = setting.score(name, variables, "valid")
+        # The authors' code selects by SDR (dB) + RPA (%), on the test split; here on validation.
         return {**scores, "sdr_plus_rpa": scores["sdr_db"] + 100.0 * scores["rpa"]}
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        return score(
-            variables, "test", config.evaluation.test_tracks, pitch_model=listener, folder=folder,
-            example_count=config.evaluation.examples, bss_eval=config.evaluation.bss_eval, progress=f"{name}: test",
-        )  # fmt: skip
+        options = {
+            "example_count": config.evaluation.examples,
+            "bss_eval": config.evaluation.bss_eval,
+            "pitch_model": setting.listener,
+            "progress": f"{name}: test",
+        }
+        return setting.score(name, variables, "test", folder=folder, **options)
 
     return Stage(
         name=name,
-        init=lambda key, previous: cascade.init(key),  # stage II starts afresh as well
-        batches=functools.partial(_batches, name, config, workdir),
-        loss=loss,
+        init=lambda key, previous: setting.cascade.init(key),  # the student starts afresh as well
+        batches=functools.partial(_batches, name, setting),
+        loss=functools.partial(
+            cascade_loss,
+            cascade=setting.cascade,
+            target=setting.target,
+            separation_loss=config.losses.separation,
+            positive_weight=config.losses.positive_weight,
+            target_width_cents=config.losses.target_width_cents,
+            pitch_frames=config.pitch.frames_per_segment,
+            mixture_gain=config.data.mixture_gain,
+            joint=name != "pipeline",
+            stop_gradient=config.stop_gradient_between,
+            weights=config.weights.to_dict(),
+        ),
         evaluate=validate,
-        optimizer=_optimizer(config.optimizer, settings),
-        steps=settings.steps,
+        optimizer=_optimizer(config.optimizer, config.stages[name]),
+        steps=config.stages[name].steps,
         best="sdr_plus_rpa" if config.evaluation.select_best else None,
         test=test,
     )
 
 
-def _check_data(prepared: records.Prepared, config: Any) -> None:
+def _check_grid(prepared: records.Prepared, config: Any) -> None:
     for name in ("sample_rate_hz", "hop_samples"):
         found, wanted = getattr(prepared.layout, name), config.data[name]
         if found != wanted:
             raise ValueError(
-                f"{prepared.directory} was prepared with {name} = {found}, the config has {wanted}: prepare it again with "
-                f"--{name}={wanted} and another --output, or change config.data.{name}"
+                f"{prepared.directory} was prepared with {name} = {found}, the config has {wanted}: "
+                f"prepare it again with --{name}={wanted} and another --output, or change "
+                f"config.data.{name}"
             )
 
 
-def _batches(name: str, config: Any, workdir: pathlib.Path, previous: Variables | None) -> Any:
-    """Random segments: of the labelled set, and for the student of the pseudo-labelled sets as well."""
-    data = config.data
-    directory = pathlib.Path(data.directory)
-    sources = [(str(directory / data.labelled), "train", data.labelled_share)]
-    if name == "student":
-        folder = workdir / name / "pseudo_labels"
-        written = parallel.first_process(lambda: _label(config, folder, previous))
-        sources += [(path, "train", (1.0 - data.labelled_share) / len(written)) for path in written]
-    open_batches = {"tf.data": pipeline.open_batches, "memory": memory.open_batches}[data.reader]
-    return open_batches(
-        sources,
-        batch_size=config.stages[name].batch_size,
-        segment_samples=data.segment_samples,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+def _dry_run(stage: Stage, prepared: records.Prepared, config: Any) -> None:
+    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
+    stems, frames = (
+        len(prepared.layout.stems),
+        config.data.segment_samples // config.data.hop_samples,
     )
+    shapes = {
+        "stems": ((config.data.segment_samples, stems, 1), jnp.int16),
+        "has_stems": ((stems,), bool),
+        "f0_hz": ((frames, stems), jnp.float32),
+        "has_pitch": ((frames, stems), bool),
+        "index": ((), jnp.uint32),
+    }
+    batch = {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in shapes.items()}
+    variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
+    jax.eval_shape(stage.loss, variables.pop("params"), variables, batch, jax.random.key(0))
 
 
-def _label(config: Any, folder: pathlib.Path, teacher: Variables | None) -> list[str]:
-    """Both single-labelled sets, labelled by the teacher: their folders."""
-    if teacher is None:
-        raise ValueError(
-            "the student needs a teacher: let config.run name 'teacher' before 'student'"
+def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
+    """Random segments of the labelled set, and for the student of its teacher's two as well."""
+    data = setting.config.data
+    sources = [(str(setting.labelled), "train", data.labelled_share)]
+    if name == "student":
+        written = parallel.first_process(lambda: _pseudo_label(setting, previous))
+        sources += [(path, "train", (1.0 - data.labelled_share) / len(written)) for path in written]
+    options = {
+        "batch_size": setting.config.stages[name].batch_size,
+        "segment_samples": data.segment_samples,
+        "seed": setting.config.seed,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    match data.reader:
+        case "tf.data":
+            return pipeline.open_batches(sources, **options)
+        case "memory":
+            return memory.open_batches(sources, **options)
+    raise ValueError(f"config.data.reader is {data.reader!r}; expected tf.data or memory")
+
+
+def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
+    """Lets the teacher label the sets that lack pitch or stems; returns their folders."""
+    assert teacher is not None, "config.run puts the teacher before its student"
+    config = setting.config
+    work = [
+        ("pitch", config.data.stems_only, setting.listener),
+        ("stems", config.data.pitch_only, setting.model),
+    ]
+    return [
+        str(
+            pseudo_labels.write(
+                pathlib.Path(config.data.directory) / dataset,
+                setting.workdir / "student" / "pseudo_labels",
+                labels=labels,
+                model=model,
+                variables=teacher,
+                target=config.data.target,
+                threshold=config.pseudo_labels.threshold,
+                granularity=config.pseudo_labels.granularity,
+                overlap=config.evaluation.overlap,
+                batch_size=config.evaluation.batch_size,
+                file_format="tfrecord" if config.data.reader == "tf.data" else "array_record",
+            )
         )
-    directory, trust = pathlib.Path(config.data.directory), config.pseudo_labels
-    models = {"pitch": pitch_model(config), "stems": segment_model(config)}
-    datasets = {"pitch": config.data.stems_only, "stems": config.data.pitch_only}
-    written = [
-        pseudo_labels.write(
-            directory / dataset,
-            folder,
-            labels=labels,
-            model=models[labels],
-            variables=teacher,
-            target=config.data.target,
-            threshold=trust.threshold,
-            granularity=trust.granularity,
-            overlap=config.evaluation.overlap,
-            batch_size=config.evaluation.batch_size,
-            file_format="tfrecord" if config.data.reader == "tf.data" else "array_record",
-        )
-        for labels, dataset in datasets.items()
+        for labels, dataset, model in work
         if dataset
     ]
-    return [str(path) for path in written]
 
 
-def _optimizer(options: Any, settings: Any) -> Any:
+def _optimizer(options: Any, stage: Any) -> Any:
     """Adam with clipping by the global norm, at the learning rate of the config's schedule."""
     match options.schedule:
         case "constant":
-            rate = optimize.constant(settings.learning_rate)
+            rate = optimize.constant(stage.learning_rate)
         case "step":
             rate = optimize.step_decay(
-                settings.learning_rate,
+                stage.learning_rate,
                 factor=options.decay_factor,
                 every_steps=options.decay_every_steps,
             )
         case "cosine":
             rate = optimize.warmup_cosine(
-                settings.learning_rate,
-                warmup_steps=min(options.warmup_steps, settings.steps - 1),
-                total_steps=settings.steps,
+                stage.learning_rate,
+                warmup_steps=min(options.warmup_steps, stage.steps - 1),
+                total_steps=stage.steps,
             )
         case other:
             raise ValueError(

@@ -1,0 +1,76 @@
+"""The state of a training run and the step that changes it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from majl_jax import optimize, parallel
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a step changes, and the key it does not: its randomness is fold_in(key, step)."""
+
+    step: Any
+    params: Any
+    mutables: Any
+    opt_state: Any
+    key: Any
+
+
+def make_step(loss: Callable, optimizer: optax.GradientTransformation, mask: Any) -> Callable:
+    """The per-device step (state, batch) -> (state, readings), with collectives over
+    `parallel.AXIS`.
+
+    If its loss, gradient, update or new mutables are not finite, it changes only the step number.
+    """
+
+    def step(state: TrainState, batch: Mapping[str, Any]):
+        key = jax.random.fold_in(state.key, state.step)
+
+        def local_loss(params):
+            return loss(optimize.stop_frozen(params, mask), state.mutables, batch, key)
+
+        (value, (mutables, terms)), grads = jax.value_and_grad(local_loss, has_aux=True)(
+            state.params
+        )
+        _check_aux(state.mutables, mutables, terms)
+        terms = {name: jnp.asarray(term, jnp.float32) for name, term in terms.items()}
+        value, terms, mutables, grads = parallel.across((value, terms, mutables, grads))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        terms = {"loss": value, **terms, "grad_norm": optax.tree.norm(grads)}
+        checks = {
+            "loss": value,
+            "grad_norm": terms["grad_norm"],
+            "update": optax.tree.norm(updates),
+            "mutables": _sum_inexact(mutables),
+        }
+        good = jnp.all(jnp.isfinite(jnp.stack(list(checks.values()))))
+        new = (optax.apply_updates(state.params, updates), mutables, opt_state)
+        old = (state.params, state.mutables, state.opt_state)
+        params, mutables, opt_state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+        readings = {"terms": {**terms, **optimize.readings(opt_state)}, "checks": checks}
+        return TrainState(state.step + 1, params, mutables, opt_state, state.key), readings
+
+    return step
+
+
+def _check_aux(old: Any, new: Any, terms: Mapping[str, Any]) -> None:
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        raise ValueError(
+            f"loss returned other mutables than it was given: {jax.tree.structure(new)}, "
+            f"expected {jax.tree.structure(old)}; return the same collections that init makes"
+        )
+    for name, term in terms.items():
+        if jnp.ndim(term) != 0:
+            raise ValueError(f"loss term {name!r} has shape {jnp.shape(term)}; expected a scalar")
+
+
+def _sum_inexact(tree: Any) -> Any:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return sum((jnp.sum(jnp.abs(x)).astype(jnp.float32) for x in leaves), jnp.float32(0))
