@@ -1,4 +1,6 @@
-"""The U-Net and CREPE of majl_jax in PyTorch, as one would write them there; for `against_torch.py`."""
+"""The U-Net and CREPE of majl_jax as one would write them in PyTorch; for `against_torch.py`."""
+
+import itertools
 
 import numpy as np
 import torch
@@ -14,9 +16,7 @@ class UNet(nn.Module):
         self.window_samples, self.hop_samples = window_samples, hop_samples
         self.register_buffer("window", torch.hann_window(window_samples))
         sizes = (1, *channels)
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 5, 2, 2) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 5, 2, 2) for a, b in itertools.pairwise(sizes))
         self.down_norm = nn.ModuleList(nn.BatchNorm2d(n, momentum=0.01) for n in channels)
         outputs = [*reversed(channels[:-1]), 1]
         inputs = [channels[-1]] + [2 * n for n in outputs[:-1]]

@@ -5,14 +5,15 @@ are not finite and silent references are errors, because no number would be righ
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import scipy.fft
 import scipy.linalg
 from jaxtyping import Bool, Float
 
-Audio = Float[np.ndarray, "time *channel"]
+# An underscore: unequal shapes are told by the functions themselves, also when shapes are checked.
+Audio = Float[np.ndarray, "_time *_channel"]
 SDR_FLOOR = 1e-8
 
 
@@ -59,8 +60,8 @@ def usdr_db(
 
 
 def bss_eval_v4(
-    estimates: Float[np.ndarray, "stem time channel"],
-    references: Float[np.ndarray, "stem time channel"],
+    estimates: Float[np.ndarray, "_stem _time _channel"],
+    references: Float[np.ndarray, "_stem _time _channel"],
     *,
     window_samples: int,
     hop_samples: int | None = None,
@@ -78,8 +79,10 @@ def bss_eval_v4(
     silent = [_any_silent(references[:, w]) or _any_silent(estimates[:, w]) for w in windows]
     names = ("sdr_db",) if sdr_only else ("sdr_db", "isr_db", "sir_db", "sar_db")
     scores = {name: np.full((len(references), len(windows)), np.nan) for name in names}
-    if not sdr_only:
-        filters = _distortion_filters(estimates, references, filter_taps)
+    no_filters = np.zeros(0), np.zeros(0)
+    own_filters, all_filters = (
+        no_filters if sdr_only else _distortion_filters(estimates, references, filter_taps)
+    )
     for column, (window, is_silent) in enumerate(zip(windows, silent, strict=True)):
         if is_silent:
             continue
@@ -90,7 +93,7 @@ def bss_eval_v4(
             continue
         tail = ((0, 0), (0, filter_taps - 1), (0, 0))
         truth, guess = np.pad(truth, tail), np.pad(guess, tail)
-        own, everything = _project(references[:, window], *filters, filter_taps)
+        own, everything = _project(references[:, window], own_filters, all_filters, filter_taps)
         scores["isr_db"][:, column] = _ratios_db(true_energy, _energy(own - truth))
         scores["sir_db"][:, column] = _ratios_db(_energy(own), _energy(everything - own))
         scores["sar_db"][:, column] = _ratios_db(_energy(everything), _energy(guess - everything))
@@ -110,11 +113,11 @@ def median_over_windows(
 
 
 def melody_scores(
-    estimate_f0_hz: Float[np.ndarray, "frame"],
-    confidence: Float[np.ndarray, "frame"],
-    reference_f0_hz: Float[np.ndarray, "frame"],
+    estimate_f0_hz: Float[np.ndarray, "_frame"],
+    confidence: Float[np.ndarray, "_frame"],
+    reference_f0_hz: Float[np.ndarray, "_frame"],
     *,
-    labelled: Bool[np.ndarray, "frame"] | None = None,
+    labelled: Bool[np.ndarray, "_frame"] | None = None,
     pitch_threshold: float = 0.5,
     rpa_mode: Literal["thresholded", "mirex"] = "thresholded",
     tolerance_cents: float = 50.0,
@@ -143,7 +146,7 @@ def melody_scores(
     truth, guess = melody.hz2cents(truth_hz), melody.hz2cents(guess_hz)
     frames = (truth_voiced.astype(float), truth, guess_voiced.astype(float), guess)
     has_voiced, has_unvoiced = truth_voiced.any(), not truth_voiced.all()
-    nan, tolerance = float("nan"), {"cent_tolerance": tolerance_cents}
+    nan, tolerance = float("nan"), cast(dict[str, Any], {"cent_tolerance": tolerance_cents})
     scores = {
         "rpa": melody.raw_pitch_accuracy(*frames, **tolerance) if has_voiced else nan,
         "rca": melody.raw_chroma_accuracy(*frames, **tolerance) if has_voiced else nan,
@@ -228,16 +231,16 @@ def _windows(time: int, window: int, hop: int) -> list[slice]:
 
 def _correlations(a: np.ndarray, b: np.ndarray, lags: int) -> np.ndarray:
     """r[p, q, k] = sum_n a[p, n] b[q, n + k] for k < lags, in blocks that stay in the cache."""
-    size = max(16384, scipy.fft.next_fast_len(4 * lags, real=True))
+    size = max(16384, 4 * lags)
     step = size - lags + 1
     blocks = -(-a.shape[1] // step)
     b = np.pad(b, ((0, 0), (0, blocks * step + lags - 1 - b.shape[1])))
     total = np.zeros((len(a), len(b), size // 2 + 1), complex)
     for start in range(0, blocks * step, step):
-        spectrum_a = np.conj(scipy.fft.rfft(a[:, start : start + step], size))
-        spectrum_b = scipy.fft.rfft(b[:, start : start + step + lags - 1], size)
+        spectrum_a = np.conj(np.fft.rfft(a[:, start : start + step], size))
+        spectrum_b = np.fft.rfft(b[:, start : start + step + lags - 1], size)
         total += spectrum_a[:, None] * spectrum_b[None]
-    return scipy.fft.irfft(total, size)[..., :lags]
+    return np.fft.irfft(total, size)[..., :lags]
 
 
 def _distortion_filters(
@@ -289,10 +292,10 @@ def _project(
     """Projections on the own and on all references, each [stem, time + taps - 1, channel]."""
     time = references.shape[1] + taps - 1
     size = scipy.fft.next_fast_len(time, real=True)
-    inputs = scipy.fft.rfft(references.transpose(0, 2, 1), size)
-    by_own = np.einsum("scf,scdf->sdf", inputs, scipy.fft.rfft(own, size))
+    inputs = np.fft.rfft(references.transpose(0, 2, 1), size)
+    by_own = np.einsum("scf,scdf->sdf", inputs, np.fft.rfft(own, size))
     by_all = np.zeros_like(by_own)
     for stem, filters in enumerate(everything):
-        by_all[stem] = np.einsum("jcf,jcdf->df", inputs, scipy.fft.rfft(filters, size))
-    projections = scipy.fft.irfft(np.stack([by_own, by_all]), size)[..., :time]
+        by_all[stem] = np.einsum("jcf,jcdf->df", inputs, np.fft.rfft(filters, size))
+    projections = np.fft.irfft(np.stack([by_own, by_all]), size)[..., :time]
     return projections[0].transpose(0, 2, 1), projections[1].transpose(0, 2, 1)

@@ -37,11 +37,14 @@ def one_hot_targets(
     half_bin = float(np.max(np.diff(bin_cents))) / 2
     inside = jnp.min(jnp.abs(relative), axis=-1) <= half_bin * (1 + 1e-4)
     labelled = inside & (jnp.asarray(f0_hz) > 0)
-    return jax.nn.one_hot(nearest, len(bin_cents)) * labelled[..., None]
+    return jax.nn.one_hot(nearest, relative.shape[-1]) * labelled[..., None]
 
 
 def gaussian_targets(
-    f0_hz: Float[ArrayLike, "*any"], bin_cents: Float[ArrayLike, "bin"], *, width_cents: float = 25.0
+    f0_hz: Float[ArrayLike, "*any"],
+    bin_cents: Float[ArrayLike, "bin"],
+    *,
+    width_cents: float = 25.0,
 ) -> Float[Array, "*any bin"]:
     """y_i = exp(-(c_i - c)^2 / (2 width^2)), zero for unvoiced (Kim et al. 2018, eq. 3)."""
     relative = _cents_from_pitch_to_bins(f0_hz, bin_cents)
@@ -50,7 +53,10 @@ def gaussian_targets(
 
 
 def decode_local_average(
-    salience: Float[ArrayLike, "*any bin"], bin_cents: Float[ArrayLike, "bin"], *, radius_bins: int = 4
+    salience: Float[ArrayLike, "*any bin"],
+    bin_cents: Float[ArrayLike, "bin"],
+    *,
+    radius_bins: int = 4,
 ) -> tuple[Float[Array, "*any"], Float[Array, "*any"]]:
     """Pitch and confidence: salience-weighted mean of the cents around the strongest bin.
 

@@ -40,7 +40,7 @@ def stft(
             f"needs more than {half}. Pad the signal or choose a shorter window."
         )
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)], mode="reflect")
-    frames = frame(padded, window_samples, hop_samples)
+    frames: Array = frame(padded, window_samples, hop_samples)
     return _rfft(frames * hann_window(window_samples))
 
 
@@ -96,7 +96,7 @@ def _frame_forward(x, window_samples, hop_samples):
 
 
 def _frame_backward(window_samples, hop_samples, time, cotangent):
-    signal = overlap_add(cotangent, hop_samples)
+    signal: Array = overlap_add(cotangent, hop_samples)
     return (_pad_zeros(signal, 0, time - signal.shape[-1]),)
 
 

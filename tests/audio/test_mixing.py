@@ -64,5 +64,7 @@ def test_peak_limit_scales_loud_mixtures_only_and_all_stems_alike():
     found = np.asarray(mixing.limit_peak(stems, ceiling=0.9))
     mixed = np.abs(found.sum(2))
     assert mixed[0].max() == pytest.approx(0.9, rel=1e-5)
-    np.testing.assert_allclose(found[0] * (stems[0, 0, 0, 0] / found[0, 0, 0, 0]), stems[0], rtol=1e-4)
+    np.testing.assert_allclose(
+        found[0] * (stems[0, 0, 0, 0] / found[0, 0, 0, 0]), stems[0], rtol=1e-4
+    )
     np.testing.assert_array_equal(found[1:], stems[1:])

@@ -18,7 +18,9 @@ def _pair(*shape):
 
 
 def _mean_absolute(estimate, target):
-    return sum(abs(float(a) - float(b)) for a, b in zip(estimate, target, strict=True)) / len(target)
+    return sum(abs(float(a) - float(b)) for a, b in zip(estimate, target, strict=True)) / len(
+        target
+    )
 
 
 def _neg_sdr(estimate, target):
