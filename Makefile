@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 CONFIG ?= configs/majl.py:quickstart
 WORKDIR ?= runs/majl
-TRACKS ?= train=30,valid=2,test=12
+TRACKS ?= train=30,valid=2,test=8
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

@@ -29,8 +29,8 @@ class UNet(nn.Module):
         """[batch, time] to [batch, time]."""
         sizes = {"n_fft": self.window_samples, "hop_length": self.hop_samples}
         spectrum = torch.stft(
-            mixture[:, :-1], **sizes, window=self.window, center=True, return_complex=True
-        )
+            mixture, **sizes, window=self.window, center=True, return_complex=True
+        )[..., :-1]
         power = spectrum.real**2 + spectrum.imag**2
         level = torch.sqrt(torch.clamp(power, min=1e-10))[:, 1:].transpose(1, 2)
         level = level / torch.clamp(torch.amax(level, (1, 2), keepdim=True), min=1e-6)

@@ -1,6 +1,6 @@
 """MAJL: joint separation and pitch in two stages (arXiv 2501.03689).
 
-    python -m majl_jax.prepare --dataset=chorales,chorales_stems,chorales_pitch --tracks=train=40,valid=4,test=12
+    python -m majl_jax.prepare --dataset=chorales,chorales_stems,chorales_pitch --tracks=train=30,valid=2,test=8
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
 `:quickstart` minutes on two cores; `:smoke` seconds, for tests; `:paper` the networks at their published sizes with the authors'
@@ -118,13 +118,13 @@ def _paper() -> ConfigDict:
 def _quickstart(config: ConfigDict) -> None:
     """Narrow networks, few steps, no dropout: they have no time to over-fit."""
     for stage in config.stages.values():
-        stage.update(steps=300, batch_size=8, learning_rate=3e-3)
-    config.stages.student.steps = 450
+        stage.update(steps=300, batch_size=8, learning_rate=4e-3)
+    config.stages.student.steps = 700
     config.separator.update(channels=(8, 16, 32, 64, 128, 256), dropout=0.0, norm_momentum=0.9)
     config.pitch.update(multiplier=1, dropout=0.0, norm_momentum=0.9, frames_per_segment=32)
     config.losses.target_width_cents = 25.0
     config.optimizer.update(schedule="cosine", warmup_steps=20)
-    config.evaluation.update(valid_tracks=2, examples=2, test_tracks=12)
+    config.evaluation.update(valid_tracks=2, test_tracks=8, examples=2)
     config.evaluation.update(overlap=0.25, select_best=False, bss_eval=False)
     config.train.update(log_every_steps=50, evaluate_every_steps=150, checkpoint_every_steps=150)
 

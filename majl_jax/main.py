@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> None:
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
     logs.write_manifest(workdir, config, seed=config.seed)
+    parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
     train.run(stages, workdir, jax.random.key(config.seed), **config.train.to_dict())
     if parallel.is_first_process():
         from majl_jax import report

@@ -75,14 +75,12 @@ def bss_eval_v4(
     every stem. The SDR needs no filter: `sdr_only` leaves the rest out and takes milliseconds.
     """
     estimates, references = _checked_stems(estimates, references)
-    windows = _windows(references.shape[1], window_samples, hop_samples or window_samples)
+    hop_samples = window_samples if hop_samples is None else hop_samples
+    windows = _windows(references.shape[1], window_samples, hop_samples)
     silent = [_any_silent(references[:, w]) or _any_silent(estimates[:, w]) for w in windows]
     names = ("sdr_db",) if sdr_only else ("sdr_db", "isr_db", "sir_db", "sar_db")
     scores = {name: np.full((len(references), len(windows)), np.nan) for name in names}
-    no_filters = np.zeros(0), np.zeros(0)
-    own_filters, all_filters = (
-        no_filters if sdr_only else _distortion_filters(estimates, references, filter_taps)
-    )
+    filters = [] if sdr_only else [*_distortion_filters(estimates, references, filter_taps)]
     for column, (window, is_silent) in enumerate(zip(windows, silent, strict=True)):
         if is_silent:
             continue
@@ -93,7 +91,7 @@ def bss_eval_v4(
             continue
         tail = ((0, 0), (0, filter_taps - 1), (0, 0))
         truth, guess = np.pad(truth, tail), np.pad(guess, tail)
-        own, everything = _project(references[:, window], own_filters, all_filters, filter_taps)
+        own, everything = _project(references[:, window], *filters, taps=filter_taps)
         scores["isr_db"][:, column] = _ratios_db(true_energy, _energy(own - truth))
         scores["sir_db"][:, column] = _ratios_db(_energy(own), _energy(everything - own))
         scores["sar_db"][:, column] = _ratios_db(_energy(everything), _energy(guess - everything))
@@ -287,7 +285,7 @@ def _solve(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _project(
-    references: np.ndarray, own: np.ndarray, everything: np.ndarray, taps: int
+    references: np.ndarray, own: np.ndarray, everything: np.ndarray, *, taps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Projections on the own and on all references, each [stem, time + taps - 1, channel]."""
     time = references.shape[1] + taps - 1

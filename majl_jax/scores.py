@@ -294,7 +294,8 @@ def text_table(rows: Iterable[Row]) -> str:
         lines.append([system, *("-" if m == -math.inf else f"{m:.2f}" for m in means)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(shown) + 1)]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
     )
 
 

@@ -70,7 +70,7 @@ def istft(
             f"{length_samples}. Compute more frames or ask for fewer samples."
         )
     window = hann_window(window_samples)
-    signal = overlap_add(_irfft(spec) * window, hop_samples)
+    signal: Array = overlap_add(jnp.multiply(_irfft(spec), window), hop_samples)
     window_sum = _overlap_add_numpy(np.tile(window**2, (frames, 1)), hop_samples)
     window_sum = np.maximum(window_sum[half : half + length_samples], WINDOW_SUM_FLOOR)
     return _crop(signal, half, length_samples) * (1.0 / window_sum).astype(np.float32)
