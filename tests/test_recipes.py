@@ -143,7 +143,7 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
         (stage,) = _stages(config, tmp_path)
         variables = stage.init(jax.random.key(0), None)
         params = variables.pop("params")
-        batch = next(iter(stage.batches(None)))
+        batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
         gradient = jax.grad(
             lambda p, s=stage, v=variables, b=batch: s.loss(p, v, b, jax.random.key(1))[0]
         )
@@ -166,7 +166,7 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
             44_100,
             "was prepared with sample_rate_hz = 16000, the config has 44100",
         ),
-        ("data.labelled", "choral", "No prepared data set in .*majl_jax.prepare"),
+        ("data.labelled", "choral", "(?s)No prepared data set in .*majl_jax.prepare"),
         ("separator.name", "wavenet", "config.separator.name is 'wavenet'"),
         ("losses.separation", "l2", "config.losses.separation is 'l2'"),
         ("weights.pitch_loss", 1.0, "config.weights names"),

@@ -41,7 +41,7 @@ def stft(
         )
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)], mode="reflect")
     frames: Array = frame(padded, window_samples, hop_samples)
-    return _rfft(frames * hann_window(window_samples))
+    return _rfft(jnp.multiply(frames, hann_window(window_samples)))
 
 
 def istft(
@@ -73,7 +73,8 @@ def istft(
     signal: Array = overlap_add(jnp.multiply(_irfft(spec), window), hop_samples)
     window_sum = _overlap_add_numpy(np.tile(window**2, (frames, 1)), hop_samples)
     window_sum = np.maximum(window_sum[half : half + length_samples], WINDOW_SUM_FLOOR)
-    return _crop(signal, half, length_samples) * (1.0 / window_sum).astype(np.float32)
+    scale = (1.0 / window_sum).astype(np.float32)
+    return jnp.multiply(_crop(signal, half, length_samples), scale)
 
 
 def magnitude(spec: Complex[Array, "*any"], floor: float = 1e-10) -> Float[Array, "*any"]:

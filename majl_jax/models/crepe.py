@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from majl_jax.models.convolution import conv1d_blocked
+from majl_jax.models.convolution import conv1d_spectral
 
 FRAME_SAMPLES = 1024  # at 16 kHz
 BINS = 360  # 20 cents each, see audio/pitch.py
@@ -75,15 +75,17 @@ class Crepe(nn.Module):
         framed = normalise(
             frames(audio, hop_samples=self.hop_samples, index=index), floor=self.frame_floor
         )
-        hidden = framed.reshape(-1, FRAME_SAMPLES, 1).astype(self.dtype)
+        # Axes (time, row, channel): all products below then work on contiguous memory.
+        hidden = framed.reshape(-1, FRAME_SAMPLES, 1).astype(self.dtype).swapaxes(0, 1)
         for i, (filters, width) in enumerate(zip(FILTERS, WIDTHS, strict=True), start=1):
-            if i == 1:
-                hidden = _FirstConv(filters * multiplier, dtype=self.dtype, name="conv1")(hidden)
-            else:
-                pad = [(31, 32)]  # asymmetric, as Keras pads an even kernel
-                hidden = nn.Conv(
-                    filters * multiplier, (width,), padding=pad, dtype=self.dtype, name=f"conv{i}"
-                )(hidden)
+            hidden = _Conv(
+                filters * multiplier,
+                width=width,
+                stride=4 if i == 1 else 1,
+                padding=(254, 254) if i == 1 else (31, 32),  # as Keras pads an even kernel
+                dtype=self.dtype,
+                name=f"conv{i}",
+            )(hidden)
             hidden = nn.BatchNorm(
                 use_running_average=not train,
                 momentum=self.norm_momentum,
@@ -92,22 +94,30 @@ class Crepe(nn.Module):
                 name=f"norm{i}",
             )(nn.relu(hidden))
             # Equal to max-pooling by 2; XLA's gradient of a windowed maximum is a slow scatter on CPU.
-            hidden = jnp.maximum(hidden[:, ::2], hidden[:, 1::2])
+            hidden = jnp.maximum(hidden[::2], hidden[1::2])
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        hidden = hidden.reshape(hidden.shape[0], -1)  # time-major, as published
+        hidden = hidden.swapaxes(0, 1).reshape(hidden.shape[1], -1)  # time-major, as published
         logits = nn.Dense(BINS, dtype=self.dtype, name="dense")(hidden)
         return logits.reshape(*framed.shape[:2], BINS).astype(jnp.float32)
 
 
-class _FirstConv(nn.Module):
-    """The 512-wide first layer (stride 4, 254 zeros each side), whose single input channel suits no convolution kernel."""
+class _Conv(nn.Module):
+    """A 1-D convolution over the first axis."""
 
     features: int
+    width: int
+    stride: int
+    padding: tuple[int, int]
     dtype: Any
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "row 1024 1"]) -> Float[Array, "row 256 feature"]:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (WIDTHS[0], 1, self.features))
+    def __call__(
+        self, hidden: Float[Array, "time row channel"]
+    ) -> Float[Array, "time_out row feature"]:
+        shape = (self.width, hidden.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        convolved = conv1d_blocked(hidden, kernel.astype(self.dtype), stride=4, padding=(254, 254))
+        convolved = conv1d_spectral(
+            hidden, kernel.astype(self.dtype), stride=self.stride, padding=self.padding
+        )
         return convolved + bias.astype(self.dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from majl_jax.audio.stft import istft, magnitude, stft
-from majl_jax.models.convolution import conv_transpose_double
+from majl_jax.models.convolution import conv_halve, conv_transpose_double
 
 PUBLISHED_CHANNELS = (16, 32, 64, 128, 256, 512)
 
@@ -69,13 +69,13 @@ class UNet(nn.Module):
 
         depth, skips = len(self.channels), []
         for i, features in enumerate(self.channels, start=1):
-            hidden = nn.Conv(features, (5, 5), (2, 2), dtype=self.dtype, name=f"down{i}")(hidden)
+            hidden = _Conv(features, down=True, dtype=self.dtype, name=f"down{i}")(hidden)
             hidden = nn.leaky_relu(norm(hidden, f"down{i}_norm"), 0.2)
             skips.append(hidden)
         for i, features in enumerate([*reversed(self.channels[:-1]), 1], start=1):
             if i > 1:
                 hidden = jnp.concatenate([hidden, skips[depth - i]], -1)
-            hidden = _UpConv(features, dtype=self.dtype, name=f"up{i}")(hidden)
+            hidden = _Conv(features, down=False, dtype=self.dtype, name=f"up{i}")(hidden)
             if i == depth:
                 return nn.sigmoid(hidden[..., 0].astype(jnp.float32))
             hidden = norm(hidden, f"up{i}_norm")
@@ -85,20 +85,20 @@ class UNet(nn.Module):
         raise AssertionError("unreachable: the last layer returns")
 
 
-class _UpConv(nn.Module):
-    """A 5 x 5 transposed convolution that doubles time and frequency."""
+class _Conv(nn.Module):
+    """A 5 x 5 convolution that halves time and frequency, or its transpose that doubles them."""
 
     features: int
+    down: bool
     dtype: Any
 
     @nn.compact
     def __call__(
         self, hidden: Float[Array, "batch time frequency channel"]
     ) -> Float[Array, "batch time2 frequency2 feature"]:
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), (5, 5, hidden.shape[-1], self.features)
-        )
+        shape = (5, 5, hidden.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv_transpose_double(
-            hidden.astype(self.dtype), kernel.astype(self.dtype)
-        ) + bias.astype(self.dtype)
+        convolve = conv_halve if self.down else conv_transpose_double
+        convolved = convolve(hidden.astype(self.dtype), kernel.astype(self.dtype))
+        return convolved + bias.astype(self.dtype)

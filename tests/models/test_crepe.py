@@ -34,9 +34,9 @@ def test_frames_are_centred_on_the_grid():
 def test_chosen_frames_are_those_of_all_frames():
     model = Crepe(1, dropout=0.0)
     audio = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3200)), jnp.float32)
-    variables = model.init(jax.random.key(0), audio)
+    variables = jax.jit(model.init)(jax.random.key(0), audio)
     index = jnp.array([[0, 4, 9], [3, 3, 7]])
-    every = model.apply(variables, audio)
+    every = jax.jit(model.apply)(variables, audio)
     chosen = model.apply(variables, audio, index=index)
     expected = np.take_along_axis(np.asarray(every), np.asarray(index)[..., None], 1)
     np.testing.assert_allclose(chosen, expected, atol=1e-5)
@@ -55,7 +55,7 @@ def test_normalise_is_level_independent_above_the_floor():
 def test_gradient_through_near_silence_is_bounded(level):
     model = Crepe(1)
     audio = jnp.full((1, 1600), level) * jnp.sin(jnp.arange(1600.0))
-    variables = model.init(jax.random.key(0), audio)
-    gradient = jax.grad(lambda a: (model.apply(variables, a) ** 2).sum())(audio)
+    variables = jax.jit(model.init)(jax.random.key(0), audio)
+    gradient = jax.jit(jax.grad(lambda a: (model.apply(variables, a) ** 2).sum()))(audio)
     assert np.all(np.isfinite(gradient))
     assert np.abs(gradient).max() < 1e6  # 1 / floor times the network's own gain, not 1 / level
