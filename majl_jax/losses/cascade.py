@@ -39,14 +39,16 @@ def cascade_loss(
     """
     stems = mixing.to_float(batch["stems"])
     truth = stems[:, :, target, 0]
-    keys = jax.random.split(jax.random.fold_in(key, batch["index"][0]), 2)
+    frame_key, dropout_key = jax.random.split(key)
+    # The first example's number tells the devices apart, so that they drop different units.
+    keys = jax.random.split(jax.random.fold_in(dropout_key, batch["index"][0]))
     variables = {"params": params, **mutables}
     estimate, separator_state = cascade.separate(
-        variables, mixture_gain * stems.sum(2)[..., 0], key=keys[0]
+        variables, mixture_gain * mixing.mixture(stems)[..., 0], key=keys[0]
     )
 
     index = _draw_frames(
-        mixing.example_keys(key, batch["index"]), batch["f0_hz"].shape[1], pitch_frames
+        mixing.example_keys(frame_key, batch["index"]), batch["f0_hz"].shape[1], pitch_frames
     )
     f0_hz, has_pitch = (
         jnp.take_along_axis(batch[name][:, :, target], index, 1) for name in ("f0_hz", "has_pitch")
@@ -78,7 +80,8 @@ def _draw_frames(keys: Array, frames: int, drawn: int) -> Array:
     """One random frame from each of `drawn` equal stretches of a segment: [batch, drawn]."""
     if not 0 < drawn <= frames or frames % drawn:
         raise ValueError(
-            f"config.pitch.frames_per_segment is {drawn}; expected a divisor of {frames}, the frames of a segment"
+            f"config.pitch.frames_per_segment is {drawn}; expected a divisor of {frames}, "
+            "the frames of a segment"
         )
     stride = frames // drawn
     offsets = jax.vmap(lambda key: jax.random.randint(key, (drawn,), 0, stride))(keys)
