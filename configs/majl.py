@@ -3,13 +3,13 @@
     python -m majl_jax.prepare --dataset=chorales,chorales_stems,chorales_pitch --tracks=train=30,valid=2,test=8
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
-`:quickstart` minutes on two cores; `:smoke` seconds, for tests; `:paper` the networks at their published sizes with the authors'
+`:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:smoke` seconds, for tests; `:paper` the networks at their published sizes with the authors'
 hyper-parameters as far as they are known (those of DJCM, their earlier code; MAJL's own are not public).
 """
 
 from ml_collections import ConfigDict
 
-PRESETS = ("quickstart", "smoke", "paper")
+PRESETS = ("quickstart", "experiment", "smoke", "paper")
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
@@ -21,6 +21,9 @@ def get_config(preset: str = "quickstart") -> ConfigDict:
     config = _paper()
     if preset == "quickstart":
         _quickstart(config)
+    elif preset == "experiment":
+        _quickstart(config)
+        _experiment(config)
     elif preset == "smoke":
         _quickstart(config)
         _smoke(config)
@@ -46,7 +49,8 @@ def _paper() -> ConfigDict:
     config.data.stems_only = "chorales_stems"  # stems, no pitch: MUSDB18; "" leaves it out
     config.data.pitch_only = "chorales_pitch"  # mixture and pitch: MIR_ST500; "" leaves it out
     config.data.labelled_share = 1 / 3  # of the student's examples, the rest is pseudo-labelled
-    config.data.target = "soprano"  # the stem to separate and to hear
+    # The stem to separate and to hear; several names where data sets call it differently, as ("voice", "vocals").
+    config.data.target = "soprano"
     config.data.sample_rate_hz = 16_000
     config.data.hop_samples = 320  # 20 ms: label frames, STFT frames and pitch frames are one grid
     config.data.segment_samples = 40_960  # 2.56 s, 128 frames
@@ -55,38 +59,78 @@ def _paper() -> ConfigDict:
     config.data.mixture_gain = 1.0
     config.data.reader = "tf.data"  # "memory": from array_record shards, without TensorFlow
 
-    config.separator = ConfigDict()
-    config.separator.name = "unet"
-    config.separator.channels = (16, 32, 64, 128, 256, 512)  # Jansson et al. 2017
-    config.separator.window_samples = 1024
-    config.separator.dropout = 0.5
-    config.separator.norm_momentum = 0.99
-    config.separator.dtype = "float32"  # of the convolutions; "bfloat16" on accelerators
+    # The two modules, by the name of their group of fields below; any separator works with any pitch estimator.
+    config.separator = "unet"  # unet, resunet, light
+    config.pitch = "crepe"  # crepe, harmof0
 
-    config.pitch = ConfigDict()
-    config.pitch.name = "crepe"
-    config.pitch.capacity = "full"  # tiny, small, medium, large, full
-    config.pitch.multiplier = 0  # above 0: that many times 32, 4, 4, 4, 8, 16 filters instead
-    config.pitch.dropout = 0.25
-    config.pitch.frame_floor = (
+    config.unet = ConfigDict()
+    config.unet.channels = (16, 32, 64, 128, 256, 512)  # Jansson et al. 2017
+    config.unet.window_samples = 1024
+    config.unet.dropout = 0.5
+    config.unet.norm_momentum = 0.99
+    config.unet.dtype = "float32"  # of the convolutions; "bfloat16" on accelerators
+
+    config.resunet = ConfigDict()  # ResUNetDecouple+ (Kong et al. 2021), 102,570,824 parameters
+    config.resunet.channels = (32, 64, 128, 256, 384, 384)
+    config.resunet.blocks = 4  # per stage
+    config.resunet.window_samples = 2048
+    config.resunet.norm_momentum = 0.99
+    config.resunet.dtype = "float32"
+    config.resunet.remat = False  # True: recompute activations backwards, less memory, more time
+
+    config.light = ConfigDict()  # the light decoupling separator of DJCM, 20,820,708 parameters
+    config.light.channels = (32, 64, 128, 256, 384, 384)
+    config.light.window_samples = 2048
+    config.light.norm_momentum = 0.99
+    config.light.dtype = "float32"
+
+    config.crepe = ConfigDict()
+    config.crepe.capacity = "full"  # tiny, small, medium, large, full
+    config.crepe.multiplier = 0  # above 0: that many times 32, 4, 4, 4, 8, 16 filters instead
+    config.crepe.dropout = 0.25
+    config.crepe.frame_floor = (
         1e-4  # of a frame's standard deviation; the published weights use 1e-8
     )
-    config.pitch.norm_momentum = 0.99
-    config.pitch.dtype = "float32"
-    config.pitch.frames_per_segment = (
-        128  # frames whose pitch loss is taken; fewer are drawn at random
-    )
+    config.crepe.norm_momentum = 0.99
+    config.crepe.dtype = "float32"
+
+    config.harmof0 = ConfigDict()  # Wei et al. 2022, 372,865 parameters
+    config.harmof0.channels = (32, 64, 128, 128)
+    config.harmof0.norm_momentum = 0.9
+    config.harmof0.swapped_interpolation = False  # True: as the released code, for its weights
+    config.harmof0.dtype = "float32"
 
     config.stop_gradient_between = False  # True: the pitch loss does not reach the separator
     config.losses = ConfigDict()
     config.losses.separation = "l1_wav"  # l1_mag, neg_sdr, neg_si_sdr
     config.losses.positive_weight = 10.0  # of the labelled bin against the others (alpha)
     config.losses.target_width_cents = 0.0  # 0: one-hot (DJCM); 25: Gaussian (CREPE)
-    config.weights = ConfigDict({"separation": 1.0, "pitch": 1.0})  # DJCM: w and 2 - w, swept
+    config.losses.pitch_frames = 128  # frames whose pitch loss is taken; fewer are drawn at random
+    config.weights = ConfigDict()
+    config.weights.separation = 1.0  # DJCM: w and 2 - w, swept
+    config.weights.pitch = 1.0
+    config.weights.pitch_on_target = 0.0  # the pitch loss of PE on the true source as well
+    config.weights.weighting = 1.0  # of the weight module's own loss, see dwhs.objective
+
+    # Dynamic weights on hard samples, in teacher and student. Four cases, by whether the pitch is right in the estimated and in the
+    # true source: losses/hard_samples.py.
+    config.dwhs = ConfigDict()
+    config.dwhs.objective = "regularised"  # supervised, adversarial, fixed, none
+    # Per case 1-4, (separation, pitch): 1 raises that loss by the weight, -1 lowers it, 0 leaves it. Attested is (1, 0) in case 3.
+    config.dwhs.exponents = ((0, 0), (0, 1), (1, 0), (0, 1))
+    config.dwhs.largest_increase = 1.0  # weights lie between 1 and 1 + this
+    config.dwhs.mean_weight = 1.5  # "regularised" holds the mean of the raised weights here
+    config.dwhs.features = (128, 64)  # of the weight module's hidden layers
+    config.dwhs.right_share = 0.5  # a segment is right if so many of its voiced frames are
+    config.dwhs.tolerance_cents = 50.0
+    config.dwhs.voicing = 0.5  # salience from which a frame is voiced
 
     config.pseudo_labels = ConfigDict()
     config.pseudo_labels.threshold = 0.7  # the paper's best
-    config.pseudo_labels.granularity = "frame"  # or "segment": the pitch of whole tracks
+    config.pseudo_labels.granularity = "frame"  # pitch is kept or not by frame, "segment" or "song"
+    config.pseudo_labels.wrong_pitch = (
+        0.0  # share of them made wrong on purpose, to see what happens
+    )
 
     config.optimizer = ConfigDict()
     config.optimizer.clip_norm = 3.0
@@ -102,6 +146,7 @@ def _paper() -> ConfigDict:
     config.evaluation.overlap = 0.5  # of the segments that a track is cut into
     config.evaluation.batch_size = 8  # segments per call
     config.evaluation.examples = 4  # tracks whose audio is kept for the report
+    config.evaluation.references = True  # the pitch heard in the mixture and the true stem as well
     config.evaluation.bss_eval = True  # BSS Eval v4 as well, slow
     config.evaluation.select_best = True  # hand over the best by validation SDR + RPA, not the last
 
@@ -120,20 +165,35 @@ def _quickstart(config: ConfigDict) -> None:
     for stage in config.stages.values():
         stage.update(steps=300, batch_size=8, learning_rate=4e-3)
     config.stages.student.steps = 700
-    config.separator.update(channels=(8, 16, 32, 64, 128, 256), dropout=0.0, norm_momentum=0.9)
-    config.pitch.update(multiplier=1, dropout=0.0, norm_momentum=0.9, frames_per_segment=32)
-    config.losses.target_width_cents = 25.0
+    config.unet.update(channels=(8, 16, 32, 64, 128, 256), dropout=0.0, norm_momentum=0.9)
+    config.resunet.update(channels=(4, 8, 8, 16, 16, 16), blocks=1, window_samples=1024)
+    config.light.update(channels=(4, 8, 8, 16, 16, 16), window_samples=1024)
+    config.crepe.update(multiplier=1, dropout=0.0, norm_momentum=0.9)
+    config.harmof0.update(channels=(8, 12, 16, 16))
+    config.resunet.norm_momentum = config.light.norm_momentum = 0.9
+    config.losses.update(target_width_cents=25.0, pitch_frames=32)
     config.optimizer.update(schedule="cosine", warmup_steps=20)
     config.evaluation.update(valid_tracks=2, test_tracks=8, examples=2)
     config.evaluation.update(overlap=0.25, select_best=False, bss_eval=False)
     config.train.update(log_every_steps=50, evaluate_every_steps=150, checkpoint_every_steps=150)
 
 
+def _experiment(config: ConfigDict) -> None:
+    """The tables of experiments/majl: every stage trains the same number of steps; about a minute each on one core."""
+    for stage in config.stages.values():
+        stage.update(steps=300)
+    config.unet.channels = (4, 8, 16, 32, 64, 128)
+    config.evaluation.update(valid_tracks=0, test_tracks=16, examples=0, references=False)
+    config.train.update(log_every_steps=50, evaluate_every_steps=300, checkpoint_every_steps=150)
+
+
 def _smoke(config: ConfigDict) -> None:
     """A few steps of the smallest networks: does every part run?"""
     for stage in config.stages.values():
         stage.update(steps=2, batch_size=4)
-    config.separator.channels = (2, 2, 2, 2, 2, 2)
-    config.pitch.frames_per_segment = 4
+    for separator in (config.unet, config.resunet, config.light):
+        separator.channels = (2, 2, 2, 2, 2, 2)
+    config.harmof0.channels = (2, 2, 2, 2)
+    config.losses.pitch_frames = 4
     config.evaluation.update(valid_tracks=1, test_tracks=1, examples=1)
     config.train.update(log_every_steps=1, evaluate_every_steps=2, checkpoint_every_steps=1)

@@ -81,16 +81,20 @@ def line_chart(
     references: Sequence[tuple[str, Number]] = (),
     mark: tuple[Number, Number] | None = None,
     last_step: Number = 1,
+    from_zero: bool = False,
     width: int = 320,
     height: int = 180,
 ) -> str:
-    """Lines over steps; references are dashed levels with a name, mark is a point to point out."""
+    """Lines over steps; references are dashed levels with a name, mark is a point to point out.
+
+    The values' axis is logarithmic where they span decades, unless it has to begin at zero.
+    """
     series = [_thinned(s) for s in series]
     points = [(x, y) for s in series for x, y in zip(s.x, s.y, strict=True) if _finite(y)]
     if not points:
         return _svg(width, height, [_text(width / 2, height / 2, "no finite value yet", "middle")])
     ys = [y for _, y in points] + [level for _, level in references]
-    low, high = min(ys), max(ys)
+    low, high = min(ys + [0] * from_zero), max(ys)
     log = low > 0 and high / low > 30
     pad = 0 if log else 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     xs = [x for x, _ in points]
@@ -111,6 +115,34 @@ def line_chart(
             f'<circle class="mark" cx="{x_axis(mark[0]):.1f}" cy="{y_axis(mark[1]):.1f}" r="4.5">'
             f"<title>kept checkpoint: step {mark[0]:g}, {mark[1]:.4g}</title></circle>"
         )
+    return _svg(width, height, parts, title)
+
+
+def kept_chart(
+    thresholds: Sequence[Number],
+    shares: Sequence[Number],
+    *,
+    used: tuple[Number, Number] | None,
+    title: str,
+    width: int = 320,
+    height: int = 180,
+) -> str:
+    """The share of labels that each threshold would keep; `used`: the threshold there was, and what it kept."""
+    x_axis, y_axis = Axis(0, 1, LEFT, width - RIGHT), Axis(0, 1, height - BOTTOM, TOP)
+    x_ticks = [(k / 5, f"{k / 5:.1f}") for k in range(6)]
+    y_ticks = [(k / 4, f"{25 * k} %") for k in range(5)]
+    parts = _grid(x_axis, y_axis, x_ticks, y_ticks, width, height)
+    if used is not None:
+        x, y = x_axis(used[0]), y_axis(used[1])
+        parts.append(_rule("level", x, TOP, x, height - BOTTOM))
+    parts += _line(Series("kept", thresholds, shares, "train"), x_axis, y_axis)
+    for threshold, share in zip(thresholds, shares, strict=True):
+        said = f"<title>{threshold:g}: {100 * share:.1f} % kept</title>"
+        place = f'cx="{x_axis(threshold):.1f}" cy="{y_axis(share):.1f}"'
+        parts.append(f'<circle class="train dot" {place} r="2.2">{said}</circle>')
+    if used is not None:
+        said = f"<title>used: {used[0]:g}, {100 * used[1]:.1f} % kept</title>"
+        parts.append(f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{said}</circle>')
     return _svg(width, height, parts, title)
 
 

@@ -24,6 +24,7 @@ from majl_jax import console, events
 # Keys of the config that change nothing in the numbers: a run may go on with other values.
 FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "keep_last", "keep_best")
 _PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_OWN_KEYS = ("config", "seed", "starts")
 _ROW_KEYS = ("stage", "step", "kind", "time_s")
 
 
@@ -215,10 +216,30 @@ def write_manifest(
         if old["starts"][-1]["versions"] != start["versions"]:
             console.say("this run goes on with other package versions: its last digits may differ")
     starts = [*(old["starts"] if old else []), start]
-    manifest = {"config": plain, "seed": seed, "starts": starts}
+    manifest = {**(old or {}), "config": plain, "seed": seed, "starts": starts}
     if jax.process_index() == 0:
         write_text(path, json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def add_to_manifest(workdir: str | os.PathLike, key: str, value: Any) -> None:
+    """Adds to config.json what a run finds out on its way, from the first process.
+
+    Everything else there stays, and a mapping under the same key is added to: of its own keys only those in `value` are
+    replaced. A folder without a manifest has none to add to, and is left alone.
+    """
+    if key in _OWN_KEYS:
+        raise ValueError(f"{key!r} is written by write_manifest; expected another key")
+    if jax.process_index() != 0:
+        return
+    path = pathlib.Path(workdir) / "config.json"
+    manifest = _read_manifest(path)
+    if manifest is None:
+        return
+    old, new = manifest.get(key), json.loads(json.dumps(_plain(value)))
+    changed = {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
+    if key not in manifest or changed != old:
+        write_text(path, json.dumps({**manifest, key: changed}, indent=2) + "\n")
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any] | None:

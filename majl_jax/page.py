@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+COLOURS, DASHES = 8, 4  # of the lines of one chart: the classes "many c0 d0" to "many c7 d3"
 STYLE = """
 :root {
   --page: #fbfaf7; --card: #ffffff; --ink: #1d1d1b; --soft: #6b6963; --line: #e3e0d8;
@@ -71,10 +72,18 @@ svg polyline.truth { stroke: var(--truth); stroke-width: 6; stroke-opacity: 0.55
 svg polyline.estimate { stroke: var(--estimate); stroke-width: 1.7; }
 svg .dot.truth { fill: var(--truth); } svg .dot.estimate { fill: var(--estimate); }
 svg .dot.train { fill: var(--train); } svg .dot.valid { fill: var(--valid); }
+svg polyline.many { stroke: var(--many); } svg .dot.many { fill: var(--many); } svg .d1 { stroke-dasharray: 6 4; } svg .d2 { stroke-dasharray: 1.5 3; } svg .d3 { stroke-dasharray: 9 3 2 3; }
+.c0 { --many: #3867a8; } .c1 { --many: #c4622d; } .c2 { --many: #2f7d4f; } .c3 { --many: #8a5aa8; }
+.c4 { --many: #a8892c; } .c5 { --many: #2f929a; } .c6 { --many: #b8436a; } .c7 { --many: #6b6963; }
+@media (prefers-color-scheme: dark) {
+  .c0 { --many: #7fb0f0; } .c1 { --many: #f0a06c; } .c2 { --many: #6fc792; } .c3 { --many: #c79be6; }
+  .c4 { --many: #dcc05f; } .c5 { --many: #6fced6; } .c6 { --many: #f08fb0; } .c7 { --many: #a9a69c; }
+}
 svg .mark { fill: none; stroke: var(--good); stroke-width: 2; }
 .key { display: inline-block; width: 1.5em; height: 0; border-top: 3px solid; vertical-align: middle; margin: 0 0.35em 0.1em 0; }
 .key.train { border-color: var(--train); } .key.valid { border-color: var(--valid); }
 .key.truth { border-color: var(--truth); border-top-width: 6px; opacity: 0.6; } .key.estimate { border-color: var(--estimate); }
+.key.many { border-color: var(--many); } .key.d1 { border-top-style: dashed; } .key.d2 { border-top-style: dotted; } .key.d3 { border-top-style: double; }
 
 .ring { display: inline-block; width: 0.75em; height: 0.75em; border: 2px solid var(--good); border-radius: 50%; margin-right: 0.35em; }
 .state { font-weight: 600; } .state.done { color: var(--good); } .state.open { color: var(--bad); }

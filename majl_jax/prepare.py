@@ -43,6 +43,7 @@ class Options:
     source: str | None
     sample_rate_hz: int
     hop_samples: int
+    channels: int
     record_seconds: float
     tracks: dict[str, int] | None
     seed: int
@@ -55,7 +56,7 @@ class Options:
         hops = round(self.record_seconds * self.sample_rate_hz / self.hop_samples)
         return records.Layout(
             stems=reader.stems,
-            channels=reader.channels,
+            channels=self.channels,
             sample_rate_hz=self.sample_rate_hz,
             hop_samples=self.hop_samples,
             record_samples=hops * self.hop_samples,
@@ -75,7 +76,7 @@ def prepare(
         shutil.rmtree(work, ignore_errors=True)  # of a run killed at its very end
         print(f"{options.dataset}: already prepared in {directory}")
         return directory
-    tracks = list_tracks(options)
+    tracks, left_out = list_tracks(options)
     _print_disk_need(tracks, options, output)
     work.mkdir(parents=True, exist_ok=True)
     with loading.Lock(work):
@@ -85,6 +86,7 @@ def prepare(
             "dataset": options.dataset,
             "tracks": {split: _count(tracks, split, skipped) for split in SPLITS},
             "skipped": skipped,
+            "left_out": left_out,
             "versions": _versions(),
         }
         _print_report(report, work)
@@ -113,22 +115,27 @@ def prepare(
     return directory
 
 
-def list_tracks(options: Options) -> list[track.Track]:
-    """The tracks of the data set, at most so many per split as the options say."""
+def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str]]]:
+    """The tracks to prepare, at most so many per split as the options say, and which are left out why."""
     found = datasets.READERS[options.dataset].tracks(
         options.source,
         sample_rate_hz=options.sample_rate_hz,
         hop_samples=options.hop_samples,
+        channels=options.channels,
         seed=options.seed,
     )
+    left_out: dict[str, list[str]] = {}
+    for one in found:
+        if one.left_out:
+            left_out.setdefault(one.left_out, []).append(one.id)
     chosen = []
     for split in SPLITS:
-        of_split = [one for one in found if one.split == split]
+        of_split = [one for one in found if one.split == split and not one.left_out]
         limit = None if options.tracks is None else options.tracks.get(split)
         chosen += of_split[:limit]
     if not chosen:
         raise PrepareError(f"{options.dataset}: no tracks found in {options.source}")
-    return chosen
+    return chosen, left_out
 
 
 def _records(tracks, split, skipped, layout, work) -> Iterator[records.Record]:
@@ -154,7 +161,8 @@ def _count(tracks: Sequence[track.Track], split: str, skipped: dict[str, str]) -
 
 
 def _refuse_other_options(directory: pathlib.Path, wanted: dict[str, Any]) -> None:
-    made_with = records.open_prepared(directory).options
+    prepared = records.open_prepared(directory)
+    made_with = {"channels": prepared.layout.channels, **prepared.options}
     differences = [
         f"{name}={made_with.get(name)} then, {wanted[name]} now"
         for name in wanted
@@ -210,6 +218,8 @@ def _print_report(report: dict[str, Any], work: pathlib.Path) -> None:
         print(f"  skipped {identity}: {reason}")
     if len(skipped) > SKIPPED_SHOWN:
         print(f"  … {len(skipped) - SKIPPED_SHOWN} more: {path}")
+    for reason, identities in report["left_out"].items():
+        print(f"  {len(identities)} left out: {reason}")
 
 
 def parse_tracks(text: str) -> dict[str, int]:
@@ -243,6 +253,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("data/prepared"))
     parser.add_argument("--sample_rate_hz", type=_positive, default=16000)
     parser.add_argument("--hop_samples", type=_positive, default=320, help="between label frames")
+    parser.add_argument("--channels", type=_positive, help="of the audio; by default mono")
     parser.add_argument("--record_seconds", type=float, default=12.0)
     parser.add_argument("--tracks", type=parse_tracks, help="at most so many per split")
     parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
@@ -255,6 +266,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error(
             f"unknown data set {', '.join(unknown)}; there are {', '.join(datasets.READERS)}"
         )
+    for name in parsed.dataset:
+        choices = datasets.READERS[name].channels
+        if parsed.channels not in (None, *choices):
+            parser.error(
+                f"--channels={parsed.channels}: {name} has {' or '.join(map(str, choices))}"
+            )
     return parsed
 
 
@@ -267,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reader = datasets.READERS[name]
             source = parsed.source if reader.needs_source else None
             values = {key: getattr(parsed, key) for key in shared}
+            values["channels"] = parsed.channels or reader.channels[0]
             prepare(
                 Options(dataset=name, source=source, reader_version=reader.version, **values),
                 parsed.output,

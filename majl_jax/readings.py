@@ -64,9 +64,13 @@ class Readings:
         )
 
     def means(self) -> dict[str, float]:
-        """The mean of every term since the last call, and the count of skipped steps."""
+        """The mean of every term since the last call, and the count of skipped steps.
+
+        A term that is NaN in a step with a finite loss does not exist there (a mean over no example).
+        """
         names = self.rows[-1] if self.rows else {}
-        means = {name: float(np.mean([row[name] for row in self.rows])) for name in names}
+        values = {name: [r[name] for r in self.rows if not np.isnan(r[name])] for name in names}
+        means = {name: float(np.mean(found)) for name, found in values.items() if found}
         self.rows = []
         return {**means, **({"skipped": float(self.skipped)} if self.skip else {})}
 

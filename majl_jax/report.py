@@ -6,27 +6,20 @@ holds its pictures and loads nothing; its players play the examples' WAV files b
 """
 
 import argparse
-import csv
 import dataclasses
 import datetime
 import json
-import math
 import os
 import pathlib
 import sys
-import urllib.parse
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from majl_jax import charts, logs, page, pictures, results, scores
-from majl_jax.audio import files
+from majl_jax import charts, examples, logs, page, results, scores
 
 ASIDE = ("grad_norm", "steps_per_s", "skipped", "learning_rate", "clip_norm")  # shown last
 NOT_DRAWN = ("_std", "_median", "_weighted", "_skipped")
-MOST_EXAMPLES = 8
+TOGETHER = ("weight_", "share_")  # of the dynamic weights: one chart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +54,11 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         *_heading(workdir, manifest, stages),
         "<h2>Results on held-out tracks</h2>",
         *results.results({stage.name: stage.rows for stage in stages}),
+        *results.pseudo_labels(_pseudo_labels(workdir)),
         "<h2>Training</h2>",
         *_training(stages, manifest),
         "<h2>Examples</h2>",
-        *_examples(stages, workdir),
+        *examples.examples([stage.name for stage in stages], workdir),
     ]
     path = workdir / "report.html"
     logs.write_text(path, page.page(f"{workdir.resolve().name}: report", body))
@@ -98,6 +92,12 @@ def _stages(workdir: pathlib.Path) -> list[StageFiles]:
             )
         )
     return found
+
+
+def _pseudo_labels(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """{data set: what the JSON file beside its labels says}."""
+    found = {p.stem: _read_json(p) for p in sorted(workdir.glob("*/pseudo_labels/*.json"))}
+    return {name: said for name, said in found.items() if said}
 
 
 # ---- heading ------------------------------------------------------------------------------------
@@ -184,6 +184,7 @@ def _training(stages: Sequence[StageFiles], manifest: Mapping[str, Any]) -> list
         if figures[9:]:
             more = f'<div class="charts">{"".join(figures[9:])}</div>'
             parts.append(page.details(f"{len(figures) - 9} more curves of {stage.name}", more))
+        parts += _dynamic_weights(stage)
     return parts
 
 
@@ -202,6 +203,7 @@ def _chart_keys(stage: StageFiles) -> list[str]:
     """Losses, then validation metrics, then what is watched on the side."""
     train, valid = stage.keys("train"), stage.keys("valid")
     drawn = [k for k in valid if not k.endswith(NOT_DRAWN) and "/" not in k]
+    train = [k for k in train if not k.startswith(TOGETHER)]
     keys = [k for k in train if k not in ASIDE] + drawn + [k for k in train if k in ASIDE]
     return list(dict.fromkeys(keys))
 
@@ -227,93 +229,32 @@ def _chart(stage: StageFiles, key: str) -> str:
     )
 
 
-# ---- examples -----------------------------------------------------------------------------------
-
-
-def _examples(stages: Sequence[StageFiles], workdir: pathlib.Path) -> list[str]:
-    parts: list[str] = []
-    for stage in reversed(stages):
-        folders = sorted(p for p in (stage.folder / "examples").glob("*") if p.is_dir())
-        if not folders:
-            continue
-        shown = "".join(_example(folder, workdir) for folder in folders[:MOST_EXAMPLES])
-        if len(folders) > MOST_EXAMPLES:
-            rest = len(folders) - MOST_EXAMPLES
-            shown += f'<p class="note">{rest} more in {page.text(stage.name)}/examples.</p>'
-        title = f"{stage.name}: {len(folders)} example{'s' * (len(folders) > 1)}"
-        parts.insert(0, page.details(title, shown, open_=not parts))  # the last stage is open
-    if not parts:
-        return ['<p class="note">No examples have been written yet.</p>']
-    return [
-        '<p class="note">The stretch of a track where its true stem is loudest. Its spectrograms '
-        "share one colour scale.</p>",
-        *parts,
-    ]
-
-
-def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
-    sounds, faults = {}, {}
-    for name in ("mixture", "estimate", "truth"):
-        path = folder / f"{name}.wav"
-        if path.exists():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", files.AudioFileWarning)  # seen in the picture
-                try:
-                    sounds[name] = files.read(path, channels=1, allow_truncated=True)
-                except files.AudioFileError as error:
-                    faults[name] = str(error)
-    pictured = {name: _spectrogram(*sound) for name, sound in sounds.items()}
-    reference = max((float(p[0].max()) for p in pictured.values()), default=1.0)
-    figures = []
-    for name, (power, edges_hz) in pictured.items():
-        audio, rate_hz = sounds[name]
-        picture = charts.spectrogram(
-            power,
-            seconds=len(audio) / rate_hz,
-            edges_hz=edges_hz,
-            reference=reference,
-            title=f"{folder.name}: {name}",
-        )
-        link = urllib.parse.quote((folder / f"{name}.wav").relative_to(workdir).as_posix())
-        player = f'<audio controls preload="none" src="{page.text(link)}"></audio>'
-        figures.append(page.figure(name, picture + player))
-    figures += [page.figure(n, f'<p class="note">{page.text(f)}</p>') for n, f in faults.items()]
-    return (
-        f'<section class="example"><h3>{page.text(folder.name)}</h3>'
-        f'<div class="three">{"".join(figures)}</div>{_pitch(folder / "pitch.csv")}</section>'
+def _dynamic_weights(stage: StageFiles) -> list[str]:
+    """One chart of all mean weights and shares of examples: a colour per case, a dash per quantity."""
+    keys = [k for k in stage.keys("train") if k.startswith(TOGETHER)]
+    if not keys:
+        return []
+    quantities, cases = (
+        list(dict.fromkeys(key.rsplit("_", 1)[part] for key in keys)) for part in (0, 1)
     )
-
-
-def _spectrogram(audio: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
-    picture = pictures.Spectrogram(sample_rate_hz=rate_hz, columns=300)
-    picture.push(audio[:, 0])
-    return picture.finish()[0], picture.edges_hz
-
-
-def _pitch(path: pathlib.Path) -> str:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [
-                {k: float(v) if v else math.nan for k, v in r.items()} for r in csv.DictReader(file)
-            ]
-        times = [row["time"] for row in rows]
-        truth, estimate = ([row[k] for row in rows] for k in ("truth_hz", "estimate_hz"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return '<p class="note">There is no readable pitch.csv.</p>'
-    if not times:
-        return ""
-    chart = charts.pitch_chart(
-        [
-            charts.Series("truth", times, truth, "truth"),
-            charts.Series("estimate", times, estimate, "estimate"),
-        ],
-        seconds=max(times[-1], 1e-3),
+    series = []
+    for key in keys:
+        quantity, case = key.rsplit("_", 1)
+        colour, dash = cases.index(case) % page.COLOURS, quantities.index(quantity) % page.DASHES
+        style = f"many c{colour} d{dash}"
+        series.append(charts.Series(key, *stage.curve("train", key), style))
+    chart = charts.line_chart(
+        series,
+        title=f"{stage.name}: dynamic weights",
+        last_step=max(line["step"] for line in stage.lines),
+        from_zero=True,
+        width=1000,
+        height=240,
     )
-    key = (
-        '<span class="key truth"></span>truth &nbsp; <span class="key estimate"></span>estimate, '
-        "where its confidence makes it voiced"
+    legend = " &nbsp; ".join(
+        f'<span class="key {one.style}"></span>{page.text(one.name)}' for one in series
     )
-    return page.figure("pitch", chart, key)
+    return [page.figure("Dynamic weights", chart, legend)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

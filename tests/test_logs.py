@@ -147,6 +147,53 @@ def test_other_versions_are_told(tmp_path, capsys):
     assert "other package versions" in capsys.readouterr().out
 
 
+def test_what_a_run_finds_out_is_added_and_survives_its_next_start(tmp_path):
+    logs.add_to_manifest(tmp_path, "labels", {"a": 1})
+    assert not list(tmp_path.iterdir()), "no manifest to add to"
+    first = logs.write_manifest(tmp_path, config(), seed=3)
+    logs.add_to_manifest(tmp_path, "labels", {"a": {"teacher": "x", "step": 7}, "b": (1, 2)})
+    logs.add_to_manifest(tmp_path, "note", "text")
+    stamp = (tmp_path / "config.json").stat().st_mtime_ns
+    logs.add_to_manifest(tmp_path, "labels", {"b": [1, 2]})
+    assert (tmp_path / "config.json").stat().st_mtime_ns == stamp, "nothing new, nothing written"
+    logs.write_manifest(tmp_path, config(log_every_steps=77), seed=3)
+    logs.add_to_manifest(tmp_path, "labels", {"a": {"teacher": "y"}})
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert found.pop("labels") == {"a": {"teacher": "y"}, "b": [1, 2]}
+    assert found.pop("note") == "text"
+    assert found["starts"][0] == first["starts"][0] and len(found["starts"]) == 2
+    assert found.keys() == first.keys() and found["config"]["stage"]["log_every_steps"] == 77
+    with pytest.raises(logs.ConfigMismatchError):
+        logs.write_manifest(tmp_path, config(steps=200), seed=3)
+    assert json.loads((tmp_path / "config.json").read_text())["note"] == "text"
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"], "no temporary file is left"
+
+
+def test_only_the_first_process_adds_and_what_starts_a_run_is_not_overwritten(
+    tmp_path, monkeypatch
+):
+    logs.write_manifest(tmp_path, config(), seed=3)
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(ValueError, match="'seed' is written by write_manifest"):
+        logs.add_to_manifest(tmp_path, "seed", 4)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    logs.add_to_manifest(tmp_path, "labels", {"a": 1})
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_full_disk_leaves_the_manifest_whole(tmp_path, monkeypatch):
+    logs.write_manifest(tmp_path, config(), seed=3)
+    before = (tmp_path / "config.json").read_text()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logs.os, "fsync", full)
+    with pytest.raises(OSError, match=r"could not write .*config\.json"):
+        logs.add_to_manifest(tmp_path, "labels", {"a": 1})
+    assert (tmp_path / "config.json").read_text() == before
+
+
 # ---- console -------------------------------------------------------------------------------------
 
 

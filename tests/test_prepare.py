@@ -93,6 +93,34 @@ def test_tracks_limits_every_split(source, tmp_path, capsys):
     assert {name: len(split) for name, split in opened.splits.items()} == {"train": 2, "valid": 3}
 
 
+def test_what_is_left_out_is_counted_and_named(source, tmp_path, capsys):
+    for clip in ("khair_1_01", "amy_1_01"):
+        audio, rate_hz = soundfile.read(source / "Wavfile" / f"{clip}.wav")
+        (source / "Wavfile" / f"{clip}.wav").unlink()
+        soundfile.write(source / "Wavfile" / f"{clip}.mp3", audio, rate_hz)
+    assert run_mir1k(source, tmp_path / "out") == 0
+    text = capsys.readouterr().out
+    assert "3 train, 3 valid, 2 test; 0 skipped" in text and "1 left out: lossy audio" in text
+    report = json.loads((tmp_path / "out" / "mir1k" / "report.json").read_text())
+    assert list(report["left_out"].values()) == [["khair_1_01"]]
+
+
+def test_the_number_of_channels_is_the_readers_choice(capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(["--dataset=mir1k", "--channels=2"])
+    assert "--channels=2: mir1k has 1" in capsys.readouterr().err
+
+
+def test_a_set_of_before_there_were_channels_is_left_alone(source, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run_mir1k(source, output) == 0
+    index = json.loads((output / "mir1k" / "index.json").read_text())
+    del index["options"]["channels"]
+    (output / "mir1k" / "index.json").write_text(json.dumps(index))
+    assert run_mir1k(source, output) == 0
+    assert "already prepared" in capsys.readouterr().out
+
+
 def spoil(source: pathlib.Path) -> dict[str, str]:
     """Adds one clip of each fault; returns what the report must say of it."""
     clips = {

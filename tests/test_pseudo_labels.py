@@ -1,11 +1,13 @@
 """What a teacher's labels look like on disk: the sum stays the mixture, only the trusted is a label."""
 
+import json
+
 import jax.numpy as jnp
 import made_music
 import numpy as np
 import pytest
 
-from majl_jax import pseudo_labels
+from majl_jax import label_filter, logs, pseudo_labels
 from majl_jax.audio.pitch import CREPE_BIN_CENTS
 from majl_jax.datasets import builder, records
 from majl_jax.evaluate import SegmentModel
@@ -13,8 +15,8 @@ from majl_jax.evaluate import SegmentModel
 NOTE_HZ = 440.0
 
 
-def _teacher(sureness: float, gain: float = 0.5) -> SegmentModel:
-    """Hears 440 Hz in every frame, as sure as told, and takes half of the mixture for the voice."""
+def _teacher(sureness, gain: float = 0.5) -> SegmentModel:
+    """Hears 440 Hz, as sure as told (for all or each of the 128 frames), and takes half of the mixture."""
     near = np.abs(CREPE_BIN_CENTS - 1200 * np.log2(NOTE_HZ / 10)).argmin()
 
     def apply(variables, audio):
@@ -35,16 +37,19 @@ def source(tmp_path):
 
 def _write(source, tmp_path, model, **changes):
     options = {"threshold": 0.7, "granularity": "frame", "labels": "pitch", "target": "soprano"}
+    options |= {"variables": {"params": {"w": np.ones(2, np.float32)}}, "overlap": 0.5}
     return pseudo_labels.write(
         source,
         tmp_path / "labels",
         model=model,
-        variables={"params": {"w": np.ones(2, np.float32)}},
-        overlap=0.5,
         batch_size=4,
         file_format="tfrecord",
         **(options | changes),
     )
+
+
+def _said(tmp_path):
+    return json.loads((tmp_path / "labels/source.json").read_text())
 
 
 def test_pitch_of_the_target_only(source, tmp_path):
@@ -95,3 +100,185 @@ def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
 def test_an_unknown_target_is_named(source, tmp_path):
     with pytest.raises(ValueError, match=r"config.data.target is 'alto'.*soprano, bass"):
         _write(source, tmp_path, _teacher(0.9), target="alto")
+
+
+def test_a_target_may_go_by_several_names(source, tmp_path):
+    prepared = records.open_prepared(source)
+    assert pseudo_labels.stem_number(prepared, ("voice", "soprano")) == 0
+    assert pseudo_labels.stem_number(prepared, ["bass"]) == 1
+    with pytest.raises(ValueError, match=r"\('voice', 'vocals'\); the stems of .* soprano, bass$"):
+        pseudo_labels.stem_number(prepared, ("voice", "vocals"))
+    with pytest.raises(ValueError, match=r"soprano, bass .several of them match"):
+        pseudo_labels.stem_number(prepared, ("soprano", "bass"))
+    directory = _write(source, tmp_path, _teacher(0.9), target=("voice", "soprano"))
+    assert next(records.read_tracks(directory, "train"))["has_pitch"][:, 0].all()
+    assert _said(tmp_path)["target"] == "soprano"
+
+
+# ---- what a filter keeps, and what is said about it ----------------------------------------------
+
+
+@pytest.mark.parametrize("granularity", ["frame", "segment", "song"])
+@pytest.mark.parametrize("labels", ["pitch", "stems"])
+def test_the_statistics_add_up_and_higher_thresholds_keep_less(
+    source, tmp_path, labels, granularity
+):
+    teacher = _teacher(jnp.linspace(0.05, 0.95, 128))
+    directory = _write(
+        source,
+        tmp_path,
+        teacher,
+        labels=labels,
+        granularity=granularity,
+        threshold=0.6,
+        overlap=0.0,
+    )
+    said = _said(tmp_path)
+    assert said["kept"] + said["masked"] == said["seen"] and said["granularity"] == granularity
+    shares = said["kept_share_at"]
+    assert list(shares) == [f"{k / 20:.2f}" for k in range(21)]
+    assert shares["0.00"] == 1.0 and shares["1.00"] == 0.0
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert shares["0.60"] == pytest.approx(said["kept"] / said["seen"], abs=1e-4)
+    assert said["minutes"] == pytest.approx(2 * 3.2 / 60, abs=0.005)
+    written = list(records.read_tracks(directory, "train"))
+    if labels == "pitch":
+        f0_hz, has_pitch = (
+            np.concatenate([t[key][:, 0] for t in written]) for key in ("f0_hz", "has_pitch")
+        )
+        assert said["seen"] == len(f0_hz) == 320 and said["kept"] == has_pitch.sum()
+        assert said["voiced_kept"] == (f0_hz > 0).sum()
+        assert said["unvoiced_kept"] == (has_pitch & (f0_hz == 0)).sum()
+        # A song of 160 frames: the ramp, whose trust goes down to 0.5, and a quarter of it again.
+        ramp = np.linspace(0.05, 0.95, 128)
+        trust = np.maximum(ramp, 1 - ramp)
+        expected = (trust.sum() + trust[:32].sum()) / 160
+        assert said["mean_confidence"] == pytest.approx(expected, abs=0.01)
+    else:
+        kept = sum(r["has_stems"][0] for r in records.read_records(directory, "train"))
+        assert said["kept"] == kept and said["seen"] == 2
+        assert "voiced_kept" not in said
+
+
+def test_the_length_of_a_segment_is_part_of_the_labels_name(source, tmp_path):
+    teacher = _teacher(0.9)
+    names = {
+        _write(source, tmp_path, teacher, granularity="segment", segment_frames=frames).name
+        for frames in (None, 128, 50)
+    }
+    assert sorted(name.rsplit("-", 1)[-1] for name in names) == ["segment128", "segment50"]
+
+
+def test_a_song_is_kept_for_the_records_that_have_a_voice(tmp_path):
+    """Three records: one heard well, one not at all, and one without a voiced label."""
+    track = made_music.tones("x", seconds=9.6)
+    frames = made_music.LAYOUT.record_samples // made_music.HOP_SAMPLES
+    track["f0_hz"][:, 0] = NOTE_HZ
+    track["f0_hz"][frames : 2 * frames, 0] = 660.0
+    track["f0_hz"][2 * frames :, 0] = 0.0
+    pieces = list(records.cut(track, made_music.LAYOUT))
+    other = [{**piece, "track": "y"} for piece in pieces[1:2]]
+    assert len(pieces) == 3
+    for granularity, threshold, expected in (
+        ("frame", 0.44, [True, False, False, False]),
+        ("segment", 0.44, [True, False, False, False]),
+        ("song", 0.44, [True, True, True, False]),
+        ("song", 0.46, [False] * 4),
+    ):
+        counts = label_filter.Counts()
+        labelled = pseudo_labels.label_stems(
+            [*pieces, *other],
+            _teacher(0.9),
+            {"params": {"w": np.ones(2, np.float32)}},
+            target=0,
+            threshold=threshold,
+            granularity=granularity,
+            counts=counts,
+        )
+        assert [bool(r["has_stems"][0]) for r in labelled] == expected
+        assert (counts.seen, counts.kept) == (4, sum(expected))
+        assert counts.samples == (3 + 2) * made_music.LAYOUT.record_samples  # y begins at 3.2 s
+
+
+def test_a_filter_that_there_is_not_is_refused(source, tmp_path):
+    with pytest.raises(ValueError, match=r"granularity is 'track'; expected one of frame, segment"):
+        _write(source, tmp_path, _teacher(0.9), granularity="track")
+    with pytest.raises(ValueError, match="labels is 'notes'; expected pitch or stems"):
+        _write(source, tmp_path, _teacher(0.9), labels="notes")
+
+
+def test_lost_statistics_come_back_from_the_labels(source, tmp_path):
+    _write(source, tmp_path, _teacher(0.9))
+    before = _said(tmp_path)
+    (tmp_path / "labels/source.json").unlink()  # killed between the two
+    _write(source, tmp_path, _teacher(0.9))
+    assert _said(tmp_path) == before and before["kept"] == 320
+    _write(source, tmp_path, _teacher(0.9), threshold=0.95)
+    assert _said(tmp_path)["kept"] == 0
+    _write(source, tmp_path, _teacher(0.9))
+    assert _said(tmp_path) == before
+
+
+# ---- the manifest of the run ---------------------------------------------------------------------
+
+
+def test_the_manifest_names_the_teacher_and_a_resumed_run_keeps_it(source, tmp_path):
+    config = {"stage": {"steps": 2}}
+    logs.write_manifest(tmp_path, config, seed=0)
+
+    def entry(**changes):
+        directory = _write(source, tmp_path, _teacher(0.9), workdir=tmp_path, **changes)
+        found = json.loads((tmp_path / "config.json").read_text())["pseudo_labels"]["source"]
+        assert tmp_path / found["folder"] == directory
+        return found
+
+    first = entry(teacher_step=300)
+    assert len(first["teacher"]) == 8 and first["teacher"] in first["folder"]
+    assert (first["teacher_step"], first["threshold"], first["granularity"]) == (300, 0.7, "frame")
+    manifest = logs.write_manifest(tmp_path, config, seed=0)  # the second start
+    assert manifest["pseudo_labels"]["source"] == first and len(manifest["starts"]) == 2
+    stamp = (tmp_path / "config.json").stat().st_mtime_ns
+    assert entry(teacher_step=300) == first
+    assert (tmp_path / "config.json").stat().st_mtime_ns == stamp
+    other = entry(variables={"params": {"w": np.zeros(2, np.float32)}})
+    assert other["teacher"] != first["teacher"] and "teacher_step" not in other
+    manifest = json.loads((tmp_path / "config.json").read_text())
+    assert list(manifest["pseudo_labels"]) == ["source"] and len(manifest["starts"]) == 2
+
+
+# ---- labels made wrong on purpose ----------------------------------------------------------------
+
+
+def test_the_labels_on_disk_are_wrong_as_often_as_their_file_says(source, tmp_path):
+    right = _write(source, tmp_path, _teacher(0.9), wrong_pitch=0.0, seed=5)
+    assert right.name.endswith("-0.7-frame")
+    assert "wrong_share" not in _said(tmp_path)
+    directory = _write(source, tmp_path, _teacher(0.9), wrong_pitch=0.4, seed=5)
+    assert directory.name.endswith("-0.7-frame-wrong0.4-seed5")
+    tracks = list(records.read_tracks(directory, "train"))
+    f0_hz = np.concatenate([t["f0_hz"][:, 0] for t in tracks])
+    wrong = np.abs(f0_hz / NOTE_HZ - 1) > 0.01
+    octave = np.abs(np.abs(np.log2(f0_hz / NOTE_HZ)) - 1) < 0.01
+    said = _said(tmp_path)
+    assert 0 < wrong.sum() < len(wrong)
+    assert said["wrong_kept"] == wrong.sum() and said["wrong_octaves_kept"] <= octave.sum()
+    assert said["wrong_share"] == pytest.approx(wrong.mean(), abs=1e-4)
+    assert (said["wrong_pitch"], said["wrong_pitch_seed"]) == (0.4, 5)
+    other = _write(source, tmp_path, _teacher(0.9), wrong_pitch=0.4, seed=6)
+    assert other != directory
+    # Stems have no pitch to make wrong.
+    stems = _write(source, tmp_path, _teacher(0.9), labels="stems", wrong_pitch=0.4, threshold=0.5)
+    assert "wrong" not in stems.name
+    with pytest.raises(ValueError, match=r"wrong_pitch is 40.0; expected a share"):
+        _write(source, tmp_path, _teacher(0.9), wrong_pitch=40.0)
+
+
+def test_which_labels_are_wrong_does_not_depend_on_the_threshold(source, tmp_path):
+    def labels(threshold):
+        directory = _write(
+            source, tmp_path, _teacher(0.9), wrong_pitch=0.5, seed=1, threshold=threshold
+        )
+        return [t["f0_hz"] for t in records.read_tracks(directory, "train")]
+
+    for one, other in zip(labels(0.5), labels(0.8), strict=True):
+        np.testing.assert_array_equal(one, other)

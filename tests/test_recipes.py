@@ -167,10 +167,10 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
             "was prepared with sample_rate_hz = 16000, the config has 44100",
         ),
         ("data.labelled", "choral", "(?s)No prepared data set in .*majl_jax.prepare"),
-        ("separator.name", "wavenet", "config.separator.name is 'wavenet'"),
+        ("separator", "wavenet", "config.separator is 'wavenet'"),
         ("losses.separation", "l2", "config.losses.separation is 'l2'"),
         ("weights.pitch_loss", 1.0, "config.weights names"),
-        ("pitch.frames_per_segment", 100, "frames_per_segment is 100; expected a divisor of 128"),
+        ("losses.pitch_frames", 100, "pitch_frames is 100; expected a divisor of 128"),
     ],
 )
 def test_majl_refuses_a_wrong_config_before_training(data, tmp_path, field, value, message):

@@ -201,6 +201,136 @@ def test_an_empty_folder_has_a_page_and_a_missing_one_an_error(tmp_path, capsys)
     assert "--workdir of a training run" in capsys.readouterr().err
 
 
+# ---- pseudo labels and dynamic weights -----------------------------------------------------------
+
+
+def _column(page, name):
+    """{row: text} of the column of a table that has this name."""
+    table = next(
+        t for t in re.findall(r"<table>.*?</table>", page.source, re.S) if f">{name}<" in t
+    )
+    column = re.findall(r"<th.*?>([^<]*)</th>", table).index(name)
+    rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)]
+    return {row[0]: row[column] for row in rows if row}
+
+
+@pytest.fixture
+def labelled(run):
+    """The run, with the files that lie beside its pseudo labels."""
+    folder = run / "second" / "pseudo_labels"
+    folder.mkdir()
+    shares = {f"{k / 20:.2f}": 1.0 - k / 20 for k in range(21)}
+    pitch = {
+        **{"labels": "pitch", "unit": "frames", "target": "soprano", "teacher": "0a1b2c3d"},
+        **{"teacher_step": 1300, "threshold": 0.7, "granularity": "frame", "wrong_pitch": 0.1},
+        **{"seen": 70578, "kept": 47059, "masked": 23519, "mean_confidence": 0.81234},
+        **{"minutes": 23.53, "voiced_kept": 40000, "unvoiced_kept": 7059, "wrong_share": 0.1061},
+        "kept_share_at": shares,
+    }
+    old = {"labels": "stems", "unit": "records", "kept": 101, "seen": 127, "teacher": "x" + EVIL}
+    (folder / "chorales_stems.json").write_text(json.dumps(pitch))
+    (folder / "old.json").write_text(json.dumps({**old, "threshold": 0.7}))
+    (folder / "cut.json").write_text('{"labels": "pi')
+    return run
+
+
+def test_the_page_tells_what_the_teacher_labelled_and_what_was_kept(labelled):
+    page = Page(report.write_report(labelled))
+    assert page.text.index("Pseudo labels") < page.text.index("Training")
+    assert _column(page, "chorales_stems") == {
+        "labels": "pitch of soprano",
+        "teacher": "0a1b2c3d, step 1,300",
+        "threshold": "0.7",
+        "kept as one": "frame",
+        "audio": "23.53 min",
+        "seen": "70,578 frames",
+        "kept": "47,059 (66.7%)",
+        "masked": "23,519",
+        "kept, voiced": "40,000",
+        "kept, unvoiced": "7,059",
+        "mean confidence": "0.812",
+        "wrong on purpose": "10.6%",
+    }
+    old = _column(page, "old")
+    assert (old["kept"], old["kept, voiced"], old["wrong on purpose"]) == (
+        "101 (79.5%)",
+        "–",
+        "none",
+    )
+    assert "cut" not in page.text.split("Training")[0].split("Pseudo labels")[1].split()
+    assert page.source.count("kept at each threshold") == 1, "old labels have no statistics to draw"
+    assert "script" not in page.tags
+
+
+def test_without_pseudo_labels_there_is_no_such_section(run):
+    assert "Pseudo labels" not in Page(report.write_report(run)).text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"kept_share_at": "none"},
+        {"kept_share_at": [1, 2]},
+        {"kept_share_at": {"a": 1}},
+        {"kept_share_at": {"0.5": None}},
+        {"seen": 0, "kept": 0},
+        {"seen": "many", "threshold": None, "teacher_step": "last"},
+    ],
+)
+def test_strange_statistics_still_have_a_page(labelled, damage):
+    path = labelled / "second/pseudo_labels/chorales_stems.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    page = Page(report.write_report(labelled))
+    assert _column(page, "chorales_stems")["labels"] == "pitch of soprano"
+
+
+def test_the_kept_share_lies_where_it_belongs_and_the_threshold_is_marked():
+    svg = charts.kept_chart([0.0, 0.5, 1.0], [1.0, 0.75, 0.0], used=(0.7, 0.4), title="kept")
+    ((_, line),) = points(svg)
+    (left, top), (middle, quarter), (right, bottom) = line
+    assert (left, right) == (charts.LEFT, 320 - charts.RIGHT)
+    assert (top, bottom) == (charts.TOP, 180 - charts.BOTTOM)
+    assert middle == pytest.approx((left + right) / 2, abs=0.1)
+    assert quarter == pytest.approx(top + 0.25 * (bottom - top), abs=0.1)
+    ring = re.search(r'class="mark" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    assert float(ring[1]) == pytest.approx(left + 0.7 * (right - left), abs=0.1)
+    assert float(ring[2]) == pytest.approx(top + 0.6 * (bottom - top), abs=0.1)
+    rule = re.search(r'class="level" x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"', svg)
+    assert rule[1] == rule[2] == ring[1]
+    assert "mark" not in charts.kept_chart([0.0, 1.0], [1.0, 0.0], used=None, title="kept")
+
+
+def test_weights_and_shares_of_the_cases_are_one_chart(run):
+    names = [f"{q}_case{n}" for q in ("share", "weight_separation", "weight_pitch") for n in (1, 2)]
+    with (run / "metrics.jsonl").open("a") as file:
+        for step in range(1, 31):
+            line = {"stage": "second", "step": 40 + step, "kind": "train", "time_s": 2000.0 + step}
+            values = dict.fromkeys(names, 0.5) | {"weight_separation_case2": 1 + step / 30}
+            if step > 20:
+                values["weight_pitch_case2"] = None  # no example of that case
+            file.write(json.dumps({**line, "weighting": 1.0, **values}) + "\n")
+    page = Page(report.write_report(run))
+    figures = {
+        re.sub("<.*?>", "", title): body
+        for title, body in re.findall(r"<h4>(.*?)</h4>(.*?)</figure>", page.source, re.S)
+    }
+    assert not set(names) & set(figures) and "weighting" in figures
+    body = figures["Dynamic weights"]
+    styles = re.findall(r'<polyline class="([^"]*)"', body)
+    assert len(styles) == 6 and len(set(styles)) == 6
+    # One colour per case, one kind of line per quantity.
+    assert [s.split()[1:] for s in styles] == [
+        [f"c{case}", f"d{quantity}"] for quantity in range(3) for case in range(2)
+    ]
+    legend = re.findall(r'<span class="key (.*?)"></span>(\w+)', body)
+    assert legend == list(zip(styles, names, strict=True))
+    rising = re.findall(r'<polyline class="many c1 d1" points="([^"]*)"', body)[0].split()
+    ended = re.findall(r'<polyline class="many c1 d2" points="([^"]*)"', body)[0].split()
+    assert len(rising) == 30 and len(ended) == 20
+    assert ">0.0<" in body, "the axis begins at zero"
+    assert page.source.count("Dynamic weights</h4>") == 1, "the first stage has none"
+
+
 def points(svg):
     """Pixel coordinates of every line of a chart."""
     lines = re.findall(r'<polyline class="(\w+)" points="([^"]*)"', svg)

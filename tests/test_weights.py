@@ -15,6 +15,7 @@ import pytest
 from majl_jax import weight_files, weights
 from majl_jax.audio.pitch import CREPE_BIN_CENTS, decode_local_average
 from majl_jax.models.crepe import CAPACITY, Crepe
+from majl_jax.published.crepe import crepe_shapes
 
 
 def _torchcrepe_tensors(multiplier=4, seed=0):
@@ -88,7 +89,7 @@ def test_expected_shapes_are_the_models(capacity):
     shapes = jax.eval_shape(Crepe(capacity).init, jax.random.key(0), jnp.zeros((1, 1600)))
     paths = jax.tree_util.tree_flatten_with_path(dict(shapes))[0]
     model = {"/".join(p.key for p in path): leaf.shape for path, leaf in paths}
-    assert weights._crepe_shapes(CAPACITY[capacity]) == model
+    assert crepe_shapes(CAPACITY[capacity]) == model
 
 
 def test_both_origins_give_the_same_variables():

@@ -10,11 +10,11 @@ from majl_jax.datasets.track import Track
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """How a data set is listed: `tracks(source, *, sample_rate_hz, hop_samples, seed)`."""
+    """How a data set is listed: `tracks(source, *, sample_rate_hz, hop_samples, channels, seed)`."""
 
     tracks: Callable[..., list[Track]]
     stems: tuple[str, ...]
-    channels: int = 1
+    channels: tuple[int, ...] = (1,)  # the numbers of channels it can give, the usual one first
     version: int = 1  # counted up when the reader gives other audio or labels than before
     needs_source: bool = True
 
@@ -24,9 +24,18 @@ def _chorales(view: str) -> Reader:
     return Reader(tracks=tracks, stems=chorales.STEMS, needs_source=False)
 
 
+def _mir1k(**which: str) -> Reader:
+    return Reader(functools.partial(mir1k.tracks, **which), mir1k.STEMS, version=2)
+
+
 READERS: dict[str, Reader] = {
     "chorales": _chorales("full"),
     "chorales_stems": _chorales("stems"),
     "chorales_pitch": _chorales("pitch"),
-    "mir1k": Reader(tracks=mir1k.tracks, stems=mir1k.STEMS),
+    "mir1k": _mir1k(split_by="singer"),
+    "mir1k_songs": _mir1k(split_by="song"),
+    "mir1k_author": _mir1k(split_by="clip"),
+    "mir1k_few": _mir1k(view="full"),
+    "mir1k_stems": _mir1k(view="stems"),
+    "mir1k_pitch": _mir1k(view="pitch"),
 }

@@ -32,6 +32,7 @@ def tracks(
     *,
     sample_rate_hz: int,
     hop_samples: int,
+    channels: int = 1,
     seed: int = 0,
     view: str = "full",
 ) -> list[Track]:
@@ -39,6 +40,7 @@ def tracks(
 
     Each training piece belongs to one view; valid and test pieces exist in the full view alone.
     """
+    del channels
     if source is not None:
         raise ValueError(f"chorales come with music21; leave out --source (got {source!r})")
     if view not in ("full", "stems", "pitch"):

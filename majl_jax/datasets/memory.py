@@ -7,7 +7,8 @@ import numpy as np
 
 from majl_jax.datasets import records as on_disk
 from majl_jax.datasets import schedule
-from majl_jax.datasets.records import Record, Source
+from majl_jax.datasets.records import AnySource, Record
+from majl_jax.datasets.stem_places import place
 
 
 class Memory(schedule.Position):
@@ -16,6 +17,7 @@ class Memory(schedule.Position):
     batch_size: of all processes together; process i of n gets the i-th part of each batch.
     group_sizes, group_weights: the records are consecutive groups, drawn in these proportions
     (default: one group).
+    group_stem_numbers: per group which of its stems stands where, see `stem_places` (default: as they are).
     """
 
     def __init__(
@@ -30,20 +32,26 @@ class Memory(schedule.Position):
         process_count: int = 1,
         group_sizes: Sequence[int] | None = None,
         group_weights: Sequence[float] | None = None,
+        group_stem_numbers: Sequence[np.ndarray | None] | None = None,
     ) -> None:
         sizes = [len(records)] if group_sizes is None else list(group_sizes)
         weights = [1.0] * len(sizes) if group_weights is None else list(group_weights)
-        if sum(sizes) != len(records) or len(weights) != len(sizes) or not all(sizes):
+        placed = list(group_stem_numbers or [None] * len(sizes))
+        if (
+            sum(sizes) != len(records)
+            or not len(weights) == len(placed) == len(sizes)
+            or not all(sizes)
+        ):
             raise ValueError(
                 f"groups of sizes {sizes} with weights {weights} do not fit {len(records)} "
-                "records: "
-                "each group needs a weight and at least one record"
+                "records: each group needs a weight and at least one record"
             )
         if segment_samples <= 0 or segment_samples % hop_samples:
             raise ValueError(
                 f"segment_samples {segment_samples} is no multiple of hop {hop_samples}"
             )
         settings = {"sizes": sizes, "weights": weights, "seed": seed, "segment": segment_samples}
+        settings["stems"] = schedule.as_setting(placed)
         super().__init__(
             settings,
             batch_size=batch_size,
@@ -53,6 +61,7 @@ class Memory(schedule.Position):
         self._records, self._seed = records, seed
         self._segment_samples, self._hop_samples = segment_samples, hop_samples
         self._batch_size, self._process_index = batch_size, process_index
+        self._placed = placed
         self._sizes, self._first = sizes, np.concatenate([[0], np.cumsum(sizes)])
         self._order = schedule.pattern(weights)
         self._before = schedule.taken_before(self._order, len(sizes))
@@ -63,15 +72,20 @@ class Memory(schedule.Position):
 
     def record_number(self, example: int) -> int:
         """Which record the example with this global number is cut from."""
+        return self._find(example)[1]
+
+    def _find(self, example: int) -> tuple[int, int]:
+        """Its group and the number of its record among all."""
         round_, place = divmod(example, len(self._order))
         group = int(self._order[place])
         count = round_ * int(self._before[-1, group]) + int(self._before[place, group])
         epoch, position = divmod(count, self._sizes[group])
-        return int(self._first[group] + self._permutation(group, epoch)[position])
+        return group, int(self._first[group] + self._permutation(group, epoch)[position])
 
     def crop(self, example: int) -> dict[str, np.ndarray]:
         """The example with this global number."""
-        record = self._records[self.record_number(example)]
+        group, number = self._find(example)
+        record, stem_numbers = self._records[number], self._placed[group]
         samples, hop = self._segment_samples, self._hop_samples
         latest = max(int(record["valid_samples"]) - samples, 0) // hop
         start = int(np.random.default_rng([self._seed, example]).integers(latest + 1))
@@ -81,7 +95,7 @@ class Memory(schedule.Position):
         }
         for key in ("f0_hz", "has_pitch"):
             out[key] = _slice(record[key], start, samples // hop)
-        return out
+        return out if stem_numbers is None else place(out, stem_numbers)
 
     def __iter__(self) -> "Memory":
         return self
@@ -104,7 +118,7 @@ def _slice(array: np.ndarray, start: int, length: int) -> np.ndarray:
 
 
 def open_batches(
-    sources: Sequence[Source],
+    sources: Sequence[AnySource],
     *,
     batch_size: int,
     segment_samples: int,
@@ -113,20 +127,21 @@ def open_batches(
     process_count: int = 1,
     min_valid_samples: int = 0,
 ) -> Memory:
-    """Loads (directory, split, weight) of prepared data whole; called like `pipeline.open_batches`."""
+    """Loads the sources of prepared data whole; called like `pipeline.open_batches`."""
     opened = on_disk.open_sources(sources, min_valid_samples=min_valid_samples)
     groups = [
-        [on_disk.read_record(prepared, split, int(number)) for number in numbers]
-        for prepared, split, numbers in opened
+        [on_disk.read_record(one.prepared, one.split, int(number)) for number in one.records]
+        for one in opened
     ]
     return Memory(
         [record for group in groups for record in group],
         batch_size=batch_size,
         segment_samples=segment_samples,
-        hop_samples=opened[0][0].layout.hop_samples,
+        hop_samples=opened[0].prepared.layout.hop_samples,
         seed=seed,
         process_index=process_index,
         process_count=process_count,
         group_sizes=[len(group) for group in groups],
-        group_weights=[weight for _, _, weight in sources],
+        group_weights=[one.weight for one in opened],
+        group_stem_numbers=[one.stem_numbers for one in opened],
     )

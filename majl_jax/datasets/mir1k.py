@@ -1,4 +1,8 @@
-"""`mir1k`: MIR-1K, 1000 clips of singing, accompaniment left, voice right (Hsu and Jang 2010)."""
+"""`mir1k`: MIR-1K, 1000 clips of singing, accompaniment left, voice right (Hsu and Jang 2010).
+
+The same clips come in several data sets: by three splits (singer, song, clip), and with the training
+singers divided over three views, as if labels were few.
+"""
 
 import functools
 import pathlib
@@ -13,70 +17,107 @@ from majl_jax.datasets.track import (
     Track,
     frame_count,
     read_split,
+    unknown_pitch,
+    unknown_stems,
 )
 
 STEMS = ("accompaniment", "voice")
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3")
+LOSSLESS, LOSSY = (".wav", ".flac"), (".mp3",)
 FILE_RATE_HZ = 16000
 LABEL_HOP_SAMPLES = 320
 LABEL_WINDOW_SAMPLES = 640  # labels have no padding: the first is centred half a window in
-SPLIT_LIST = SPLITS_FOLDER / "mir1k_singers.txt"
+SPLIT_LISTS = {
+    "singer": SPLITS_FOLDER / "mir1k_singers.txt",
+    "song": SPLITS_FOLDER / "mir1k_songs.txt",
+    "clip": SPLITS_FOLDER / "mir1k_author.txt",
+}
+VIEWS = ("full", "stems", "pitch")
 LABEL_RANGE_MIDI = (20.0, 110.0)
+NOT_SCORED = "lossy audio is not scored: valid and test take lossless clips only"
 
 
 def tracks(
-    source: str | None, *, sample_rate_hz: int, hop_samples: int, seed: int = 0
+    source: str | None,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    seed: int = 0,
+    split_by: str = "singer",
+    view: str | None = None,
 ) -> list[Track]:
-    """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv), split by singer."""
-    del seed
+    """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv), split by "singer", "song" or "clip".
+
+    view: None, or one of "full" (its training singers, valid, test), "stems" (no pitch labels),
+    "pitch" (mixture only); each training singer belongs to one. Unlisted clips are in train.
+    """
+    del channels, seed
     if sample_rate_hz != FILE_RATE_HZ or hop_samples != LABEL_HOP_SAMPLES:
         raise ValueError(
             f"mir1k is labelled every {LABEL_HOP_SAMPLES} samples at {FILE_RATE_HZ} Hz; prepare "
-            "it with "
-            f"--sample_rate_hz={FILE_RATE_HZ} --hop_samples={LABEL_HOP_SAMPLES}, not "
+            f"it with --sample_rate_hz={FILE_RATE_HZ} --hop_samples={LABEL_HOP_SAMPLES}, not "
             f"{sample_rate_hz} and {hop_samples}"
         )
-    if source is None:
-        raise ValueError("mir1k needs --source: the folder that holds Wavfile/ and PitchLabel/")
-    folder = pathlib.Path(source)
-    paths = sorted(
-        path for path in folder.glob("Wavfile/*") if path.suffix.lower() in AUDIO_SUFFIXES
-    )
-    if not paths or not (folder / "PitchLabel").is_dir():
-        raise FileNotFoundError(
-            f"{folder} is no copy of MIR-1K: expected Wavfile/*.wav and PitchLabel/*.pv in it"
-        )
-    split_of = {singer: split for singer, split in read_split(SPLIT_LIST)}
+    if view is not None and (view not in VIEWS or split_by != "singer"):
+        raise ValueError(f"view is {view!r} of the split by {split_by}; expected {VIEWS} by singer")
+    rows = {row[0]: row[1:] for row in read_split(SPLIT_LISTS[split_by])}
     out = []
-    for path in paths:
-        singer = path.stem.split("_")[0]
-        labels = folder / "PitchLabel" / f"{path.stem}.pv"
+    for path in find_clips(source):
+        group = _group(path.stem, split_by)
+        split, its_view = (*rows.get(group, ("train",)), "full")[:2]
+        if view is not None and its_view != view:
+            continue
+        labels = path.parents[1] / "PitchLabel" / f"{path.stem}.pv"
+        lossy = split != "train" and path.suffix.lower() in LOSSY
         out.append(
             Track(
                 id=path.stem,
-                split=split_of.get(singer, "train"),
-                group=singer,
+                split=split,
+                group=group,
                 paths=(path, labels),
                 seconds=8.0,
-                load=functools.partial(load, path, labels),
+                load=functools.partial(load, path, labels, view=view or "full"),
+                left_out=NOT_SCORED if lossy else "",
             )
         )
     return out
 
 
-def load(path: pathlib.Path, labels: pathlib.Path) -> Recording:
-    """One clip with its labels."""
+def find_clips(source: str | None) -> list[pathlib.Path]:
+    """The audio files of a copy, one per clip: the lossless one where there are two."""
+    expected = "expected Wavfile/*.wav (.flac, .mp3) and PitchLabel/*.pv in it"
+    if source is None:
+        raise ValueError(f"mir1k needs --source: the folder of MIR-1K; {expected}")
+    folder = pathlib.Path(source)
+    of_clip = {
+        path.stem: path
+        for suffix in (*LOSSY, *reversed(LOSSLESS))
+        for path in folder.glob("Wavfile/*")
+        if path.suffix.lower() == suffix
+    }
+    if not of_clip or not (folder / "PitchLabel").is_dir():
+        raise FileNotFoundError(f"{folder} is no copy of MIR-1K: {expected}")
+    return [path for _, path in sorted(of_clip.items())]
+
+
+def _group(clip: str, split_by: str) -> str:
+    """What a split keeps together, from SINGER_song_part."""
+    parts = {"singer": 1, "song": 2, "clip": 3}[split_by]
+    return "_".join(clip.split("_")[:parts])
+
+
+def load(path: pathlib.Path, labels: pathlib.Path, *, view: str = "full") -> Recording:
+    """One clip with the labels of its view."""
     info = files.inspect(path)
     if info.channels != 2 or info.sample_rate_hz != FILE_RATE_HZ:
         raise BadTrack(
             f"{path}: {info.channels} channels at {info.sample_rate_hz} Hz, expected 2 at "
-            f"{FILE_RATE_HZ} Hz "
-            "(left accompaniment, right voice)"
+            f"{FILE_RATE_HZ} Hz (left accompaniment, right voice)"
         )
     audio, _ = files.read(path)
     f0_hz, has_pitch = read_labels(labels, samples=len(audio))
     no_label = np.zeros_like(has_pitch)
-    return Recording(
+    recording = Recording(
         audio=np.asarray(audio, np.float32)[:, :, None],
         stems=STEMS,
         has_stems=np.ones(len(STEMS), bool),
@@ -85,6 +126,7 @@ def load(path: pathlib.Path, labels: pathlib.Path) -> Recording:
         sample_rate_hz=FILE_RATE_HZ,
         hop_samples=LABEL_HOP_SAMPLES,
     )
+    return {"full": lambda r: r, "stems": unknown_pitch, "pitch": unknown_stems}[view](recording)
 
 
 def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from majl_jax.datasets import schedule
 from majl_jax.datasets.records import (
-    Layout,
-    Source,
+    AnySource,
+    Opened,
     open_prepared,
     open_sources,
     read_records,
@@ -50,7 +50,7 @@ class Pipeline(schedule.Position):
 
 
 def open_batches(
-    sources: Sequence[Source],
+    sources: Sequence[AnySource],
     *,
     batch_size: int,
     segment_samples: int,
@@ -61,18 +61,19 @@ def open_batches(
     prefetch_batches: int = 2,
     parallel_reads: int = 4,
 ) -> Pipeline:
-    """Batches of random crops from prepared data sets, given as (directory, split, weight).
+    """Batches of random crops from prepared data sets, given as `records.Source`s.
 
     batch_size: of all processes together; process i of n gets the i-th part of each batch.
     Crops start at multiples of the hop and reach into padding only where a track is shorter than
     the segment. min_valid_samples: records with less audio than this are left out.
     """
     opened = open_sources(sources, min_valid_samples=min_valid_samples)
-    for prepared, _, _ in opened:
-        _check(prepared, segment_samples)
-    weights = [float(weight) for _, _, weight in sources]
-    sizes = [len(numbers) for _, _, numbers in opened]
+    for one in opened:
+        _check(one.prepared, segment_samples)
+    weights = [one.weight for one in opened]
+    sizes = [len(one.records) for one in opened]
     settings = {"sizes": sizes, "weights": weights, "seed": seed, "segment": segment_samples}
+    settings["stems"] = schedule.as_setting([one.stem_numbers for one in opened])
     position = {
         "batch_size": batch_size,
         "process_index": process_index,
@@ -84,7 +85,7 @@ def open_batches(
         local = batch_size // process_count
         first = process_index * local
         locate = _locator(tf, opened, weights, seed)
-        crop = _cropper(tf, opened[0][0].layout, segment_samples, seed)
+        crop = _cropper(tf, opened, segment_samples, seed)
         # A step past 2**62 is never reached.
         dataset = tf.data.Dataset.range(step, 2**62 // batch_size).flat_map(
             lambda s: tf.data.Dataset.range(s * batch_size + first, s * batch_size + first + local)
@@ -133,12 +134,12 @@ def _check(prepared: Any, segment_samples: int) -> None:
         )
 
 
-def _locator(tf, opened, weights: Sequence[float], seed: int):
-    """A function: example number to a data set of one (example, valid samples, record bytes)."""
+def _locator(tf, opened: Sequence[Opened], weights: Sequence[float], seed: int):
+    """A function: example number to a data set of one (example, source, valid samples, bytes)."""
     order = schedule.pattern(weights)
     before = schedule.taken_before(order, len(opened))
     paths, shard_bytes, rows, sizes = [], [], [], []
-    for prepared, name, numbers in opened:
+    for prepared, name, _, numbers, _ in opened:
         split = prepared.split(name)
         columns = [split.shard + len(paths), split.offset, split.length, split.valid_samples]
         rows.append(np.stack(columns, axis=1)[numbers])
@@ -167,36 +168,87 @@ def _locator(tf, opened, weights: Sequence[float], seed: int):
             header_bytes=row[1],
             footer_bytes=shard_bytes[row[0]] - row[1] - row[2],
         )
-        return record.map(lambda payload: (example, row[3], payload))
+        return record.map(lambda payload: (example, source, row[3], payload))
 
     return locate
 
 
-def _cropper(tf, layout: Layout, segment_samples: int, seed: int):
-    """A function from (example, valid samples, bytes of the record) to one example of a batch."""
+def _cropper(tf, opened: Sequence[Opened], segment_samples: int, seed: int):
+    """A function from (example, source, valid samples, bytes of its record) to one example."""
+    layout = opened[0].prepared.layout
     hop, frames = layout.hop_samples, segment_samples // layout.hop_samples
     lengths = {"stems": segment_samples, "has_stems": None, "f0_hz": frames, "has_pitch": frames}
     features = {key: tf.io.FixedLenFeature([], tf.string) for key in lengths}
-    arrays = layout.arrays()
+    place = _placer(tf, opened)
+    with tf.device("cpu"):
+        stem_counts = tf.constant([len(one.prepared.layout.stems) for one in opened], tf.int64)
 
-    def crop(example, valid_samples, payload):
+    def crop(example, source, valid_samples, payload):
         parsed = tf.io.parse_single_example(payload, features)
         latest = tf.maximum(valid_samples - segment_samples, 0) // hop
         start = tf.random.stateless_uniform(
             [], tf.stack([tf.constant(seed, tf.int64), example]), 0, latest + 1, tf.int64
         )
-        out = {"index": tf.cast(example % 2**32, tf.uint32)}
-        for key, (shape, dtype) in arrays.items():
+        out, stems = {}, stem_counts[source]
+        for key, (_, dtype) in layout.arrays().items():
             data, length = parsed[key], lengths[key]
+            shape = [stems, layout.channels] if key == "stems" else [stems]
             if length is not None:
-                row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+                row_bytes = tf.reduce_prod(shape) * dtype.itemsize
                 begin = start * (hop if key == "stems" else 1) * row_bytes
                 data = tf.strings.substr(data, begin, length * row_bytes)
-                shape = (length, *shape[1:])
-            is_bool = dtype.kind == "b"
-            kind = tf.uint8 if is_bool else tf.as_dtype(dtype)
-            values = tf.reshape(tf.io.decode_raw(data, kind), shape)
-            out[key] = tf.cast(values, tf.bool) if is_bool else values
-        return out
+                shape = [length, *shape]
+            kind = tf.uint8 if dtype.kind == "b" else tf.as_dtype(dtype)
+            out[key] = tf.reshape(tf.io.decode_raw(data, kind), shape)
+        out = place(source, out)
+        for key in ("has_stems", "has_pitch"):
+            out[key] = tf.cast(out[key], tf.bool)
+        return {**out, "index": tf.cast(example % 2**32, tf.uint32)}
 
     return crop
+
+
+def _placer(tf, opened: Sequence[Opened]):
+    """`stem_places.place` in TensorFlow, as a function of the source's number and its arrays."""
+    counts = [len(one.prepared.layout.stems) for one in opened]
+    if all(one.stem_numbers is None for one in opened):
+        return lambda source, arrays: _with_stems(tf, arrays, counts[0])
+    rows = [
+        np.arange(count) if one.stem_numbers is None else one.stem_numbers
+        for count, one in zip(counts, opened, strict=True)
+    ]
+    places = len(rows[0])
+    with tf.device("cpu"):
+        by_name = tf.constant(np.stack(rows), tf.int64)
+        as_they_are = tf.constant([np.minimum(np.arange(places), n) for n in counts], tf.int64)
+
+    def take(array, numbers, axis):
+        silence = tf.zeros_like(tf.gather(array, [0], axis=axis))
+        return tf.gather(tf.concat([array, silence], axis), numbers, axis=axis)
+
+    def place(source, arrays):
+        known, numbers = arrays["has_stems"], by_name[source]
+        audio_numbers = tf.where(tf.reduce_any(known > 0), numbers, as_they_are[source])
+        placed = {
+            "stems": take(arrays["stems"], audio_numbers, 1),
+            "has_stems": tf.gather(
+                tf.concat([known, [tf.reduce_min(known)]], 0),
+                numbers,
+            ),
+            "f0_hz": take(arrays["f0_hz"], numbers, 1),
+            "has_pitch": take(arrays["has_pitch"], numbers, 1),
+        }
+        return _with_stems(tf, placed, places)
+
+    return place
+
+
+def _with_stems(tf, arrays, count: int):
+    """The same arrays, their number of stems known when the graph is made."""
+    axes = {"stems": 1, "has_stems": 0, "f0_hz": 1, "has_pitch": 1}
+    out = {}
+    for key, array in arrays.items():
+        shape = array.shape.as_list()
+        shape[axes[key]] = count
+        out[key] = tf.ensure_shape(array, shape)
+    return out

@@ -1,4 +1,4 @@
-"""Prepared data on disk: what a record holds, cutting recordings into records, reading them.
+"""Prepared data on disk: opening it, reading records and whole tracks, the sources of a stream.
 
 A prepared data set is a folder of shards (written by `builder.py`) with an `index.json` that says
 where each record lies. Reading needs neither TensorFlow nor the builder.
@@ -9,118 +9,38 @@ import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from majl_jax.datasets.track import Recording
+from majl_jax.datasets.cutting import INT16_SCALE, Layout, Record, cut, join, to_int16, whole
+from majl_jax.datasets.stem_places import SILENT, stem_numbers
+
+__all__ = ["INT16_SCALE", "Layout", "Record", "cut", "join", "to_int16", "whole"]
 
 INDEX_FILE = "index.json"
 REPORT_FILE = "report.json"
-INT16_SCALE = 32768.0
 FORMATS = ("tfrecord", "array_record")
 
-# stems int16 [time, stem, channel], has_stems bool [stem], f0_hz float32 [frame, stem], has_pitch
-# bool [frame, stem], track str, start_sample int, valid_samples int (the rest of `time` is padding
-# of a track shorter than a record)
-Record = dict[str, Any]
 Folder = str | os.PathLike[str]
-Source = tuple[Folder, str, float]  # folder of a prepared data set, split, weight
 COLUMNS = ("shard", "offset", "length", "start_sample", "valid_samples")
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """What all records of a data set have in common."""
+class Source(NamedTuple):
+    """One data set of a stream of batches.
 
-    stems: tuple[str, ...]
-    channels: int
-    sample_rate_hz: int
-    hop_samples: int
-    record_samples: int
-
-    def __post_init__(self) -> None:
-        if self.record_samples <= 0 or self.record_samples % self.hop_samples:
-            raise ValueError(
-                f"record_samples must be a positive multiple of hop_samples ({self.hop_samples}), "
-                f"got {self.record_samples}"
-            )
-
-    def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Shape and type of each array of a record."""
-        stems, frames = len(self.stems), self.record_samples // self.hop_samples
-        return {
-            "stems": ((self.record_samples, stems, self.channels), np.dtype(np.int16)),
-            "has_stems": ((stems,), np.dtype(bool)),
-            "f0_hz": ((frames, stems), np.dtype(np.float32)),
-            "has_pitch": ((frames, stems), np.dtype(bool)),
-        }
-
-
-def to_int16(audio: np.ndarray) -> np.ndarray:
-    """Float audio (full scale = 1) to int16; values beyond full scale are limited."""
-    return np.clip(np.round(audio * INT16_SCALE), -32768, 32767).astype(np.int16)
-
-
-def whole(recording: Recording, track: str) -> Record:
-    """A whole recording as one record of its own length."""
-    return {
-        "stems": to_int16(recording.audio),
-        "has_stems": recording.has_stems,
-        "f0_hz": recording.f0_hz,
-        "has_pitch": recording.has_pitch,
-        "track": track,
-        "start_sample": 0,
-        "valid_samples": len(recording.audio),
-    }
-
-
-def cut(track: Record, layout: Layout) -> Iterator[Record]:
-    """Cuts a whole track into records of equal length; the last one ends where the track ends.
-
-    So the last record overlaps the one before, and only a track shorter than a record is padded
-    (with zeros that are no label).
+    stems: which of the set's stems stands in which place of the batch's stem axis: all of them,
+    once each, then "" for silent places; None keeps the set's own order.
     """
-    samples, hop_samples = len(track["stems"]), layout.hop_samples
-    frames = -(-samples // hop_samples)
-    frames_per_record = layout.record_samples // hop_samples
-    starts = list(range(0, max(frames - frames_per_record, 0), frames_per_record))
-    starts.append(max(frames - frames_per_record, 0))
-    for start in starts:
-        record = {"track": track["track"], "start_sample": start * hop_samples}
-        for key, (shape, dtype) in layout.arrays().items():
-            if key == "has_stems":
-                record[key] = np.asarray(track[key], dtype)
-                continue
-            first = start * (hop_samples if key == "stems" else 1)
-            piece = np.asarray(track[key][first : first + shape[0]], dtype)
-            if piece.shape[1:] != shape[1:]:
-                raise ValueError(
-                    f"{key} of track {track['track']} has shape {track[key].shape}, expected "
-                    f"{('any', *shape[1:])}"
-                )
-            record[key] = np.zeros(shape, dtype)
-            record[key][: len(piece)] = piece
-        record["valid_samples"] = min(samples - record["start_sample"], layout.record_samples)
-        yield record
+
+    directory: Folder
+    split: str
+    weight: float
+    stems: tuple[str, ...] | None = None
 
 
-def join(records: list[Record], layout: Layout) -> Record:
-    """The inverse of `cut`: the records of one track, in order, to the whole track."""
-    samples = max(record["start_sample"] + record["valid_samples"] for record in records)
-    frames = samples // layout.hop_samples
-    out = dict(records[0], start_sample=0, valid_samples=samples)
-    for key, (shape, dtype) in layout.arrays().items():
-        if key == "has_stems":
-            continue
-        step = 1 if key == "stems" else layout.hop_samples
-        length = samples if key == "stems" else frames
-        out[key] = np.zeros((length, *shape[1:]), dtype)
-        for record in records:
-            start = record["start_sample"] // step
-            out[key][start : start + shape[0]] = record[key][: length - start]
-    return out
+AnySource = Source | tuple[Folder, str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,17 +193,27 @@ def array_record_reader(path: str) -> Any:
     return module.ArrayRecordReader(path)
 
 
-def open_sources(
-    sources: Sequence[Source], *, min_valid_samples: int = 0
-) -> list[tuple[Prepared, str, np.ndarray]]:
-    """Opens the (directory, split, weight) of one stream: (data set, split, record numbers).
+class Opened(NamedTuple):
+    """An open source: where its records are, and which stem goes where (None: as they are)."""
 
-    Records with fewer valid samples than `min_valid_samples` are left out.
+    prepared: Prepared
+    split: str
+    weight: float
+    records: np.ndarray  # numbers of the records that take part
+    stem_numbers: np.ndarray | None
+
+
+def open_sources(sources: Sequence[AnySource], *, min_valid_samples: int = 0) -> list[Opened]:
+    """Opens the sources of one stream.
+
+    Records with fewer valid samples than `min_valid_samples` are left out. Sets that differ in
+    channels, rate or hop, or whose stems do not fit each other, are an error.
     """
     if not sources:
         raise ValueError("sources is empty; expected (directory, split, weight) at least once")
-    opened = []
-    for directory, split, _ in sources:
+    rows: Sequence[tuple[Any, ...]] = sources
+    complete, opened = [Source(*row) for row in rows], []
+    for directory, split, weight, stems in complete:
         prepared = open_prepared(directory)
         numbers = np.flatnonzero(prepared.split(split).valid_samples >= max(min_valid_samples, 1))
         if not len(numbers):
@@ -291,14 +221,56 @@ def open_sources(
                 f"Split {split!r} of {directory} has no record with {min_valid_samples} valid "
                 "samples"
             )
-        opened.append((prepared, split, numbers))
-    first = opened[0][0].layout
-    for prepared, _, _ in opened[1:]:
-        for name in ("stems", "channels", "sample_rate_hz", "hop_samples"):
-            if getattr(prepared.layout, name) != getattr(first, name):
-                raise ValueError(
-                    f"{prepared.directory} cannot be mixed with {opened[0][0].directory}: {name} "
-                    "is "
-                    f"{getattr(prepared.layout, name)} there, {getattr(first, name)} here"
-                )
+        placed = None
+        if stems is not None:
+            placed = stem_numbers(prepared.layout.stems, stems, data_set=str(directory))
+        opened.append(Opened(prepared, split, float(weight), numbers, placed))
+    _refuse_unequal(complete, opened)
     return opened
+
+
+def _refuse_unequal(sources: Sequence[Source], opened: Sequence[Opened]) -> None:
+    first = opened[0].prepared
+    first_stems, placed = sources[0].stems or first.layout.stems, sources[0].stems is not None
+    for source, (other, *_) in zip(sources[1:], opened[1:], strict=True):
+        stems = source.stems or other.layout.stems
+        if placed or source.stems is not None:  # whoever names stems says what they stand for
+            fits = len(stems) == len(first_stems)
+        else:
+            fits = stems == first_stems
+        differences = [] if fits else [("stems", stems, first_stems)]
+        for name in ("channels", "sample_rate_hz", "hop_samples"):
+            there, here = getattr(other.layout, name), getattr(first.layout, name)
+            if there != here:
+                differences.append((name, there, here))
+        for name, there, here in differences:
+            advice = "; give every source its `stems`, one per place" if name == "stems" else ""
+            raise ValueError(
+                f"{other.directory} cannot be mixed with {first.directory}: {name} is {there} "
+                f"there, {here} here{advice}"
+            )
+
+
+def target_first(
+    prepared_layout: Layout,
+    target_names: Sequence[str],
+    places: int,
+    *,
+    data_set: Folder = "the data set",
+) -> tuple[str, ...]:
+    """`Source.stems` that put the stem named in `target_names` first, the others in their order.
+
+    "" fills up to `places`. Not exactly one such stem, or more stems than places, is an error
+    that names `data_set`.
+    """
+    stems = prepared_layout.stems
+    found = [name for name in stems if name in target_names]
+    if len(found) != 1:
+        raise ValueError(
+            f"{data_set} has the stems {stems}; expected exactly one of {tuple(target_names)} "
+            f"among them, found {found or 'none'}"
+        )
+    if len(stems) > places:
+        raise ValueError(f"{data_set} has {len(stems)} stems {stems}, more than {places} places")
+    others = (name for name in stems if name != found[0])
+    return (found[0], *others, *[SILENT] * (places - len(stems)))

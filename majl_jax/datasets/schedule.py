@@ -49,6 +49,12 @@ def taken_before(order: np.ndarray, sources: int) -> np.ndarray:
     return np.concatenate([np.zeros((1, sources), np.int64), np.cumsum(one_hot, axis=0)])
 
 
+def as_setting(stem_numbers: Sequence[np.ndarray | None]) -> list | None:
+    """The stem places of the sources as a setting of a position; None where all are as they are."""
+    lists = [None if numbers is None else numbers.tolist() for numbers in stem_numbers]
+    return lists if any(numbers is not None for numbers in lists) else None
+
+
 class Position:
     """The step of an input, with the settings that must agree when it is restored."""
 

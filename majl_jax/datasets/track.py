@@ -42,6 +42,7 @@ class Track:
     group: str = ""  # what a fair split keeps together: a singer, an album, a tune
     paths: tuple[pathlib.Path, ...] = ()
     seconds: float = 0.0  # about how long, to say beforehand how much disk is needed
+    left_out: str = ""  # why a track that is there is not to be used, if so
 
 
 def frame_count(samples: int, *, hop_samples: int) -> int:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 Variables = Mapping[str, Any]
 State = dict[str, Any]
@@ -18,14 +18,16 @@ State = dict[str, Any]
 class Cascade:
     """Two modules, waveform to waveform and waveform to pitch logits, and their common variables.
 
-    Variables are {"params": {"separator", "pitch"}, "batch_stats": {"separator", "pitch"}}. Without a
-    key the modules run as in evaluation; with one, as in training, and their updated statistics come back.
+    Variables are {"params": {"separator", "pitch"}, "batch_stats": {"separator", "pitch"}}, and with a
+    `weight_module` params of that name. Without a key the modules run as in evaluation; with one, as in
+    training, and their updated statistics come back.
     """
 
     separator: nn.Module
     pitch: nn.Module
     bin_cents: np.ndarray
     segment_samples: int
+    weight_module: nn.Module | None = None  # of dynamic weights on hard samples, for training only
 
     def init(self, key: Key[Array, ""]) -> dict[str, State]:
         """Fresh variables of both modules."""
@@ -35,6 +37,11 @@ class Cascade:
             "separator": jax.jit(self.separator.init)(separator_key, audio),
             "pitch": jax.jit(self.pitch.init)(pitch_key, audio),
         }
+        if self.weight_module is not None:
+            frames = jnp.zeros((1, 1, len(self.bin_cents)))
+            fresh["weight_module"] = jax.jit(self.weight_module.init)(
+                jax.random.fold_in(key, 2), frames, frames, frames, jnp.ones((1, 1), bool)
+            )
         collections = {collection for variables in fresh.values() for collection in variables}
         return {
             collection: {name: v[collection] for name, v in fresh.items() if collection in v}
@@ -61,6 +68,22 @@ class Cascade:
     ) -> tuple[Float[Array, "batch frame bin"], State]:
         """The pitch logits of a voice in all frames or those in `index`, and updated statistics."""
         return _apply(self.pitch, "pitch", variables, voice, key=key, index=index)
+
+    def weigh(
+        self,
+        variables: Variables,
+        heard_in_estimate: Float[Array, "batch frame bin"],
+        heard_in_target: Float[Array, "batch frame bin"],
+        label: Float[Array, "batch frame bin"],
+        labelled: Bool[Array, "batch frame"],
+    ) -> Float[Array, "batch 2"] | None:
+        """The weight module's scores; None where there is no module. No gradient leaves by its inputs."""
+        if self.weight_module is None:
+            return None
+        heard = jax.lax.stop_gradient((heard_in_estimate, heard_in_target))
+        own = {"params": variables["params"]["weight_module"]}
+        scores: Any = self.weight_module.apply(own, *heard, label, labelled)
+        return scores
 
 
 def _apply(

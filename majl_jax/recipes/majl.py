@@ -1,7 +1,7 @@
 """MAJL: joint separation and pitch, two stages (Wei et al., arXiv 2501.03689).
 
 Mixture -> separator -> estimated voice -> pitch estimator: one cascade, trained by the sum of both losses, the pitch loss
-reaching into the separator. A *teacher* learns from the few fully labelled tracks, labels what the others lack (pitch where
+reaching into the separator, samples that are hard counting more (losses/hard_samples.py). A *teacher* learns from the few fully labelled tracks, labels what the others lack (pitch where
 there are stems, stems where there is pitch), and a *student* starts afresh on everything that is trusted. *pipeline* is the
 same two networks trained apart, *naive_joint* the cascade without a second stage.
 
@@ -24,9 +24,11 @@ from majl_jax.audio import pitch
 from majl_jax.datasets import memory, pipeline, records
 from majl_jax.evaluate import SegmentModel, score_tracks
 from majl_jax.losses.cascade import cascade_loss
+from majl_jax.losses.hard_samples import LEARNT, HardSamples
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.crepe import Crepe
 from majl_jax.models.unet import UNet
+from majl_jax.models.weight_module import WeightModule
 from majl_jax.train import Stage
 
 Variables = Mapping[str, Any]
@@ -36,35 +38,48 @@ Variables = Mapping[str, Any]
 
 
 def build(config: Any) -> Cascade:
-    """The two networks of the config."""
+    """The two networks that `config.separator` and `config.pitch` name, each with its own group of fields."""
     hop_samples = config.data.hop_samples
-    match config.separator.name:
+    match config.separator:
         case "unet":
-            options = config.separator
-            separator = UNet(
-                channels=tuple(options.channels),
-                window_samples=options.window_samples,
-                hop_samples=hop_samples,
-                dropout=options.dropout,
-                norm_momentum=options.norm_momentum,
-                dtype=jnp.dtype(options.dtype),
-            )
+            separator = UNet(**_fields(config.unet), hop_samples=hop_samples)
+        case "resunet":
+            from majl_jax.models.resunet import ResUNetDecouplePlus
+
+            separator = ResUNetDecouplePlus(**_fields(config.resunet), hop_samples=hop_samples)
+        case "light":
+            from majl_jax.models.light_decouple import LightDecouple
+
+            separator = LightDecouple(**_fields(config.light), hop_samples=hop_samples)
         case other:
-            raise ValueError(f"config.separator.name is {other!r}; expected unet")
-    match config.pitch.name:
+            raise ValueError(f"config.separator is {other!r}; expected unet, resunet or light")
+    match config.pitch:
         case "crepe":
-            options = config.pitch
-            listener = Crepe(
-                capacity=options.multiplier or options.capacity,
-                hop_samples=hop_samples,
-                dropout=options.dropout,
-                frame_floor=options.frame_floor,
-                norm_momentum=options.norm_momentum,
-                dtype=jnp.dtype(options.dtype),
-            )
+            options = _fields(config.crepe)
+            options["capacity"] = options.pop("multiplier") or options["capacity"]
+            listener, bin_cents = Crepe(**options, hop_samples=hop_samples), pitch.CREPE_BIN_CENTS
+        case "harmof0":
+            from majl_jax.models.harmof0 import HARMOF0_BIN_CENTS, HarmoF0
+
+            listener = HarmoF0(**_fields(config.harmof0), hop_samples=hop_samples)
+            bin_cents = HARMOF0_BIN_CENTS
         case other:
-            raise ValueError(f"config.pitch.name is {other!r}; expected crepe")
-    return Cascade(separator, listener, pitch.CREPE_BIN_CENTS, config.data.segment_samples)
+            raise ValueError(f"config.pitch is {other!r}; expected crepe or harmof0")
+    return Cascade(separator, listener, bin_cents, config.data.segment_samples)
+
+
+def _fields(options: Any) -> dict[str, Any]:
+    """A group of fields of the config as the arguments of its network."""
+    found = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()}
+    return {**found, "dtype": jnp.dtype(found["dtype"])}
+
+
+def _hard_samples(config: Any, stage: str) -> HardSamples | None:
+    """The dynamic weights of a stage: the two stages of MAJL have them, the baselines do not."""
+    options = {k: v for k, v in config.dwhs.items() if k != "features"}
+    options["exponents"] = tuple(tuple(pair) for pair in options["exponents"])
+    settings = HardSamples(**options)
+    return settings if stage in ("teacher", "student") and settings.objective != "none" else None
 
 
 def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
@@ -76,7 +91,7 @@ def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
         logits, _ = cascade.listen(variables, voice)
         return {"stems": voice[:, :, None, None], "salience": jax.nn.sigmoid(logits)}
 
-    return _on_grid(config, cascade, apply, stems=(config.data.target,))
+    return _on_grid(config, cascade, apply, stems=_target_names(config)[:1])
 
 
 def pitch_model(config: Any, cascade: Cascade) -> SegmentModel:
@@ -87,6 +102,11 @@ def pitch_model(config: Any, cascade: Cascade) -> SegmentModel:
         return {"salience": jax.nn.sigmoid(logits)}
 
     return _on_grid(config, cascade, apply, stems=())
+
+
+def _target_names(config: Any) -> tuple[str, ...]:
+    target = config.data.target
+    return (target,) if isinstance(target, str) else tuple(target)
 
 
 def _on_grid(
@@ -114,7 +134,7 @@ class _Setting:
     cascade: Cascade
     model: SegmentModel
     listener: SegmentModel
-    target: int
+    target: int  # the stem of whole tracks of the labelled set; in batches it is stem 0
     labelled: pathlib.Path
 
     def score(
@@ -167,6 +187,10 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
 
 def _stage(name: str, setting: _Setting) -> Stage:
     config = setting.config
+    dynamic, cascade = _hard_samples(config, name), setting.cascade
+    if dynamic is not None and dynamic.objective in LEARNT:
+        module = WeightModule(features=tuple(config.dwhs.features))
+        cascade = dataclasses.replace(cascade, weight_module=module)
 
     def validate(variables: Variables) -> dict[str, float]:
         scores = setting.score(name, variables, "valid")
@@ -177,26 +201,27 @@ def _stage(name: str, setting: _Setting) -> Stage:
         options = {
             "example_count": config.evaluation.examples,
             "bss_eval": config.evaluation.bss_eval,
-            "pitch_model": setting.listener,
+            "pitch_model": setting.listener if config.evaluation.references else None,
             "progress": f"{name}: test",
         }
         return setting.score(name, variables, "test", folder=folder, **options)
 
     return Stage(
         name=name,
-        init=lambda key, previous: setting.cascade.init(key),  # the student starts afresh as well
+        init=lambda key, previous: cascade.init(key),  # the student starts afresh as well
         batches=functools.partial(_batches, name, setting),
         loss=functools.partial(
             cascade_loss,
-            cascade=setting.cascade,
-            target=setting.target,
+            cascade=cascade,
+            target=0,
             separation_loss=config.losses.separation,
             positive_weight=config.losses.positive_weight,
             target_width_cents=config.losses.target_width_cents,
-            pitch_frames=config.pitch.frames_per_segment,
+            pitch_frames=config.losses.pitch_frames,
             mixture_gain=config.data.mixture_gain,
             joint=name != "pipeline",
             stop_gradient=config.stop_gradient_between,
+            dynamic=dynamic,
             weights=config.weights.to_dict(),
         ),
         evaluate=validate,
@@ -239,10 +264,13 @@ def _dry_run(stage: Stage, prepared: records.Prepared, config: Any) -> None:
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
     """Random segments of the labelled set, and for the student of its teacher's two as well."""
     data = setting.config.data
-    sources = [(str(setting.labelled), "train", data.labelled_share)]
+    shares = {str(setting.labelled): 1.0}
     if name == "student":
         written = parallel.first_process(lambda: _pseudo_label(setting, previous))
-        sources += [(path, "train", (1.0 - data.labelled_share) / len(written)) for path in written]
+        shares = {
+            str(setting.labelled): data.labelled_share,
+            **{path: (1.0 - data.labelled_share) / len(written) for path in written},
+        }
     options = {
         "batch_size": setting.config.stages[name].batch_size,
         "segment_samples": data.segment_samples,
@@ -250,12 +278,25 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
+    sources = _place_stems(shares, _target_names(setting.config))
     match data.reader:
         case "tf.data":
             return pipeline.open_batches(sources, **options)
         case "memory":
             return memory.open_batches(sources, **options)
     raise ValueError(f"config.data.reader is {data.reader!r}; expected tf.data or memory")
+
+
+def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[records.Source]:
+    """Training sources whose stem 0 is the target, whatever stems they have besides."""
+    layouts = {path: records.open_prepared(path).layout for path in shares}
+    places = max(len(layout.stems) for layout in layouts.values())
+    return [
+        records.Source(
+            path, "train", share, records.target_first(layouts[path], target, places, data_set=path)
+        )
+        for path, share in shares.items()
+    ]
 
 
 def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
@@ -274,12 +315,16 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
                 labels=labels,
                 model=model,
                 variables=teacher,
-                target=config.data.target,
+                target=_target_names(config),
                 threshold=config.pseudo_labels.threshold,
                 granularity=config.pseudo_labels.granularity,
                 overlap=config.evaluation.overlap,
                 batch_size=config.evaluation.batch_size,
                 file_format="tfrecord" if config.data.reader == "tf.data" else "array_record",
+                segment_frames=config.data.segment_samples // config.data.hop_samples,
+                wrong_pitch=config.pseudo_labels.wrong_pitch,
+                seed=config.seed,
+                workdir=setting.workdir,
             )
         )
         for labels, dataset, model in work

@@ -1,5 +1,6 @@
 """MIR-1K: a made-up copy with its label clock, what is wrong with files, and the real clips."""
 
+import collections
 import pathlib
 import tarfile
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.datasets import mir1k, track
+from majl_jax.datasets import READERS, mir1k, track
 from majl_jax.datasets.track import BadTrack, read_split
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "audio" / "mir1k"
@@ -59,14 +60,73 @@ def test_the_golden_length_of_a_clip():
 
 
 def test_the_split_is_by_singer(tmp_path):
-    rows = read_split(mir1k.SPLIT_LIST)
-    assert len(rows) == len({singer for singer, _ in rows}) == 19
+    rows = read_split(mir1k.SPLIT_LISTS["singer"])
+    assert len(rows) == len({row[0] for row in rows}) == 19
     for singer in ("amy", "jmzen", "khair", "somebody"):
         write_clip(tmp_path, f"{singer}_1_01")
         write_clip(tmp_path, f"{singer}_2_01")
     found = {(one.group, one.split) for one in mir1k.tracks(str(tmp_path), **OPTIONS)}
     expected = {("amy", "train"), ("jmzen", "valid"), ("khair", "test"), ("somebody", "train")}
     assert found == expected
+
+
+def test_the_lists_by_song_and_by_clip_name_the_whole_set():
+    songs = dict(read_split(mir1k.SPLIT_LISTS["song"]))
+    clips = dict(read_split(mir1k.SPLIT_LISTS["clip"]))
+    assert len(songs) == 110 and len(clips) == 1000
+    assert {clip.rsplit("_", 1)[0] for clip in clips} == set(songs)
+    assert collections.Counter(clips.values()) == {"train": 760, "valid": 40, "test": 200}
+    of_song = collections.Counter(songs[clip.rsplit("_", 1)[0]] for clip in clips)
+    assert of_song == {"train": 690, "valid": 109, "test": 201}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mir1k_songs", {"train": ["abjones_2_01"], "test": ["abjones_3_01", "abjones_3_02"]}),
+        ("mir1k_author", {"train": ["abjones_2_01", "abjones_3_01"], "test": ["abjones_3_02"]}),
+    ],
+)
+def test_the_split_by_song_and_by_clip(tmp_path, name, expected):
+    for clip in ("abjones_2_01", "abjones_3_01", "abjones_3_02"):
+        write_clip(tmp_path, clip)
+    found = collections.defaultdict(list)
+    for one in READERS[name].tracks(str(tmp_path), **OPTIONS):
+        found[one.split].append(one.id)
+    assert found == expected
+
+
+def test_the_views_share_no_singer_and_take_labels_away(tmp_path):
+    singers = {row[0]: row[1:] for row in read_split(mir1k.SPLIT_LISTS["singer"])}
+    for singer in singers:
+        write_clip(tmp_path, f"{singer}_1_01")
+    found = {
+        view: READERS[f"mir1k_{view}"].tracks(str(tmp_path), **OPTIONS)
+        for view in ("few", "stems", "pitch")
+    }
+    in_views = [one.group for tracks in found.values() for one in tracks]
+    assert sorted(in_views) == sorted(singers), "each singer in one view"
+    assert [len([t for t in one if t.split == "train"]) for one in found.values()] == [3, 5, 5]
+    assert {t.split for view in ("stems", "pitch") for t in found[view]} == {"train"}
+    full, stems, pitch = (found[view][0].load() for view in ("few", "stems", "pitch"))
+    assert full.has_stems.all() and full.has_pitch[:, 1].any()
+    assert stems.has_stems.all() and not stems.has_pitch.any()
+    assert not pitch.has_stems.any() and pitch.has_pitch[:, 1].any()
+    np.testing.assert_allclose(pitch.audio[:, 0], full.audio.sum(1), atol=1e-6)
+    with pytest.raises(ValueError, match="view is 'stems' of the split by song"):
+        mir1k.tracks(str(tmp_path), split_by="song", view="stems", **OPTIONS)
+
+
+def test_lossy_clips_are_for_training_only_and_a_lossless_copy_comes_first(tmp_path):
+    for clip in ("amy_1_01", "khair_1_01", "khair_1_02"):
+        write_clip(tmp_path, clip)
+    for clip in ("amy_1_01", "khair_1_01"):
+        (tmp_path / "Wavfile" / f"{clip}.wav").rename(tmp_path / "Wavfile" / f"{clip}.MP3")
+    (tmp_path / "Wavfile" / "khair_1_02.mp3").touch()
+    found = {t.id: t for t in mir1k.tracks(str(tmp_path), **OPTIONS)}
+    assert found["khair_1_02"].paths[0].suffix == ".wav"
+    left_out = {name: one.left_out for name, one in found.items() if one.left_out}
+    assert left_out == {"khair_1_01": mir1k.NOT_SCORED}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""results.jsonl to tables.md and figures: mean ± standard deviation over seeds, and differences seed by seed."""
+
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from tables import TABLES, Row, Table
+
+COLUMNS = {  # score: heading, factor, digits
+    "sdr_db": ("SDR dB", 1, 2),
+    "nsdr_db": ("NSDR dB", 1, 2),
+    "rpa": ("RPA %", 100, 1),
+    "rca": ("RCA %", 100, 1),
+    "oa": ("OA %", 100, 1),
+}
+Line = dict[str, Any]
+
+
+def write(results: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes tables.md and figures/*.png from all lines of results.jsonl."""
+    lines = [json.loads(text) for text in results.read_text().splitlines()]
+    parts = ["# MAJL: tables", "", "Written by `run.py` from results.jsonl; do not edit.", ""]
+    for data in ("chorales", "mir1k"):
+        for name, table in TABLES.items():
+            found = [x for x in lines if (x["table"], x["data"]) == (name, data)]
+            if found:
+                parts += _markdown(name, data, table, found)
+                draw(table, found, folder / "figures" / f"{data}_{name}.png")
+    (folder / "tables.md").write_text("\n".join(parts))
+
+
+def values(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
+    """Seed to score of one row."""
+    return {x["seed"]: x["metrics"][score] for x in lines if x["row"] == row}
+
+
+def _markdown(name: str, data: str, table: Table, lines: Sequence[Line]) -> list[str]:
+    seeds = sorted({line["seed"] for line in lines})
+    steps = sorted({line["steps"] for line in lines})
+    tracks = sorted({line["tracks"] for line in lines})
+    commits = sorted({str(line["commit"])[:7] for line in lines})
+    out = [
+        f"## {table.title} ({'synthetic chorales' if data == 'chorales' else 'MIR-1K'})",
+        "",
+        f"The paper: {table.claim}.",
+        "",
+        f"`python experiments/majl/run.py --table={name}{' --mir1k=FOLDER' * (data == 'mir1k')}`; seeds {seeds}, "
+        f"{steps} steps per stage, {tracks} test tracks, commit {', '.join(commits)}. "
+        "Mean over tracks; then mean ± standard deviation over seeds.",
+        "",
+        "| | " + " | ".join(heading for heading, _, _ in COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for row in table.rows:
+        cells = [_cell(list(values(lines, row.label, score).values()), score) for score in COLUMNS]
+        out.append(f"| {row.label} | " + " | ".join(cells) + " |")
+    last = table.rows[-1].label
+    out += [
+        "",
+        f"“{last}” against the others, seed by seed:",
+        "",
+        "| | SDR dB | RPA % |",
+        "|---|---|---|",
+    ]
+    for row in table.rows[:-1]:
+        cells = [_difference(lines, last, row.label, score) for score in ("sdr_db", "rpa")]
+        out.append(f"| {row.label} | " + " | ".join(cells) + " |")
+    return [*out, "", f"![{table.title}](figures/{data}_{name}.png)", ""]
+
+
+def _cell(found: Sequence[float], score: str) -> str:
+    _, factor, digits = COLUMNS[score]
+    if not found:
+        return "–"
+    spread = statistics.stdev(found) if len(found) > 1 else 0.0
+    return f"{factor * statistics.mean(found):.{digits}f} ± {factor * spread:.{digits}f}"
+
+
+def _difference(lines: Sequence[Line], ours: str, other: str, score: str) -> str:
+    _, factor, digits = COLUMNS[score]
+    a, b = values(lines, ours, score), values(lines, other, score)
+    differences = [factor * (a[seed] - b[seed]) for seed in sorted(a.keys() & b.keys())]
+    if not differences:
+        return "–"
+    shown = ", ".join(f"{d:+.{digits}f}" for d in differences)
+    return f"{statistics.mean(differences):+.{digits}f} ({shown})"
+
+
+def draw(table: Table, lines: Sequence[Line], path: pathlib.Path) -> None:
+    """SDR and RPA of every row, with a dot per seed; along an axis where the rows stand on a scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(9, 0.32 * len(table.rows) + 1.3 if not table.x_label else 3.2), dpi=110
+    )
+    axes = figure.subplots(1, 2)
+    for ax, score in zip(axes, ("sdr_db", "rpa"), strict=True):
+        heading, factor, _ = COLUMNS[score]
+        if table.x_label:
+            _curves(ax, table, lines, score, factor)
+            ax.set_xlabel(table.x_label)
+            ax.set_ylabel(heading)
+        else:
+            _bars(ax, table, lines, score, factor, labels=ax is axes[0])
+            ax.set_xlabel(heading)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.3)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _bars(
+    ax: Any, table: Table, lines: Sequence[Line], score: str, factor: float, *, labels: bool
+) -> None:
+    for place, row in enumerate(reversed(table.rows)):
+        found = [factor * v for v in values(lines, row.label, score).values()]
+        ax.plot(found, [place] * len(found), "o", color="#1f77b4", alpha=0.5, markersize=5)
+        if found:
+            ax.plot(statistics.mean(found), place, "|", color="black", markersize=14)
+    ax.set_yticks(range(len(table.rows)))
+    ax.set_yticklabels([row.label for row in reversed(table.rows)] if labels else [])
+
+
+def _curves(ax: Any, table: Table, lines: Sequence[Line], score: str, factor: float) -> None:
+    curves: dict[str, list[Row]] = {}
+    for row in table.rows:
+        curves.setdefault(row.curve, []).append(row)
+    for number, (name, rows) in enumerate(curves.items()):
+        points = [(row.x, list(values(lines, row.label, score).values())) for row in rows]
+        color = f"C{number}"
+        ax.plot(
+            [x for x, found in points if found],
+            [factor * statistics.mean(found) for _, found in points if found],
+            color=color,
+            label=name or None,
+        )
+        for x, found in points:
+            ax.plot([x] * len(found), [factor * v for v in found], "o", color=color, alpha=0.5)
+    if len(curves) > 1:
+        ax.legend(frameon=False)

@@ -1,0 +1,102 @@
+"""The examples of a run as HTML: spectrograms and players of mixture, estimate and truth, and pitch."""
+
+import csv
+import math
+import pathlib
+import urllib.parse
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from majl_jax import charts, page, pictures
+from majl_jax.audio import files
+
+MOST_EXAMPLES = 8
+
+
+def examples(stages: Sequence[str], workdir: pathlib.Path) -> list[str]:
+    """The first examples of every stage, those of the last stage unfolded."""
+    parts: list[str] = []
+    for stage in reversed(stages):
+        folders = sorted(p for p in (workdir / stage / "examples").glob("*") if p.is_dir())
+        if not folders:
+            continue
+        shown = "".join(_example(folder, workdir) for folder in folders[:MOST_EXAMPLES])
+        if len(folders) > MOST_EXAMPLES:
+            rest = len(folders) - MOST_EXAMPLES
+            shown += f'<p class="note">{rest} more in {page.text(stage)}/examples.</p>'
+        title = f"{stage}: {len(folders)} example{'s' * (len(folders) > 1)}"
+        parts.insert(0, page.details(title, shown, open_=not parts))  # the last stage is open
+    if not parts:
+        return ['<p class="note">No examples have been written yet.</p>']
+    return [
+        '<p class="note">The stretch of a track where its true stem is loudest. Its spectrograms '
+        "share one colour scale.</p>",
+        *parts,
+    ]
+
+
+def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
+    sounds, faults = {}, {}
+    for name in ("mixture", "estimate", "truth"):
+        path = folder / f"{name}.wav"
+        if path.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", files.AudioFileWarning)  # seen in the picture
+                try:
+                    sounds[name] = files.read(path, channels=1, allow_truncated=True)
+                except files.AudioFileError as error:
+                    faults[name] = str(error)
+    pictured = {name: _spectrogram(*sound) for name, sound in sounds.items()}
+    reference = max((float(p[0].max()) for p in pictured.values()), default=1.0)
+    figures = []
+    for name, (power, edges_hz) in pictured.items():
+        audio, rate_hz = sounds[name]
+        picture = charts.spectrogram(
+            power,
+            seconds=len(audio) / rate_hz,
+            edges_hz=edges_hz,
+            reference=reference,
+            title=f"{folder.name}: {name}",
+        )
+        link = urllib.parse.quote((folder / f"{name}.wav").relative_to(workdir).as_posix())
+        player = f'<audio controls preload="none" src="{page.text(link)}"></audio>'
+        figures.append(page.figure(name, picture + player))
+    figures += [page.figure(n, f'<p class="note">{page.text(f)}</p>') for n, f in faults.items()]
+    return (
+        f'<section class="example"><h3>{page.text(folder.name)}</h3>'
+        f'<div class="three">{"".join(figures)}</div>{_pitch(folder / "pitch.csv")}</section>'
+    )
+
+
+def _spectrogram(audio: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+    picture = pictures.Spectrogram(sample_rate_hz=rate_hz, columns=300)
+    picture.push(audio[:, 0])
+    return picture.finish()[0], picture.edges_hz
+
+
+def _pitch(path: pathlib.Path) -> str:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [
+                {k: float(v) if v else math.nan for k, v in r.items()} for r in csv.DictReader(file)
+            ]
+        times = [row["time"] for row in rows]
+        truth, estimate = ([row[k] for row in rows] for k in ("truth_hz", "estimate_hz"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return '<p class="note">There is no readable pitch.csv.</p>'
+    if not times:
+        return ""
+    chart = charts.pitch_chart(
+        [
+            charts.Series("truth", times, truth, "truth"),
+            charts.Series("estimate", times, estimate, "estimate"),
+        ],
+        seconds=max(times[-1], 1e-3),
+    )
+    key = (
+        '<span class="key truth"></span>truth &nbsp; <span class="key estimate"></span>estimate, '
+        "where its confidence makes it voiced"
+    )
+    return page.figure("pitch", chart, key)

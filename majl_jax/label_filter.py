@@ -1,0 +1,182 @@
+"""Which of a teacher's labels are kept, what that comes to, and labels made wrong on purpose."""
+
+import dataclasses
+import zlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from majl_jax.losses import weighting
+
+GRANULARITIES = ("frame", "segment", "song")
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(21))  # where the statistics say what is kept
+SEGMENT_SECONDS = 2.56
+VOICING = 0.5  # the confidence from which a frame is voiced
+
+RIGHT, OCTAVE, ANY_PITCH = 0, 1, 2  # what `mislabel_pitch` did to a frame
+OCTAVE_RANGE_HZ = (40.0, 1900.0)
+ANY_PITCH_RANGE_HZ = (55.0, 1200.0)
+LEAST_ERROR_CENTS = 100.0
+
+
+def filter_pitch(
+    f0_hz: Float[np.ndarray, "frame"],
+    confidence: Float[np.ndarray, "frame"],
+    *,
+    threshold: float,
+    granularity: str,
+    segment_frames: int,
+) -> tuple[Float[np.ndarray, "frame"], Bool[np.ndarray, "frame"], Float[np.ndarray, "frame"]]:
+    """A track's pitch labels (0 = unvoiced), which are kept, and the trust compared with `threshold`.
+
+    The trust in a frame is c_t = max_b p_tb where it is voiced (c_t >= VOICING), else 1 - c_t. "frame" judges every frame
+    by its own trust, "segment" stretches of `segment_frames` (the last may be shorter) and "song" the whole track by
+    the mean.
+    """
+    alone = granularity == "frame"
+    length = segment_frames if granularity == "segment" else max(len(f0_hz), 1)
+    trust = np.where(confidence >= VOICING, confidence, 1.0 - confidence)
+    judged = trust if alone else np.zeros(len(trust))
+    labels, kept = np.zeros(len(f0_hz), np.float32), np.zeros(len(f0_hz), bool)
+    for first in range(0, len(f0_hz), length):
+        part = slice(first, first + length)
+        labels[part], kept[part] = weighting.trusted_pitch(
+            f0_hz[part],
+            confidence[part],
+            threshold=threshold,
+            granularity="frame" if alone else "segment",
+            voicing=VOICING,
+        )
+        if not alone:
+            judged[part] = trust[part].mean()
+    return labels, kept, judged
+
+
+@dataclasses.dataclass
+class Counts:
+    """What a filter saw and what it kept: frames of pitch labels, records of stem labels."""
+
+    seen: int = 0
+    kept: int = 0
+    voiced_kept: int | None = None  # None: the labels are stems
+    wrong_pitch: float = 0.0  # the share asked for
+    wrong_pitch_seed: int = 0
+    octaves_wrong: int = 0  # kept voiced frames with an octave error
+    pitches_wrong: int = 0  # kept voiced frames with any other error
+    samples: int = 0
+    trust: float = 0.0  # sum
+    reached: list[int] = dataclasses.field(default_factory=lambda: [0] * len(THRESHOLDS))
+
+    def add(
+        self,
+        trust: Float[np.ndarray, "unit"],
+        kept: Bool[np.ndarray, "unit"],
+        *,
+        samples: int,
+        voiced: Bool[np.ndarray, "unit"] | None = None,
+        errors: UInt8[np.ndarray, "unit"] | None = None,
+    ) -> None:
+        """Counts the frames or records of a stretch of audio that is `samples` long."""
+        self.seen += len(kept)
+        self.kept += int(kept.sum())
+        self.samples += samples
+        self.trust += float(trust.sum(dtype=np.float64))
+        # One threshold at a time: as a Python number each compares just as the filter's own does.
+        self.reached = [
+            n + int((trust >= t).sum()) for n, t in zip(self.reached, THRESHOLDS, strict=True)
+        ]
+        if voiced is not None:
+            self.voiced_kept = (self.voiced_kept or 0) + int((voiced & kept).sum())
+            if errors is not None:
+                self.octaves_wrong += int((kept & voiced & (errors == OCTAVE)).sum())
+                self.pitches_wrong += int((kept & voiced & (errors == ANY_PITCH)).sum())
+
+    def summary(self, sample_rate_hz: int) -> dict[str, Any]:
+        """The statistics as JSON: counts, mean trust, and the share that each threshold would keep."""
+        seen = max(self.seen, 1)
+        found: dict[str, Any] = {
+            "seen": self.seen,
+            "kept": self.kept,
+            "masked": self.seen - self.kept,
+            "mean_confidence": round(self.trust / seen, 4),
+            "minutes": round(self.samples / sample_rate_hz / 60, 2),
+        }
+        if self.voiced_kept is not None:
+            found |= {
+                "voiced_kept": self.voiced_kept,
+                "unvoiced_kept": self.kept - self.voiced_kept,
+            }
+        if self.wrong_pitch > 0:
+            wrong = self.octaves_wrong + self.pitches_wrong
+            found |= {
+                "wrong_pitch": self.wrong_pitch,
+                "wrong_pitch_seed": self.wrong_pitch_seed,
+                "wrong_kept": wrong,
+                "wrong_octaves_kept": self.octaves_wrong,
+                "wrong_share": round(wrong / max(self.voiced_kept or 0, 1), 4),
+            }
+        shares = zip(THRESHOLDS, self.reached, strict=True)
+        return found | {"kept_share_at": {f"{t:.2f}": round(n / seen, 4) for t, n in shares}}
+
+
+# ---- labels made wrong on purpose ---------------------------------------------------------------
+
+
+def mislabel_pitch(
+    f0_hz: Float[np.ndarray, "frame"],
+    *,
+    share: float,
+    seed: int,
+    track: str,
+    stretch_frames: int,
+) -> tuple[Float[np.ndarray, "frame"], UInt8[np.ndarray, "frame"]]:
+    """Pitch labels with errors, and what was done to each frame: RIGHT, OCTAVE or ANY_PITCH.
+
+    Errors come in runs: every stretch of voiced frames (f0_hz > 0) is cut into near-equal stretches of at most
+    `stretch_frames`, and each of these becomes wrong with probability `share`. Half of the errors are octaves, up or
+    down, whichever stays in OCTAVE_RANGE_HZ; the others one pitch for the whole stretch, uniform in log-frequency
+    within ANY_PITCH_RANGE_HZ and at least LEAST_ERROR_CENTS from what any of its frames had. Depends on seed and track
+    name only, and what is wrong at a small share is wrong in the same way at a larger one.
+    """
+    wrong, kinds = f0_hz.copy(), np.zeros(len(f0_hz), np.uint8)
+    stretches = _stretches(f0_hz > 0, stretch_frames)
+    rng = np.random.default_rng([seed, zlib.crc32(track.encode())])
+    draws = rng.random((len(stretches), 4))  # all of them, so that no draw depends on the share
+    for frames, (hit, kind, way, place) in zip(stretches, draws, strict=True):
+        if hit >= share:
+            continue
+        truth = f0_hz[frames].astype(np.float64)
+        other = None if kind < 0.5 else _any_pitch(truth, place)
+        kinds[frames] = OCTAVE if other is None else ANY_PITCH
+        wrong[frames] = _octave_away(truth, 2.0 if way < 0.5 else 0.5) if other is None else other
+    return wrong, kinds
+
+
+def _stretches(voiced: np.ndarray, longest: int) -> list[np.ndarray]:
+    """Frame numbers of every run of voiced frames, in pieces of at most `longest` frames."""
+    frames = np.flatnonzero(voiced)
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1) if len(frames) else []
+    return [piece for run in runs for piece in np.array_split(run, -(-len(run) // longest))]
+
+
+def _octave_away(f0_hz: np.ndarray, ratio: float) -> np.ndarray:
+    """A stretch an octave off by `ratio`, or the other way where that leaves the range."""
+
+    def inside(hz: np.ndarray) -> np.ndarray:
+        return (hz >= OCTAVE_RANGE_HZ[0]) & (hz <= OCTAVE_RANGE_HZ[1])
+
+    if not inside(f0_hz * ratio).all():
+        ratio = 1.0 / ratio
+    return np.where(inside(f0_hz * ratio), f0_hz * ratio, f0_hz / ratio)
+
+
+def _any_pitch(f0_hz: np.ndarray, place: float) -> float | None:
+    """The pitch at `place` (0..1) among those far enough from the whole stretch; None if there is none."""
+    low, high = (1200.0 * np.log2(hz) for hz in ANY_PITCH_RANGE_HZ)
+    cents = np.arange(low, high + 1.0)
+    far = np.ones(len(cents), bool)
+    for truth in np.unique(1200.0 * np.log2(f0_hz)):
+        far &= np.abs(cents - truth) >= LEAST_ERROR_CENTS
+    left = cents[far]
+    return float(2.0 ** (left[int(place * len(left))] / 1200.0)) if len(left) else None

@@ -1,0 +1,201 @@
+"""Sets of unlike stems in one stream: the same places from disk and memory, and no sample changed."""
+
+import json
+
+import numpy as np
+import pytest
+from made_records import HOP
+
+from majl_jax.datasets import builder, memory, pipeline, records, stem_places
+
+SEGMENT = 40
+OPTIONS = {"batch_size": 10, "segment_samples": SEGMENT, "seed": 5}
+STEMS = {
+    "full": ("rest", "voice"),
+    "stems_only": ("drums", "bass", "other", "vocals"),
+    "pitch_only": ("voice", "rest"),
+}
+PLACES = {
+    "full": ("voice", "rest", "", ""),
+    "stems_only": ("vocals", "drums", "bass", "other"),
+    "pitch_only": ("voice", "rest", "", ""),
+}
+CODES = {"full": 1, "stems_only": 2, "pitch_only": 3}  # in the first sample of the mixture
+
+
+def made(name: str, channels: int = 1) -> records.Record:
+    """One record of loud noise; the f0 of stem s at frame k is 100 s + k + 1."""
+    rng = np.random.default_rng(CODES[name])
+    stems, frames = len(STEMS[name]), SEGMENT // HOP
+    audio = rng.integers(-32768, 32768, (SEGMENT, stems, channels)).astype(np.int16)
+    f0_hz = (100 * np.arange(stems) + np.arange(1, frames + 1)[:, None]).astype(np.float32)
+    if name == "pitch_only":
+        audio[:, 1:] = 0
+    audio[0], audio[0, 0] = 0, CODES[name]
+    return {
+        "stems": audio,
+        "has_stems": np.full(stems, name != "pitch_only"),
+        "f0_hz": f0_hz * (name != "stems_only"),
+        "has_pitch": np.full((frames, stems), name != "stems_only"),
+        "track": name,
+        "start_sample": 0,
+        "valid_samples": SEGMENT,
+    }
+
+
+def write(folder, name: str, channels: int = 1, rate_hz: int = 200):
+    layout = records.Layout(STEMS[name], channels, rate_hz, HOP, SEGMENT)
+    builder.write_dataset(folder, {"train": [made(name, channels)]}, layout=layout)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets")
+    return {name: write(root / name, name) for name in STEMS}
+
+
+@pytest.fixture
+def sources(folders):
+    weights = {"full": 5.0, "stems_only": 3.0, "pitch_only": 2.0}
+    return [records.Source(folders[n], "train", weights[n], PLACES[n]) for n in STEMS]
+
+
+@pytest.fixture(params=["pipeline", "memory"])
+def open_batches(request):
+    return {"pipeline": pipeline, "memory": memory}[request.param].open_batches
+
+
+def examples(batch: dict[str, np.ndarray]):
+    """Of each example of a batch: the name of its set, and its arrays."""
+    names = {code: name for name, code in CODES.items()}
+    mixture = batch["stems"].astype(np.int64).sum(2)
+    for number in range(len(mixture)):
+        one = {key: value[number] for key, value in batch.items()}
+        yield names[int(mixture[number, 0, 0])], one
+
+
+def test_both_readers_give_the_same(sources):
+    # One record per set, as long as the segment: nothing is drawn by chance.
+    on_disk, in_memory = (m.open_batches(sources, **OPTIONS) for m in (pipeline, memory))
+    for _ in range(3):
+        one, other = next(on_disk), next(in_memory)
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key].dtype == other[key].dtype and one[key].shape == other[key].shape
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def test_the_ratio_is_as_asked_and_every_stem_in_its_place(open_batches, sources):
+    batches, seen = open_batches(sources, **OPTIONS), []
+    for _ in range(20):
+        for name, one in examples(next(batches)):
+            seen.append(name)
+            stored = made(name)
+            mixture = stored["stems"].astype(np.int64).sum(1)
+            np.testing.assert_array_equal(one["stems"].astype(np.int64).sum(1), mixture)
+            for place, stem in enumerate(PLACES[name]):
+                if not stem:
+                    assert not one["stems"][:, place].any() and not one["f0_hz"][:, place].any()
+                    assert not one["has_pitch"][:, place].any()
+                    assert one["has_stems"][place] == stored["has_stems"].all()
+                    continue
+                number = STEMS[name].index(stem)
+                if name != "pitch_only":
+                    expected = stored["stems"][:, number]
+                    np.testing.assert_array_equal(one["stems"][:, place], expected)
+                assert one["has_stems"][place] == stored["has_stems"][number]
+                for key in ("f0_hz", "has_pitch"):
+                    np.testing.assert_array_equal(one[key][:, place], stored[key][:, number])
+    assert {name: seen.count(name) for name in STEMS} == {
+        "full": 100,
+        "stems_only": 60,
+        "pitch_only": 40,
+    }
+
+
+@pytest.mark.parametrize("places", [("rest", "voice", "", ""), ("voice", "rest", "", "")])
+def test_an_undivided_mixture_stays_in_place_0(open_batches, folders, places):
+    source = [records.Source(folders["pitch_only"], "train", 1.0, places)]
+    stored = made("pitch_only")
+    one = {key: value[0] for key, value in next(open_batches(source, **OPTIONS)).items()}
+    np.testing.assert_array_equal(one["stems"][:, 0], stored["stems"][:, 0])
+    assert not one["stems"][:, 1:].any() and not one["has_stems"].any()
+    voice = places.index("voice")  # labels go by name all the same
+    np.testing.assert_array_equal(one["f0_hz"][:, voice], stored["f0_hz"][:, 0])
+
+
+def test_a_partly_known_record_goes_by_name_and_its_silent_places_are_unknown():
+    stored = made("full")
+    stored["has_stems"][:] = False, True  # as a teacher leaves it: the voice is trusted
+    numbers = stem_places.stem_numbers(STEMS["full"], PLACES["full"], data_set="full")
+    one = stem_places.place(stored, numbers)
+    assert one["has_stems"].tolist() == [True, False, False, False]
+    np.testing.assert_array_equal(one["stems"][:, 0], stored["stems"][:, 1])
+
+
+def test_a_position_stays_exact_and_belongs_to_its_places(open_batches, sources):
+    running = open_batches(sources, **OPTIONS)
+    for _ in range(3):
+        next(running)
+    state, rest = running.save(), next(running)
+    assert json.loads(state)["step"] == 3
+    fresh = open_batches(sources, **OPTIONS)
+    fresh.restore(state)
+    again = next(fresh)
+    for key in rest:
+        np.testing.assert_array_equal(again[key], rest[key])
+    swapped = [sources[0]._replace(stems=("rest", "voice", "", "")), *sources[1:]]
+    with pytest.raises(ValueError, match="other data: stems was"):
+        open_batches(swapped, **OPTIONS).restore(state)
+
+
+def test_a_position_from_before_there_were_places_is_accepted(open_batches, folders):
+    batches = open_batches([(folders["full"], "train", 1.0)], **OPTIONS)
+    state = json.loads(batches.save())
+    del state["settings"]["stems"]
+    batches.restore(json.dumps(state).encode())
+
+
+def test_stereo_and_a_reordering_without_silent_places(open_batches, tmp_path):
+    folder = write(tmp_path / "stereo", "full", channels=2)
+    (source,) = [records.Source(folder, "train", 1.0, ("voice", "rest"))]
+    batch = next(open_batches([source], **OPTIONS))
+    np.testing.assert_array_equal(batch["stems"][0], made("full", 2)["stems"][:, ::-1])
+
+
+@pytest.mark.parametrize(
+    "stems", [("voice",), ("voice", "voice"), ("voice", "", "rest"), ("voice", "rest", "bass"), ()]
+)
+def test_other_stems_than_the_set_has_are_refused(open_batches, folders, stems):
+    with pytest.raises(ValueError) as error:
+        open_batches([records.Source(folders["full"], "train", 1.0, stems)], **OPTIONS)
+    for part in (folders["full"], STEMS["full"], stems):
+        assert str(part) in str(error.value)
+
+
+def test_unequal_numbers_of_places_are_refused(open_batches, folders, sources):
+    for second in ((folders["pitch_only"], "train", 1.0), sources[2]._replace(stems=None)):
+        with pytest.raises(ValueError, match=r"stems is \('voice', 'rest'\) there, .*'voice', "):
+            open_batches([sources[0], second], **OPTIONS)
+
+
+def test_other_channels_and_rates_stay_refused(open_batches, tmp_path, sources):
+    for name, options in {"channels": {"channels": 2}, "sample_rate_hz": {"rate_hz": 100}}.items():
+        folder = write(tmp_path / name, "full", **options)
+        with pytest.raises(ValueError, match=f"{name} is"):
+            open_batches([sources[0], sources[0]._replace(directory=folder)], **OPTIONS)
+
+
+def test_the_target_first(folders):
+    layouts = {name: records.open_prepared(folder).layout for name, folder in folders.items()}
+    names = ("voice", "vocals", "soprano")
+    for name, layout in layouts.items():
+        assert records.target_first(layout, names, 4) == PLACES[name]
+    for wanted in (("guitar",), ("drums", "vocals")):
+        with pytest.raises(ValueError) as error:
+            records.target_first(layouts["stems_only"], wanted, 4, data_set="data/musdb18")
+        for part in ("data/musdb18", STEMS["stems_only"], wanted):
+            assert str(part) in str(error.value)
+    with pytest.raises(ValueError, match=r"musdb18 has 4 stems .* more than 3 places"):
+        records.target_first(layouts["stems_only"], names, 3, data_set="musdb18")
