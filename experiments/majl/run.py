@@ -166,7 +166,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--config", default="configs/majl.py:experiment")
     parser.add_argument("--set", action="append", default=[], help="--set=--config.FIELD=VALUE")
-    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data")
+    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data" / "prepared")
     parser.add_argument("--workdir", type=pathlib.Path, default=ROOT / "runs" / "experiments")
     parser.add_argument("--results", type=pathlib.Path, default=HERE / "results.jsonl")
     options = parser.parse_args(arguments)
