@@ -113,6 +113,8 @@ def open_prepared(directory: Folder) -> Prepared:
             track=tuple(columns["track"]),
             **{column: np.asarray(columns[column], np.int64) for column in COLUMNS},
         )
+    # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's writers.
+    parse_example(b"")
     prepared = Prepared(folder, layout, index["file_format"], index["options"], splits)
     for split in splits.values():
         for shard, size in zip(split.shards, split.shard_bytes, strict=True):
