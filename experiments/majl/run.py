@@ -60,7 +60,8 @@ def train(
     folder = workdir(options, run, seed)
     folder.mkdir(parents=True, exist_ok=True)
     if run.borrows is not None and not (folder / "teacher").exists():
-        (folder / "teacher").symlink_to(workdir(options, run.borrows, seed) / "teacher")
+        lender, stage = run.borrows
+        (folder / "teacher").symlink_to(workdir(options, lender, seed) / stage)
     if all((folder / stage / "result.json").exists() for stage in run.stages):
         return 0.0
     fields = {**data, **run.fields, "run": run.stages, "seed": seed}
@@ -107,7 +108,7 @@ def train_all(
     first = [run for run in runs if run.borrows is None]
     second = [run for run in runs if run.borrows is not None]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for some in (first, second):  # what is borrowed from comes first
+        for some in (first, second):  # no lender borrows itself
             jobs = [
                 pool.submit(work, run, seed) for seed, run in itertools.product(options.seeds, some)
             ]

@@ -1,0 +1,63 @@
+"""The published CREPE (tiny) on the same test tracks as MAJL: on the mixture, the true voice, and separated voices.
+
+    python experiments/majl/pretrained_crepe.py --data=data/prepared/mir1k/mir1k_few --target=voice
+        --run=runs/experiments/mir1k/joint/seed0 --stages=pipeline,student
+
+It was trained on other data, more than ours, so it is a reference and no rival. Needs the extra `pretrained`.
+"""
+
+import argparse
+import itertools
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from majl_jax import pseudo_labels, scores, separate
+from majl_jax.datasets import records
+from majl_jax.evaluate import apply_track, decode_pitch
+
+HOP_SAMPLES, RATE_HZ = 320, 16_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Scores, prints the means, and with --output writes the scores of every track."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="prepared data set")
+    parser.add_argument("--target", required=True, help="the stem")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--tracks", type=int, help="at most so many")
+    parser.add_argument("--run", type=pathlib.Path, help="run whose separated voices are heard too")
+    parser.add_argument("--stages", default="student", help="stages of that run")
+    parser.add_argument("--output", type=pathlib.Path, help="file for a line of JSON per track")
+    options = parser.parse_args(arguments)
+
+    target = pseudo_labels.stem_number(records.open_prepared(options.data), options.target)
+    crepe, published, _ = separate.published_pitch(hop_samples=HOP_SAMPLES)
+    separators = {
+        stage: separate.load_run(options.run, stage=stage)[:2]
+        for stage in (options.stages.split(",") if options.run else ())
+    }
+    rows = []
+    tracks = records.read_tracks(options.data, options.split)
+    for record in itertools.islice(tracks, options.tracks):
+        take = scores.take_from_record(
+            record, target=target, channels=1, sample_rate_hz=RATE_HZ, hop_samples=HOP_SAMPLES
+        )
+        heard = {"mixture": take.mixture, "true voice": take.truth}
+        for stage, (separator, variables) in separators.items():
+            outputs = apply_track(separator, variables, take.mixture)
+            heard[f"separated by {stage}"] = outputs["stems"][:, 0]
+        for name, audio in heard.items():
+            salience = apply_track(crepe, published, audio)["salience"]
+            found = decode_pitch(salience, crepe.bin_cents)
+            estimate = None if name == "true voice" else audio
+            rows.append(scores.score_track(take, name, estimate=estimate, pitch=found))
+    print(f"CREPE (tiny, published) on the {options.split} split of {options.data}")
+    print(scores.text_table(rows))
+    if options.output:
+        scores.write_rows(options.output, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
