@@ -9,7 +9,7 @@ hyper-parameters as far as they are known (those of DJCM, their earlier code; MA
 
 from ml_collections import ConfigDict
 
-PRESETS = ("quickstart", "experiment", "smoke", "paper")
+PRESETS = ("quickstart", "smoke", "experiment", "paper")
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
@@ -73,6 +73,7 @@ def _paper() -> ConfigDict:
     config.resunet = ConfigDict()  # ResUNetDecouple+ (Kong et al. 2021), 102,570,824 parameters
     config.resunet.channels = (32, 64, 128, 256, 384, 384)
     config.resunet.blocks = 4  # per stage
+    config.resunet.centre_stages = 4
     config.resunet.window_samples = 2048
     config.resunet.norm_momentum = 0.99
     config.resunet.dtype = "float32"
@@ -80,9 +81,12 @@ def _paper() -> ConfigDict:
 
     config.light = ConfigDict()  # the light decoupling separator of DJCM, 20,820,708 parameters
     config.light.channels = (32, 64, 128, 256, 384, 384)
+    config.light.blocks = 1
+    config.light.centre_stages = 1
     config.light.window_samples = 2048
     config.light.norm_momentum = 0.99
     config.light.dtype = "float32"
+    config.light.remat = False
 
     config.crepe = ConfigDict()
     config.crepe.capacity = "full"  # tiny, small, medium, large, full
@@ -98,6 +102,7 @@ def _paper() -> ConfigDict:
     config.harmof0.channels = (32, 64, 128, 128)
     config.harmof0.norm_momentum = 0.9
     config.harmof0.swapped_interpolation = False  # True: as the released code, for its weights
+    config.harmof0.floor_per_batch = False  # True: likewise
     config.harmof0.dtype = "float32"
 
     config.stop_gradient_between = False  # True: the pitch loss does not reach the separator
@@ -166,7 +171,8 @@ def _quickstart(config: ConfigDict) -> None:
         stage.update(steps=300, batch_size=8, learning_rate=4e-3)
     config.stages.student.steps = 700
     config.unet.update(channels=(8, 16, 32, 64, 128, 256), dropout=0.0, norm_momentum=0.9)
-    config.resunet.update(channels=(4, 8, 8, 16, 16, 16), blocks=1, window_samples=1024)
+    config.resunet.update(channels=(4, 8, 8, 16, 16, 16), blocks=1, centre_stages=1)
+    config.resunet.window_samples = 1024
     config.light.update(channels=(4, 8, 8, 16, 16, 16), window_samples=1024)
     config.crepe.update(multiplier=1, dropout=0.0, norm_momentum=0.9)
     config.harmof0.update(channels=(8, 12, 16, 16))
@@ -185,6 +191,9 @@ def _experiment(config: ConfigDict) -> None:
     config.data.segment_samples = 20_480  # half as much audio a step, for twice the steps
     config.losses.pitch_frames = 16
     config.unet.channels = (4, 8, 16, 32, 64, 128)
+    for separator in (config.resunet, config.light):  # these work at full resolution, so narrower
+        separator.update(channels=(2, 4, 8, 8, 16), window_samples=768)
+    config.harmof0.channels = (4, 8, 8, 8)
     config.evaluation.update(valid_tracks=0, test_tracks=16, examples=0, references=False)
     config.train.update(log_every_steps=50, evaluate_every_steps=600, checkpoint_every_steps=300)
 

@@ -83,7 +83,8 @@ svg .mark { fill: none; stroke: var(--good); stroke-width: 2; }
 .key { display: inline-block; width: 1.5em; height: 0; border-top: 3px solid; vertical-align: middle; margin: 0 0.35em 0.1em 0; }
 .key.train { border-color: var(--train); } .key.valid { border-color: var(--valid); }
 .key.truth { border-color: var(--truth); border-top-width: 6px; opacity: 0.6; } .key.estimate { border-color: var(--estimate); }
-.key.many { border-color: var(--many); } .key.d1 { border-top-style: dashed; } .key.d2 { border-top-style: dotted; } .key.d3 { border-top-style: double; }
+.key.many { border-color: var(--many); } .key.d1 { border-top-style: dashed; } .key.d2 { border-top-style: dotted; } .key.d3 { border-top-width: 1.5px; }
+.entry { white-space: nowrap; margin-right: 0.7em; }
 
 .ring { display: inline-block; width: 0.75em; height: 0.75em; border: 2px solid var(--good); border-radius: 50%; margin-right: 0.35em; }
 .state { font-weight: 600; } .state.done { color: var(--good); } .state.open { color: var(--bad); }

@@ -231,15 +231,15 @@ def _chart(stage: StageFiles, key: str) -> str:
 
 def _dynamic_weights(stage: StageFiles) -> list[str]:
     """One chart of all mean weights and shares of examples: a colour per case, a dash per quantity."""
-    keys = [k for k in stage.keys("train") if k.startswith(TOGETHER)]
-    if not keys:
+    parted = [k.rsplit("_", 1) for k in stage.keys("train") if k.startswith(TOGETHER)]
+    if not parted:
         return []
-    quantities, cases = (
-        list(dict.fromkeys(key.rsplit("_", 1)[part] for key in keys)) for part in (0, 1)
-    )
+    # The weights of the tasks first: they get the plainest lines.
+    quantities = sorted({q for q, _ in parted}, key=lambda q: (not q.startswith("weight_"), q))
+    cases = sorted({case for _, case in parted})
     series = []
-    for key in keys:
-        quantity, case = key.rsplit("_", 1)
+    for quantity, case in sorted(parted, key=lambda p: (quantities.index(p[0]), p[1])):
+        key = f"{quantity}_{case}"
         colour, dash = cases.index(case) % page.COLOURS, quantities.index(quantity) % page.DASHES
         style = f"many c{colour} d{dash}"
         series.append(charts.Series(key, *stage.curve("train", key), style))
@@ -251,8 +251,9 @@ def _dynamic_weights(stage: StageFiles) -> list[str]:
         width=1000,
         height=240,
     )
-    legend = " &nbsp; ".join(
-        f'<span class="key {one.style}"></span>{page.text(one.name)}' for one in series
+    legend = " ".join(
+        f'<span class="entry"><span class="key {one.style}"></span>{page.text(one.name)}</span>'
+        for one in series
     )
     return [page.figure("Dynamic weights", chart, legend)]
 

@@ -168,7 +168,7 @@ LABEL_ROWS = {
     "labels": "what the teacher labelled",
     "teacher": "identity of its parameters, and its step where it is known",
     "threshold": "labels with less confidence are masked: they count in no loss",
-    "kept as one": "frames of pitch and records of stems, or stretches or songs of them",
+    "kept as one": "what is kept or masked by its own mean confidence",
     "audio": "minutes that were labelled",
     "seen": "labels before the filter",
     "kept": "labels at or above the threshold",
@@ -212,11 +212,12 @@ def _label_column(said: Mapping[str, Any]) -> list[str]:
         return NOTHING if value is None else f"{value:{form}}"
 
     step, kept = shown("teacher_step"), _kept_share(said)
+    unit = str(said.get("granularity", NOTHING))
     return [
         " of ".join(str(said[key]) for key in ("labels", "target") if key in said) or NOTHING,
         str(said.get("teacher", NOTHING)) + (f", step {step}" if step != NOTHING else ""),
         shown("threshold", "g"),
-        str(said.get("granularity", NOTHING)),
+        unit if said.get("unit") == "frames" or unit == "song" else "record",
         f"{shown('minutes')} min",
         f"{shown('seen')} {said.get('unit', '')}",
         shown("kept") + (f" ({kept:.1%})" if kept is not None else ""),

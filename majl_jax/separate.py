@@ -54,8 +54,8 @@ def load_run(
     return recipe.segment_model(config), variables, label
 
 
-def published_pitch() -> tuple["SegmentModel", Any, str]:
-    """Returns CREPE (tiny) with its published weights, every 10 ms, a model of pitch alone."""
+def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str]:
+    """Returns CREPE (tiny) with its published weights, a model of pitch alone."""
     import jax
 
     from majl_jax import weights
@@ -63,7 +63,7 @@ def published_pitch() -> tuple["SegmentModel", Any, str]:
     from majl_jax.evaluate import SegmentModel
     from majl_jax.models.crepe import Crepe
 
-    crepe = Crepe(capacity="tiny", hop_samples=160, frame_floor=1e-8)
+    crepe = Crepe(capacity="tiny", hop_samples=hop_samples, frame_floor=1e-8)
     variables = weights.load_crepe("tiny")
 
     def apply(variables: Any, audio: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def published_pitch() -> tuple["SegmentModel", Any, str]:
         apply=apply,
         sample_rate_hz=16_000,
         segment_samples=40_960,
-        hop_samples=160,
+        hop_samples=hop_samples,
         bin_cents=CREPE_BIN_CENTS,
     )
     return model, variables, "published CREPE (tiny) weights"

@@ -10,8 +10,8 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, main, train
-from majl_jax.datasets import records
+from majl_jax import checkpoint, logs, main, networks, train
+from majl_jax.datasets import builder, records
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -151,6 +151,50 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
         assert (norm > 0) == reaches, (run, stop)
 
 
+@pytest.mark.parametrize("separator", networks.SEPARATORS)
+@pytest.mark.parametrize("pitch", networks.PITCH_ESTIMATORS)
+def test_majl_joins_any_separator_with_any_pitch_estimator(data, tmp_path, separator, pitch):
+    """One field each swaps a network; the loss is traced, and its gradient has the parameters' shapes."""
+    config = _smoke(MAJL, data)
+    config.run, config.separator, config.pitch = ("teacher",), separator, pitch
+    (stage,) = _stages(config, tmp_path)
+    variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
+    params = variables.pop("params")
+    batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
+
+    def loss(params):
+        return stage.loss(params, variables, batch, jax.random.key(1))[0]
+
+    gradient = jax.eval_shape(jax.grad(loss), params)
+    assert set(gradient) == {"separator", "pitch", "weight_module"}
+    assert jax.tree.map(np.shape, gradient) == jax.tree.map(np.shape, params)
+    model = importlib.import_module("majl_jax.recipes.majl").segment_model(config)
+    assert len(model.bin_cents) == {"crepe": 360, "harmof0": 352}[pitch]
+
+
+def test_majl_learns_from_sets_with_other_stems(data, tmp_path):
+    """A set with three stems, whose target has another name, beside the one with two."""
+    stems = ("drums", "vocals", "other")
+    layout = dataclasses.replace(made_music.LAYOUT, stems=stems)
+    track = made_music.tones("g", has_pitch=False)
+    silent = np.zeros_like(track["stems"][:, :1])
+    track["stems"] = np.concatenate([silent, track["stems"]], axis=1)
+    for key, axis in (("has_stems", 0), ("f0_hz", 1), ("has_pitch", 1)):
+        track[key] = np.repeat(track[key], [2, 1], axis=axis)
+    builder.write_dataset(data / "band", {"train": records.cut(track, layout)}, layout=layout)
+    config = _smoke(MAJL, data)
+    with config.unlocked():
+        config.data.target = ("soprano", "vocals")
+    config.data.stems_only = "band"
+    config.run = ("teacher", "student")
+    logs.write_manifest(tmp_path, config, seed=0)
+    results = _train(config, tmp_path)
+    assert np.isfinite(results["student"]["sdr_db"])
+    manifest = json.loads((tmp_path / "config.json").read_text())
+    assert manifest["pseudo_labels"]["band"]["target"] == "vocals"
+    assert manifest["pseudo_labels"]["band"]["threshold"] == 0.7
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -168,6 +212,8 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
         ),
         ("data.labelled", "choral", "(?s)No prepared data set in .*majl_jax.prepare"),
         ("separator", "wavenet", "config.separator is 'wavenet'"),
+        ("pitch", "pyin", "config.pitch is 'pyin'; expected crepe, harmof0"),
+        ("dwhs.objective", "hard", "config.dwhs.objective is 'hard'; expected one of regularised"),
         ("losses.separation", "l2", "config.losses.separation is 'l2'"),
         ("weights.pitch_loss", 1.0, "config.weights names"),
         ("losses.pitch_frames", 100, "pitch_frames is 100; expected a divisor of 128"),

@@ -229,7 +229,7 @@ def labelled(run):
     }
     old = {"labels": "stems", "unit": "records", "kept": 101, "seen": 127, "teacher": "x" + EVIL}
     (folder / "chorales_stems.json").write_text(json.dumps(pitch))
-    (folder / "old.json").write_text(json.dumps({**old, "threshold": 0.7}))
+    (folder / "old.json").write_text(json.dumps({**old, "granularity": "segment"}))
     (folder / "cut.json").write_text('{"labels": "pi')
     return run
 
@@ -252,6 +252,7 @@ def test_the_page_tells_what_the_teacher_labelled_and_what_was_kept(labelled):
         "wrong on purpose": "10.6%",
     }
     old = _column(page, "old")
+    assert old["kept as one"] == "record"
     assert (old["kept"], old["kept, voiced"], old["wrong on purpose"]) == (
         "101 (79.5%)",
         "–",
@@ -301,11 +302,11 @@ def test_the_kept_share_lies_where_it_belongs_and_the_threshold_is_marked():
 
 
 def test_weights_and_shares_of_the_cases_are_one_chart(run):
-    names = [f"{q}_case{n}" for q in ("share", "weight_separation", "weight_pitch") for n in (1, 2)]
+    names = [f"{q}_case{n}" for q in ("weight_pitch", "weight_separation", "share") for n in (1, 2)]
     with (run / "metrics.jsonl").open("a") as file:
         for step in range(1, 31):
             line = {"stage": "second", "step": 40 + step, "kind": "train", "time_s": 2000.0 + step}
-            values = dict.fromkeys(names, 0.5) | {"weight_separation_case2": 1 + step / 30}
+            values = dict.fromkeys(sorted(names), 0.5) | {"weight_separation_case2": 1 + step / 30}
             if step > 20:
                 values["weight_pitch_case2"] = None  # no example of that case
             file.write(json.dumps({**line, "weighting": 1.0, **values}) + "\n")
@@ -325,7 +326,7 @@ def test_weights_and_shares_of_the_cases_are_one_chart(run):
     legend = re.findall(r'<span class="key (.*?)"></span>(\w+)', body)
     assert legend == list(zip(styles, names, strict=True))
     rising = re.findall(r'<polyline class="many c1 d1" points="([^"]*)"', body)[0].split()
-    ended = re.findall(r'<polyline class="many c1 d2" points="([^"]*)"', body)[0].split()
+    ended = re.findall(r'<polyline class="many c1 d0" points="([^"]*)"', body)[0].split()
     assert len(rising) == 30 and len(ended) == 20
     assert ">0.0<" in body, "the axis begins at zero"
     assert page.source.count("Dynamic weights</h4>") == 1, "the first stage has none"

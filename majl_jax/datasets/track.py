@@ -2,12 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 Notes = Float32[np.ndarray, "note 3"]  # columns: onset_s, offset_s, f0_hz
+LENGTHS_DIFFER_S = 1.0  # by at most so much the files of one track may
 
 
 class BadTrack(ValueError):
@@ -101,6 +102,27 @@ def check(recording: Recording) -> None:
     bad = ~np.isfinite(f0_hz) | (f0_hz < 0) | (f0_hz >= recording.sample_rate_hz / 2)
     if bad.any():
         raise BadTrack(f"{np.count_nonzero(bad)} pitch labels are negative, NaN or above Nyquist")
+
+
+def stack(stems: Sequence[np.ndarray], *, sample_rate_hz: int) -> np.ndarray:
+    """[time, channel] per stem to [time, stem, channel], all by one gain where one is beyond full scale.
+
+    Shorter stems end in zeros; lengths that differ by more than `LENGTHS_DIFFER_S` are a BadTrack.
+    """
+    lengths = [len(stem) for stem in stems]
+    if max(lengths) - min(lengths) > LENGTHS_DIFFER_S * sample_rate_hz:
+        seconds = ", ".join(f"{length / sample_rate_hz:.2f}" for length in lengths)
+        raise BadTrack(f"its stems are {seconds} s long; expected equal lengths: is one cut off?")
+    audio = np.zeros((max(lengths), len(stems), stems[0].shape[1]), np.float32)
+    for number, stem in enumerate(stems):
+        audio[: len(stem), number] = stem
+    return audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
+
+
+def no_pitch(samples: int, *, stems: int, hop_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """`f0_hz` and `has_pitch` of so many samples without a pitch label."""
+    shape = (frame_count(samples, hop_samples=hop_samples), stems)
+    return np.zeros(shape, np.float32), np.zeros(shape, bool)
 
 
 def unknown_stems(recording: Recording) -> Recording:

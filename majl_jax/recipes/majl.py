@@ -19,15 +19,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from majl_jax import optimize, parallel, pseudo_labels
-from majl_jax.audio import pitch
+from majl_jax import networks, optimize, parallel, pseudo_labels
 from majl_jax.datasets import memory, pipeline, records
 from majl_jax.evaluate import SegmentModel, score_tracks
 from majl_jax.losses.cascade import cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
 from majl_jax.models.cascade import Cascade
-from majl_jax.models.crepe import Crepe
-from majl_jax.models.unet import UNet
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.train import Stage
 
@@ -40,38 +37,13 @@ Variables = Mapping[str, Any]
 def build(config: Any) -> Cascade:
     """The two networks that `config.separator` and `config.pitch` name, each with its own group of fields."""
     hop_samples = config.data.hop_samples
-    match config.separator:
-        case "unet":
-            separator = UNet(**_fields(config.unet), hop_samples=hop_samples)
-        case "resunet":
-            from majl_jax.models.resunet import ResUNetDecouplePlus
-
-            separator = ResUNetDecouplePlus(**_fields(config.resunet), hop_samples=hop_samples)
-        case "light":
-            from majl_jax.models.light_decouple import LightDecouple
-
-            separator = LightDecouple(**_fields(config.light), hop_samples=hop_samples)
-        case other:
-            raise ValueError(f"config.separator is {other!r}; expected unet, resunet or light")
-    match config.pitch:
-        case "crepe":
-            options = _fields(config.crepe)
-            options["capacity"] = options.pop("multiplier") or options["capacity"]
-            listener, bin_cents = Crepe(**options, hop_samples=hop_samples), pitch.CREPE_BIN_CENTS
-        case "harmof0":
-            from majl_jax.models.harmof0 import HARMOF0_BIN_CENTS, HarmoF0
-
-            listener = HarmoF0(**_fields(config.harmof0), hop_samples=hop_samples)
-            bin_cents = HARMOF0_BIN_CENTS
-        case other:
-            raise ValueError(f"config.pitch is {other!r}; expected crepe or harmof0")
+    separator = networks.separator(
+        config.separator, config.get(config.separator, {}), hop_samples=hop_samples
+    )
+    listener, bin_cents = networks.pitch_estimator(
+        config.pitch, config.get(config.pitch, {}), hop_samples=hop_samples
+    )
     return Cascade(separator, listener, bin_cents, config.data.segment_samples)
-
-
-def _fields(options: Any) -> dict[str, Any]:
-    """A group of fields of the config as the arguments of its network."""
-    found = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()}
-    return {**found, "dtype": jnp.dtype(found["dtype"])}
 
 
 def _hard_samples(config: Any, stage: str) -> HardSamples | None:

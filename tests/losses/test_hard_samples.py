@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from majl_jax import parallel
 from majl_jax.audio import pitch
 from majl_jax.losses import hard_samples
 from majl_jax.losses.hard_samples import HardSamples
@@ -219,3 +220,27 @@ def test_the_regulariser_s_gradient_is_that_of_the_plain_formula():
 
     np.testing.assert_allclose(ours(scores), plain(scores), rtol=1e-5)
     np.testing.assert_allclose(jax.grad(ours)(scores), jax.grad(plain)(scores), rtol=1e-4)
+
+
+def test_on_two_devices_the_regulariser_holds_the_mean_of_both():
+    settings, case = HardSamples("regularised"), jnp.array([1, 2, 3, 4, 3, 1])
+    scores = jnp.asarray(np.random.default_rng(5).normal(size=(6, 2)), jnp.float32)
+
+    def ours(scores, case):
+        return hard_samples.sample_weights(scores, case, settings)[1]
+
+    def on_each(scores, case):
+        value, gradient = jax.value_and_grad(ours)(scores, case)
+        return jax.lax.pmean(value, parallel.AXIS), gradient / 2
+
+    over = jax.sharding.PartitionSpec(parallel.AXIS)
+    split = jax.shard_map(
+        on_each,
+        mesh=parallel.mesh(jax.devices()[:2]),
+        in_specs=(over, over),
+        out_specs=(jax.sharding.PartitionSpec(), over),
+        check_vma=False,
+    )
+    value, gradient = jax.jit(split)(scores, case)
+    np.testing.assert_allclose(value, ours(scores, case), rtol=1e-5)
+    np.testing.assert_allclose(gradient, jax.grad(ours)(scores, case), rtol=1e-4)
