@@ -118,10 +118,13 @@ def train_all(
 
 
 def collect(options: argparse.Namespace, name: str, table: Table) -> list[dict[str, Any]]:
-    """A line of results per row and seed, from what the runs left."""
+    """A line of results per row and seed, from what the runs left; what has not run is said and left out."""
     lines = []
     for row, seed in itertools.product(table.rows, options.seeds):
         folder = workdir(options, row.run, seed)
+        if not (folder / row.stage / "result.json").exists():
+            print(f"{name}: no result of {row.label!r}, seed {seed} ({folder})", flush=True)
+            continue
         result = json.loads((folder / row.stage / "result.json").read_text())
         manifest = json.loads((folder / "config.json").read_text())
         start = manifest["starts"][-1]
@@ -162,6 +165,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", default="main", help=f"one or more of {','.join(TABLES)}")
+    parser.add_argument("--runs", help="only these runs of the tables, with commas")
     parser.add_argument("--mir1k", type=pathlib.Path, help="folder of MIR-1K, instead of chorales")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
@@ -185,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = prepare(options)
     for name in options.table:
         table = TABLES[name]
-        train_all(options, list(table.runs()), data)
+        wanted = options.runs.split(",") if options.runs else [run.name for run in table.runs()]
+        train_all(options, [run for run in table.runs() if run.name in wanted], data)
         write_results(options.results, collect(options, name, table))
     import summary
 

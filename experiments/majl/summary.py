@@ -120,6 +120,7 @@ def _bars(
         ax.plot(found, [place] * len(found), "o", color="#1f77b4", alpha=0.5, markersize=5)
         if found:
             ax.plot(statistics.mean(found), place, "|", color="black", markersize=14)
+    ax.set_ylim(-0.6, len(table.rows) - 0.4)
     ax.set_yticks(range(len(table.rows)))
     ax.set_yticklabels([row.label for row in reversed(table.rows)] if labels else [])
 

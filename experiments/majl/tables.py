@@ -110,7 +110,7 @@ OBJECTIVES = Table(
 )
 
 
-def _shorter(steps: int, batch_size: int) -> dict[str, int]:
+def _shorter(steps: int, batch_size: int) -> dict[str, Any]:
     names = (NAIVE, PIPELINE, TEACHER, STUDENT)
     return {f"stages.{n}.steps": steps for n in names} | {
         f"stages.{n}.batch_size": batch_size for n in names
@@ -121,7 +121,8 @@ def _modules() -> Iterator[Row]:
     for separator in ("unet", "resunet", "light"):
         for pitch in ("crepe", "harmof0"):
             # These networks take three to six times as long a step: fewer and smaller ones for all.
-            fields = {"separator": separator, "pitch": pitch, **_shorter(300, 4)}
+            fields = {"separator": separator, "pitch": pitch, **_shorter(200, 4)}
+            fields["evaluation.test_tracks"] = 8
             run = Run(f"{separator}_{pitch}", (TEACHER, STUDENT), fields)
             yield Row(f"{separator} + {pitch}: stage I", run, TEACHER)
             yield Row(f"{separator} + {pitch}: MAJL", run, STUDENT)
