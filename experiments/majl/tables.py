@@ -152,7 +152,7 @@ WRONG_PITCH = Table(
     x_label="wrong pitch pseudo labels, %",
 )
 
-_BASS = {"data.target": "bass", **_shorter(400, 8)}
+_BASS = {"data.target": "bass", **_shorter(300, 8)}
 _BASS_BASELINES = Run("bass_baselines", (NAIVE, PIPELINE), _BASS)
 _BASS_MAJL = Run("bass_majl", (TEACHER, STUDENT), _BASS)
 
