@@ -185,14 +185,14 @@ def measure(*, forward: Callable, step: Callable, calls: int) -> dict:
     return report | {"step_mib": status_mib("VmHWM") - before}
 
 
-def times_ms(call: Callable, calls: int) -> list[float]:
-    """Times of `calls` calls after two that are not counted."""
+def times_ms(call: Callable, calls: int, *, warm_up: int = 2) -> list[float]:
+    """Times of `calls` calls after some that are not counted."""
     times = []
-    for _ in range(calls + 2):
+    for _ in range(calls + warm_up):
         start = time.perf_counter()
         call()
         times.append((time.perf_counter() - start) * 1e3)
-    return times[2:]
+    return times[warm_up:]
 
 
 def status_mib(field: str) -> float:

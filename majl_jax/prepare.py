@@ -291,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 processes=parsed.processes,
                 max_bad_fraction=parsed.max_bad_fraction,
             )
-    except (PrepareError, OSError, ValueError) as error:
+    except (PrepareError, OSError, ValueError, ImportError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     except BrokenProcessPool:

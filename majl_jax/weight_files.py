@@ -1,6 +1,6 @@
 """Reads arrays from weight files without running anything that is in them.
 
-`.h5`, `.npz`, `.safetensors` and PyTorch's zip archives (`.pt`, `.pth`). A PyTorch file holds a
+`.h5`, `.npz` (Chainer: `.model`), `.safetensors` and PyTorch's zip archives (`.pt`, `.pth`). A PyTorch file holds a
 pickle, a program that may call any function: here it may only name tensors.
 """
 
@@ -62,6 +62,7 @@ def read_tensors(path: pathlib.Path) -> Tensors:
         ".h5": read_h5,
         ".hdf5": read_h5,
         ".npz": read_npz,
+        ".model": read_npz,  # as Chainer's examples name their .npz
         ".safetensors": read_safetensors,
         ".pt": read_torch,
         ".pth": read_torch,

@@ -22,22 +22,17 @@ from majl_jax.models.crepe import CAPACITY
 from majl_jax.published.crepe import convert_crepe
 from majl_jax.published.filling import Tensors, Variables, WeightsError, flat, nest
 from majl_jax.published.harmof0 import convert_harmof0
+from majl_jax.published.resunet_decouple_plus import convert_resunet_decouple_plus
 from majl_jax.published.unet import convert_unet
 from majl_jax.weight_files import read_h5, read_npz, read_tensors
 
 __all__ = ["WeightsError", "convert", "load", "load_crepe", "save"]
 
 
-def _convert_resunet_decouple_plus(tensors: Tensors, **sizes: Any) -> Variables:
-    from majl_jax.published.resunet_decouple_plus import convert_resunet_decouple_plus
-
-    return convert_resunet_decouple_plus(tensors, **sizes)
-
-
 ARCHITECTURES: dict[str, Callable[..., Variables]] = {
     **{f"crepe-{name}": functools.partial(convert_crepe, capacity=name) for name in CAPACITY},
     "harmof0": convert_harmof0,
-    "resunet_decouple_plus": _convert_resunet_decouple_plus,
+    "resunet_decouple_plus": convert_resunet_decouple_plus,
     "unet": convert_unet,
 }
 
@@ -104,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         help=", ".join(ARCHITECTURES),
     )
     parser.add_argument(
-        "--source", required=True, type=pathlib.Path, help=".h5 .npz .safetensors .pth"
+        "--source", required=True, type=pathlib.Path, help=".h5 .npz .model .safetensors .pth"
     )
     parser.add_argument("--output", required=True, type=pathlib.Path, help="file to write, .npz")
     options = parser.parse_args(argv)

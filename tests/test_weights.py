@@ -318,6 +318,69 @@ def test_command_converts_and_the_result_loads(tmp_path, capsys):
     assert [p.name for p in output.parent.iterdir()] == ["ours.npz"]
 
 
+def _harmof0_tensors():
+    """Zeros under the names and in the shapes of the published state dictionary."""
+    tensors, before = {"waveform_to_logspecgram.waveform_to_specgram.window": (1024,)}, 1
+    for i, features in enumerate((32, 64, 128, 128), start=1):
+        tensors[f"block_{i}.0.weight"], tensors[f"block_{i}.0.bias"] = (
+            (features, before, 3, 3),
+            (features,),
+        )
+        names = [f".conv_list.{h}" for h in range(12)] if i == 1 else [""]
+        for name in names:
+            tensors[f"block_{i}.2{name}.weight"] = (features, features, 1, 1 if i == 1 else 3)
+            tensors[f"block_{i}.2{name}.bias"] = (features,)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            tensors[f"block_{i}.4.{name}"] = (features,)
+        tensors[f"block_{i}.4.num_batches_tracked"] = ()
+        before = features
+    tensors |= {"conv_5.weight": (64, 128, 1, 1), "conv_5.bias": (64,)}
+    tensors |= {"conv_6.weight": (1, 64, 1, 1), "conv_6.bias": (1,)}
+    return {name: np.zeros(shape, np.float32) for name, shape in tensors.items()}
+
+
+def _unet_tensors():
+    """The same for the U-Net's port."""
+    down, tensors = (1, 16, 32, 64, 128, 256, 512), {}
+    up = (512, 256, 128, 64, 32, 16, 1)
+    for i in range(1, 7):
+        tensors[f"conv{i}/W"], tensors[f"conv{i}/b"] = (down[i], down[i - 1], 4, 4), (down[i],)
+        inputs = up[i - 1] if i == 1 else 2 * up[i - 1]
+        tensors[f"deconv{i}/W"], tensors[f"deconv{i}/b"] = (inputs, up[i], 4, 4), (up[i],)
+        for norm, features in ((f"norm{i}", down[i]), (f"denorm{i}", up[i])):
+            if norm != "denorm6":
+                tensors[f"{norm}/N"] = ()
+                for name in ("gamma", "beta", "avg_mean", "avg_var"):
+                    tensors[f"{norm}/{name}"] = (features,)
+    return {name: np.zeros(shape, np.float32) for name, shape in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tensors", "count", "suffix"),
+    [
+        ("harmof0", _harmof0_tensors, "372,865", "npz"),
+        ("unet", _unet_tensors, "6,288,545", "model"),
+    ],
+)
+def test_command_converts_networks_of_published_size(
+    tmp_path, capsys, architecture, tensors, count, suffix
+):
+    source, output = tmp_path / f"theirs.{suffix}", tmp_path / "ours.npz"
+    with source.open("wb") as file:
+        np.savez(file, **tensors())
+    options = [f"--source={source}", f"--output={output}"]
+    assert weights.main([f"--architecture={architecture}", *options]) == 0
+    assert f"{count} parameters" in capsys.readouterr().out
+
+
+def test_command_lists_the_architectures(capsys):
+    with pytest.raises(SystemExit):
+        weights.main(["--help"])
+    shown = capsys.readouterr().out
+    for name in ("crepe-tiny", "crepe-full", "harmof0", "resunet_decouple_plus", "unet"):
+        assert name in shown
+
+
 def test_command_says_what_is_wrong(tmp_path, capsys):
     source = tmp_path / "tiny.npz"
     np.savez(source, x=np.zeros(3))

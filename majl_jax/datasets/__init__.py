@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from majl_jax.datasets import chorales, mir1k
+from majl_jax.datasets import chorales, medleydb, mir1k, mir_st500, musdb18
 from majl_jax.datasets.track import Track
 
 
@@ -28,6 +28,11 @@ def _mir1k(**which: str) -> Reader:
     return Reader(functools.partial(mir1k.tracks, **which), mir1k.STEMS, version=2)
 
 
+def _musdb18(edition: str, *, with_medleydb: bool = True) -> Reader:
+    tracks = functools.partial(musdb18.tracks, edition=edition, with_medleydb=with_medleydb)
+    return Reader(tracks, musdb18.STEMS, channels=(1, 2))
+
+
 READERS: dict[str, Reader] = {
     "chorales": _chorales("full"),
     "chorales_stems": _chorales("stems"),
@@ -38,4 +43,10 @@ READERS: dict[str, Reader] = {
     "mir1k_few": _mir1k(view="full"),
     "mir1k_stems": _mir1k(view="stems"),
     "mir1k_pitch": _mir1k(view="pitch"),
+    "musdb18": _musdb18("aac"),
+    "musdb18_hq": _musdb18("wav"),
+    "musdb18_no_medleydb": _musdb18("aac", with_medleydb=False),
+    "musdb18_hq_no_medleydb": _musdb18("wav", with_medleydb=False),
+    "medleydb": Reader(medleydb.tracks, medleydb.STEMS),
+    "mir_st500": Reader(mir_st500.tracks, mir_st500.STEMS),
 }

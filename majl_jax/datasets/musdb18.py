@@ -5,16 +5,14 @@ the AAC edition it differs from that sum, by 15 to 32 dB in two excerpts.
 """
 
 import functools
-import importlib.util
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
-from majl_jax.audio import files, resampling
+from majl_jax.audio import files
+from majl_jax.datasets import stem_mp4
 from majl_jax.datasets.track import (
     SPLITS_FOLDER,
-    BadTrack,
     Recording,
     Track,
     no_pitch,
@@ -26,6 +24,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a stem.mp4; 0 is the mixture
 SPLIT_LIST = SPLITS_FOLDER / "musdb18.txt"
 MEAN_S = 236.0
+IN_MEDLEYDB = "it is in MedleyDB as well"
 TREES = {
     "aac": "train/ARTIST - TITLE.stem.mp4 and test/ARTIST - TITLE.stem.mp4",
     "wav": "train/ARTIST - TITLE/{drums,bass,other,vocals}.wav and the same below test/",
@@ -47,7 +46,7 @@ def tracks(
     14 songs of train/ are valid. with_medleydb: False leaves out the songs that are in MedleyDB.
     """
     del seed
-    if edition == "aac" and importlib.util.find_spec("av") is None:
+    if edition == "aac" and not stem_mp4.can_be_read():
         raise ModuleNotFoundError(
             "musdb18 reads stem.mp4 files with PyAV, which is not installed: `pip install av`; "
             "or prepare musdb18_hq, whose files are WAV"
@@ -66,13 +65,10 @@ def tracks(
             paths=(path,),
             seconds=MEAN_S,
             load=functools.partial(load_song, path),
-            left_out=_IN_MEDLEYDB if not with_medleydb and name in listed["medleydb"] else "",
+            left_out="" if with_medleydb or name not in listed["medleydb"] else IN_MEDLEYDB,
         )
         for folder, name, path in find_songs(source, edition)
     ]
-
-
-_IN_MEDLEYDB = "these recordings are in MedleyDB as well"
 
 
 def find_songs(source: str | None, edition: str) -> list[tuple[str, str, pathlib.Path]]:
@@ -93,23 +89,17 @@ def find_songs(source: str | None, edition: str) -> list[tuple[str, str, pathlib
     return found
 
 
-def load(
-    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int
-) -> Recording:
+def load(path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int) -> Recording:
     """The four stems of one song, without pitch labels."""
     stems = []
     for name in STEMS:
-        if path.is_dir():
-            stem, _ = files.read(
-                path / f"{name}.wav", sample_rate_hz=sample_rate_hz, channels=channels
+        if path.suffix == ".mp4":
+            stem = stem_mp4.read_stream(
+                path, STREAMS[name], sample_rate_hz=sample_rate_hz, channels=channels
             )
         else:
-            blocks = _stream(path, STREAMS[name], channels=channels)
-            source_hz = next(blocks)
-            resampled = resampling.resample_blocks(
-                blocks, source_hz=source_hz, target_hz=sample_rate_hz
-            )
-            stem = np.concatenate(list(resampled))
+            file = path / f"{name}.wav"
+            stem, _ = files.read(file, sample_rate_hz=sample_rate_hz, channels=channels)
         stems.append(stem)
     audio = stack(stems, sample_rate_hz=sample_rate_hz)
     f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), hop_samples=hop_samples)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Integer
 
 from majl_jax.audio.stft import hann_window
 from majl_jax.models.crepe import frames
+from majl_jax.models.harmonic_convolution import conv3x3, shifted_products
 
 PUBLISHED_CHANNELS = (32, 64, 128, 128)
 BINS, BINS_PER_OCTAVE, LOWEST_HZ = 352, 48, 27.5
@@ -100,7 +101,7 @@ class HarmoF0(nn.Module):
         """Logits of a spectrogram from `log_spectrogram_db`."""
         hidden = spectrogram[..., None].astype(self.dtype)
         for i, features in enumerate(self.channels, start=1):
-            hidden = nn.relu(_Conv(features, (3, 3), self.dtype, name=f"conv{i}")(hidden))
+            hidden = nn.relu(_Conv(features, self.dtype, name=f"conv{i}")(hidden))
             shifts = HARMONIC_BINS if i == 1 else (-BINS_PER_OCTAVE, 0, BINS_PER_OCTAVE)
             hidden = _Shifted(features, shifts, self.dtype, name=f"dilated{i}")(hidden)
             norm = nn.BatchNorm(
@@ -116,23 +117,20 @@ class HarmoF0(nn.Module):
 
 
 class _Conv(nn.Module):
-    """A convolution with zero padding to the same size."""
+    """A 3 x 3 convolution with zero padding to the same size."""
 
     features: int
-    size: tuple[int, int]
     dtype: Any
 
     @nn.compact
     def __call__(
         self, inputs: Float[Array, "batch frame bin channel"]
     ) -> Float[Array, "batch frame bin feature"]:
-        shape = (*self.size, inputs.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        convolved = jax.lax.conv_general_dilated(
-            inputs, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return convolved + bias
+        shape = (3, 3, inputs.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        convolved: Array = conv3x3(inputs, jnp.asarray(kernel, self.dtype))
+        return convolved + bias.astype(self.dtype)
 
 
 class _Shifted(nn.Module):
@@ -155,11 +153,10 @@ class _Shifted(nn.Module):
         shape = (count, inputs.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(batch_axis=0), shape)
         bias_shape = (count, self.features) if own_biases else (self.features,)
-        bias = self.param("bias", nn.initializers.zeros, bias_shape).astype(self.dtype)
-        # Products with slices of the input: a tenth of the time of a dilated convolution on CPU.
-        total = jnp.zeros((*inputs.shape[:-1], self.features), self.dtype)
-        for i, shift in enumerate(self.shifts):
-            part = inputs[:, :, max(shift, 0) : bins + min(shift, 0)] @ kernel[i].astype(self.dtype)
-            part = part + bias[i] if own_biases else part
-            total += jnp.pad(part, ((0, 0), (0, 0), (max(-shift, 0), max(shift, 0)), (0, 0)))
-        return total if own_biases else total + bias
+        bias = self.param("bias", nn.initializers.zeros, bias_shape)
+        if own_biases:
+            read = np.arange(bins)[:, None] + np.array(self.shifts)
+            inside = ((read >= 0) & (read < bins)).astype(np.float32)
+            bias = jnp.matmul(inside, bias, precision=jax.lax.Precision.HIGHEST)
+        total: Array = shifted_products(inputs, jnp.asarray(kernel, self.dtype), self.shifts)
+        return total + bias.astype(self.dtype)

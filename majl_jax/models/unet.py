@@ -1,5 +1,6 @@
 """U-Net voice separation by a soft mask on the magnitude spectrogram (Jansson et al., ISMIR 2017)."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,9 +16,10 @@ PUBLISHED_CHANNELS = (16, 32, 64, 128, 256, 512)
 class UNet(nn.Module):
     """Waveform to waveform: `s_hat = iSTFT(mask(|X|) * X)` with the mixture's phase.
 
-    Six 5 x 5 stride-2 convolutions down, six up with skips, batch normalisation on all layers but the last, LeakyReLU 0.2 down, ReLU
+    Six stride-2 convolutions down, six up with skips, batch normalisation on all layers but the last, LeakyReLU 0.2 down, ReLU
     up, dropout on the first three layers up, sigmoid at the end. At the published width 9,823,313 parameters. The magnitude
     is divided by its largest value in the segment, which makes the network independent of recording level.
+    The port Xiao-Ming/UNet-VocalSeparation-Chainer has `kernel_size` 4 (6,288,545 parameters) and `norm_epsilon` 2e-5.
 
     The mask cannot exceed one: the target must be scaled as it is inside the mixture (`mixture_mode` of the recipe).
     """
@@ -27,9 +29,10 @@ class UNet(nn.Module):
     hop_samples: int = 320
     dropout: float = 0.5
     norm_momentum: float = 0.99
+    kernel_size: int = 5
+    norm_epsilon: float = 1e-5
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(
         self, mixture: Float[Array, "batch time"], *, train: bool = False
     ) -> Float[Array, "batch time"]:
@@ -46,7 +49,7 @@ class UNet(nn.Module):
         spectrum = spectrum[:, :-1]
         level = magnitude(spectrum[..., 1:])  # without the DC bin: 2^k bins halve evenly
         level = level / jnp.maximum(level.max((-2, -1), keepdims=True), 1e-6)
-        mask = self._mask(level[..., None], train)
+        mask = self.mask(level, train=train)
         mask = jnp.pad(mask, ((0, 0), (0, 0), (1, 0)))  # the DC bin is dropped
         return istft(
             mask * spectrum,
@@ -55,27 +58,31 @@ class UNet(nn.Module):
             length_samples=length,
         )
 
-    def _mask(
-        self, hidden: Float[Array, "batch frame frequency 1"], train: bool
+    @nn.compact
+    def mask(
+        self, level: Float[Array, "batch frame frequency"], *, train: bool = False
     ) -> Float[Array, "batch frame frequency"]:
+        """The mask in 0..1 of a magnitude spectrogram without its DC bin; both sizes are multiples of 64."""
+
         def norm(x: Array, name: str) -> Array:
             return nn.BatchNorm(
                 use_running_average=not train,
                 momentum=self.norm_momentum,
-                epsilon=1e-5,
+                epsilon=self.norm_epsilon,
                 dtype=self.dtype,
                 name=name,
             )(x)
 
-        depth, skips = len(self.channels), []
+        conv = functools.partial(_Conv, size=self.kernel_size, dtype=self.dtype)
+        hidden, depth, skips = level[..., None], len(self.channels), []
         for i, features in enumerate(self.channels, start=1):
-            hidden = _Conv(features, down=True, dtype=self.dtype, name=f"down{i}")(hidden)
+            hidden = conv(features, down=True, name=f"down{i}")(hidden)
             hidden = nn.leaky_relu(norm(hidden, f"down{i}_norm"), 0.2)
             skips.append(hidden)
         for i, features in enumerate([*reversed(self.channels[:-1]), 1], start=1):
             if i > 1:
                 hidden = jnp.concatenate([hidden, skips[depth - i]], -1)
-            hidden = _Conv(features, down=False, dtype=self.dtype, name=f"up{i}")(hidden)
+            hidden = conv(features, down=False, name=f"up{i}")(hidden)
             if i == depth:
                 return nn.sigmoid(hidden[..., 0].astype(jnp.float32))
             hidden = norm(hidden, f"up{i}_norm")
@@ -86,19 +93,20 @@ class UNet(nn.Module):
 
 
 class _Conv(nn.Module):
-    """A 5 x 5 convolution that halves time and frequency, or its transpose that doubles them."""
+    """A square convolution that halves time and frequency, or its transpose that doubles them."""
 
     features: int
     down: bool
+    size: int
     dtype: Any
 
     @nn.compact
     def __call__(
         self, hidden: Float[Array, "batch time frequency channel"]
     ) -> Float[Array, "batch time2 frequency2 feature"]:
-        shape = (5, 5, hidden.shape[-1], self.features)
+        shape = (self.size, self.size, hidden.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         convolve = conv_halve if self.down else conv_transpose_double
-        convolved = convolve(hidden.astype(self.dtype), kernel.astype(self.dtype))
+        convolved = convolve(hidden.astype(self.dtype), jnp.asarray(kernel, self.dtype))
         return convolved + bias.astype(self.dtype)

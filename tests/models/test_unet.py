@@ -1,10 +1,12 @@
 """The U-Net: published size, scale and length traps, silence."""
 
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from majl_jax import weights
 from majl_jax.models.unet import UNet
 
 NARROW = (2, 2, 2, 2, 2, 2)
@@ -20,6 +22,40 @@ def narrow():
 def test_published_parameter_count():
     shapes = jax.eval_shape(UNet().init, jax.random.key(0), jnp.zeros((1, 40_960)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 9_823_313
+
+
+# ---- the port with 4 x 4 kernels -----------------------------------------------------------------
+
+
+def test_parameter_count_of_the_port():
+    model = UNet(kernel_size=4)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 40_960)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 6_288_545
+
+
+@pytest.mark.parametrize(("norm_epsilon", "agrees"), [(2e-5, True), (1e-5, False)])
+def test_mask_is_that_of_the_port(norm_epsilon, agrees):
+    state, inputs, output, config = golden_files.read("unet_chainer")
+    channels = tuple(config["channels"])
+    model = UNet(channels, kernel_size=4, norm_epsilon=norm_epsilon)
+    level = inputs["magnitude"][:, 0].swapaxes(1, 2)  # (batch, 1, frequency, time)
+    variables = weights.convert("unet", state, channels=channels)
+    found = jax.jit(model.apply, static_argnames="method")(variables, level, method="mask")
+    error = golden_files.relative_error(found, output["mask"][:, 0].swapaxes(1, 2))
+    assert (error <= 1e-5) == agrees, error
+
+
+@pytest.mark.parametrize("name", ["conv3/W", "denorm2/avg_var", "deconv6/b"])
+def test_a_wrong_file_of_the_port_is_refused_by_key(name):
+    state, _, _, config = golden_files.read("unet_chainer")
+    channels = tuple(config["channels"])
+    with pytest.raises(weights.WeightsError, match=name):
+        weights.convert("unet", {k: v for k, v in state.items() if k != name}, channels=channels)
+    with pytest.raises(weights.WeightsError, match=f"{name} has shape"):
+        weights.convert("unet", {**state, name: np.zeros((2, 9))}, channels=channels)
+
+
+# ---- waveform to waveform -----------------------------------------------------------------------
 
 
 def test_output_has_the_length_and_scales_with_the_level(narrow):

@@ -1,0 +1,275 @@
+"""`medleydb`: the songs of MedleyDB with one singing melody, as voice and accompaniment (Bittner et al. 2014).
+
+A song is used if exactly one of its stems carries the melody and that stem is sung. The mixture is the sum
+of the stems by definition; TRACK_MIX.wav, which need not equal it, is not read.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from majl_jax.audio import files
+from majl_jax.datasets.track import (
+    LENGTHS_DIFFER_S,
+    SPLITS_FOLDER,
+    BadTrack,
+    Recording,
+    Track,
+    frame_count,
+    read_split,
+    stack,
+)
+
+STEMS = ("accompaniment", "voice")
+SINGERS = frozenset({"male singer", "female singer", "vocalists"})
+SPLIT_LIST = SPLITS_FOLDER / "medleydb.txt"
+ANNOTATION_HOP_S = 256 / 44100
+REACH_S = 0.51 * ANNOTATION_HOP_S  # half a hop; the times are rounded, by up to 0.004 of a hop
+HIGHEST_HZ = 5000.0
+MEAN_S = 180.0
+# As in the data set and as in the repository marl/medleydb, which holds the same annotations.
+PITCH_FOLDERS = ("Annotations/Pitch_Annotations", "Annotations/Pitch")
+MELODY_FOLDERS = ("Annotations/Melody_Annotations/MELODY{}", "Annotations/Melody/Melody{}")
+TREE = (
+    "Audio/TRACK/TRACK_STEMS/TRACK_STEM_01.wav, Audio/TRACK/TRACK_METADATA.yaml (or "
+    "Metadata/TRACK_METADATA.yaml), Annotations/Pitch_Annotations/TRACK_STEM_01.csv and "
+    "Annotations/Melody_Annotations/MELODY1/TRACK_MELODY1.csv"
+)
+NO_METADATA = "no TRACK_METADATA.yaml beside the audio or in Metadata/"
+OTHER_MELODY = "not exactly one melody stem, or it is not sung"
+NO_ANNOTATION = "no annotation of the pitch of the voice (Pitch, MELODY1 or MELODY2)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """A file of f0, and whether it holds the voiced frames only (pitch) or every frame (melody)."""
+
+    path: pathlib.Path
+    voiced_only: bool
+
+
+def tracks(
+    source: str | None,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    seed: int = 0,
+) -> list[Track]:
+    """The tracks below `source`; those of other melodies, or without a pitch annotation, left out.
+
+    No artist is in two splits; artists not listed in data/splits/medleydb.txt are in train.
+    """
+    del seed
+    if source is None:
+        raise ValueError(f"--source is missing: the folder of MedleyDB; expected {TREE} in it")
+    root = pathlib.Path(source)
+    folders = sorted(path.parent for path in (root / "Audio").glob("*/*_STEMS"))
+    if not folders:
+        raise FileNotFoundError(f"{root} is no copy of MedleyDB: expected {TREE} in it")
+    if not any((root / "Annotations").rglob("*.csv")):
+        raise FileNotFoundError(
+            f"{root} has no annotations; expected {TREE} in it: copy the folder Annotations of the "
+            "data set, or that of the repository marl/medleydb (data/Annotations)"
+        )
+    splits = dict(read_split(SPLIT_LIST))
+    out = []
+    for folder in folders:
+        name, artist = folder.name, folder.name.split("_")[0]
+        metadata = find_metadata(root, name)
+        stems, voice, fault = choose(metadata, folder)
+        annotation = None if fault else find_annotation(root, name, stems[voice].stem)
+        out.append(
+            Track(
+                id=name,
+                split=splits.get(artist, "train"),
+                group=artist,
+                paths=stems if annotation is None else (*stems, annotation.path),
+                seconds=MEAN_S,
+                load=functools.partial(
+                    load,
+                    stems,
+                    voice=voice,
+                    annotation=annotation,
+                    fault=fault or NO_ANNOTATION,
+                    sample_rate_hz=sample_rate_hz,
+                    hop_samples=hop_samples,
+                    channels=channels,
+                ),
+                left_out=fault or ("" if annotation else NO_ANNOTATION),
+            )
+        )
+    return out
+
+
+def find_metadata(root: pathlib.Path, name: str) -> pathlib.Path | None:
+    """The metadata file of a track."""
+    for folder in (root / "Audio" / name, root / "Metadata"):
+        if (path := folder / f"{name}_METADATA.yaml").is_file():
+            return path
+    return None
+
+
+def choose(
+    metadata: pathlib.Path | None, folder: pathlib.Path
+) -> tuple[tuple[pathlib.Path, ...], int, str]:
+    """The stem files of a track, which of them is the voice, and why the track is not to be used."""
+    if metadata is None:
+        return (), 0, NO_METADATA
+    try:
+        rows = read_stems(metadata)
+    except BadTrack as error:
+        return (), 0, str(error)
+    sung = [
+        number
+        for number, (_, instruments, component) in enumerate(rows)
+        if component == "melody" and instruments and SINGERS.issuperset(instruments)
+    ]
+    if len(sung) != 1 or sum(component == "melody" for *_, component in rows) != 1:
+        return (), 0, OTHER_MELODY
+    stems = tuple(folder / f"{folder.name}_STEMS" / file for file, *_ in rows)
+    if len(stems) < 2:
+        return (), 0, "no stem besides the voice"
+    return stems, sung[0], ""
+
+
+def read_stems(path: pathlib.Path) -> list[tuple[str, list[str], str]]:
+    """(file name, instruments, component) of the stems that a metadata file lists."""
+    import yaml
+
+    expected = "expected stems: {S01: {component, instrument, filename}, ...}"
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rows = []
+        for _, stem in sorted(content["stems"].items()):
+            instruments = stem["instrument"]
+            instruments = instruments if isinstance(instruments, list) else [instruments]
+            rows.append((str(stem["filename"]), [*map(str, instruments)], stem["component"] or ""))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = " ".join(str(error).split())[:80]
+        raise BadTrack(f"{path}: not YAML ({first}); {expected}") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadTrack(f"{path}: {type(error).__name__} {error}; {expected}") from None
+    return rows
+
+
+def find_annotation(root: pathlib.Path, name: str, voice: str) -> Annotation | None:
+    """The pitch annotation of the stem `voice`, else MELODY1, else MELODY2 of the track `name`.
+
+    MELODY1 and MELODY2 follow the predominant melody, which the only melody stem is.
+    """
+    for folder in PITCH_FOLDERS:
+        if (path := root / folder / f"{voice}.csv").is_file():
+            return Annotation(path, voiced_only=True)
+    for number in (1, 2):
+        for folder in MELODY_FOLDERS:
+            path = root / folder.format(number) / f"{name}_MELODY{number}.csv"
+            if path.is_file():
+                return Annotation(path, voiced_only=False)
+    return None
+
+
+def load(
+    stems: tuple[pathlib.Path, ...],
+    *,
+    voice: int,
+    annotation: Annotation | None,
+    fault: str = "",
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+) -> Recording:
+    """The stem `voice`, the sum of the others, and the pitch of the voice."""
+    if annotation is None:
+        raise BadTrack(fault)
+    rows = read_annotation(annotation.path)
+    given = []
+    for path in stems:
+        one, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)
+        given.append(one)
+    lengths = sorted(len(one) for one in given)
+    if lengths[-1] - lengths[0] > LENGTHS_DIFFER_S * sample_rate_hz:
+        short = stems[int(np.argmin([len(one) for one in given]))]
+        raise BadTrack(
+            f"{short}: {lengths[0] / sample_rate_hz:.2f} s, while another stem of the track is "
+            f"{lengths[-1] / sample_rate_hz:.2f} s long: is it cut off?"
+        )
+    accompaniment = np.zeros((lengths[-1], channels), np.float32)
+    for number, one in enumerate(given):
+        if number != voice:
+            accompaniment[: len(one)] += one
+    audio = stack([accompaniment, given[voice]], sample_rate_hz=sample_rate_hz)
+    frames = frame_count(len(audio), hop_samples=hop_samples)
+    f0_hz, has_pitch = np.zeros((frames, 2), np.float32), np.zeros((frames, 2), bool)
+    f0_hz[:, 1], has_pitch[:, 1] = on_frames(
+        rows,
+        voiced_only=annotation.voiced_only,
+        frames=frames,
+        hop_samples=hop_samples,
+        sample_rate_hz=sample_rate_hz,
+    )
+    return Recording(
+        audio=audio,
+        stems=STEMS,
+        has_stems=np.ones(len(STEMS), bool),
+        f0_hz=f0_hz,
+        has_pitch=has_pitch,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+    )
+
+
+def read_annotation(path: pathlib.Path) -> Float64[np.ndarray, "row 2"]:
+    """Rows (time_s, f0_hz) of an annotation; a third column, which some lines have, is not used."""
+    rows = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            time_s, f0_hz = (float(cell) for cell in line.split(",")[:2])
+        except ValueError:
+            raise BadTrack(
+                f"{path}, line {number}: {line.strip()[:40]!r}; expected time_s,f0_hz"
+            ) from None
+        if not (0 <= time_s < np.inf and 0 <= f0_hz < HIGHEST_HZ):
+            raise BadTrack(
+                f"{path}, line {number}: {line.strip()[:40]!r} is out of range, expected a time "
+                f"from 0 s and 0 to {HIGHEST_HZ:g} Hz"
+            )
+        if rows and time_s <= rows[-1][0]:
+            raise BadTrack(
+                f"{path}, line {number}: its time {time_s} s is not after the line before"
+            )
+        rows.append((time_s, f0_hz))
+    if not rows:
+        raise BadTrack(f"{path}: has no lines, expected time_s,f0_hz in each")
+    return np.asarray(rows)
+
+
+def on_frames(
+    rows: Float64[np.ndarray, "row 2"],
+    *,
+    voiced_only: bool,
+    frames: int,
+    hop_samples: int,
+    sample_rate_hz: int,
+) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
+    """Frame labels (f0 in Hz with 0 = unvoiced, is it a label): the row nearest to k hop / rate.
+
+    A frame with no row within half an annotation hop is unvoiced if the rows are the voiced ones
+    only, and without a label otherwise.
+    """
+    times_s = np.arange(frames) * hop_samples / sample_rate_hz
+    after = np.clip(np.searchsorted(rows[:, 0], times_s), 1, max(len(rows) - 1, 1))
+    before = after - 1
+    after = np.minimum(after, len(rows) - 1)
+    closer = np.abs(rows[after, 0] - times_s) < np.abs(rows[before, 0] - times_s)
+    nearest = np.where(closer, after, before)
+    near = np.abs(rows[nearest, 0] - times_s) <= REACH_S
+    f0_hz = np.where(near, rows[nearest, 1], 0.0).astype(np.float32)
+    return f0_hz, near | voiced_only
