@@ -49,7 +49,7 @@ def _paper() -> ConfigDict:
     config.data.stems_only = "chorales_stems"  # stems, no pitch: MUSDB18; "" leaves it out
     config.data.pitch_only = "chorales_pitch"  # mixture and pitch: MIR_ST500; "" leaves it out
     config.data.labelled_share = 1 / 3  # of the student's examples, the rest is pseudo-labelled
-    # The stem to separate and to hear; several names where data sets call it differently, as ("voice", "vocals").
+    # The stem to separate and to hear; several names where data sets call it differently, as "voice,vocals".
     config.data.target = "soprano"
     config.data.sample_rate_hz = 16_000
     config.data.hop_samples = 320  # 20 ms: label frames, STFT frames and pitch frames are one grid
@@ -65,6 +65,10 @@ def _paper() -> ConfigDict:
 
     config.unet = ConfigDict()
     config.unet.channels = (16, 32, 64, 128, 256, 512)  # Jansson et al. 2017
+    config.unet.kernel_size = (
+        5  # 4 and an epsilon of 2e-5: the port whose weights majl_jax.weights reads
+    )
+    config.unet.norm_epsilon = 1e-5
     config.unet.window_samples = 1024
     config.unet.dropout = 0.5
     config.unet.norm_momentum = 0.99

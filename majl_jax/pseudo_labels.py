@@ -272,7 +272,7 @@ def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:
     stems = prepared.layout.stems
     found = [number for number, stem in enumerate(stems) if stem in names]
     if len(found) != 1:
-        asked = repr(target if isinstance(target, str) else names)
+        asked = repr(names[0] if len(names) == 1 else names)
         several = " (several of them match, exactly one has to)" if found else ""
         raise ValueError(
             f"config.data.target is {asked}; the stems of {prepared.directory} are "

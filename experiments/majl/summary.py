@@ -15,6 +15,7 @@ COLUMNS = {  # score: heading, factor, digits
     "rca": ("RCA %", 100, 1),
     "oa": ("OA %", 100, 1),
 }
+DATA = ("chorales", "mir1k")
 Line = dict[str, Any]
 
 
@@ -22,12 +23,19 @@ def write(results: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes tables.md and figures/*.png from all lines of results.jsonl."""
     lines = [json.loads(text) for text in results.read_text().splitlines()]
     parts = ["# MAJL: tables", "", "Written by `run.py` from results.jsonl; do not edit.", ""]
-    for data in ("chorales", "mir1k"):
+    for data in DATA:
         for name, table in TABLES.items():
             found = [x for x in lines if (x["table"], x["data"]) == (name, data)]
             if found:
                 parts += _markdown(name, data, table, found)
                 draw(table, found, folder / "figures" / f"{data}_{name}.png")
+    missing = [
+        f"{name}: {row.label}"
+        for name, table in TABLES.items()
+        for row in table.rows
+        if not any((x["data"], x["table"], x["row"]) == (DATA[0], name, row.label) for x in lines)
+    ]
+    parts += ["## Not run (chorales)", "", *(f"- {what}" for what in missing or ["none"]), ""]
     (folder / "tables.md").write_text("\n".join(parts))
 
 

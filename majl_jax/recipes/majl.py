@@ -37,11 +37,12 @@ Variables = Mapping[str, Any]
 def build(config: Any) -> Cascade:
     """The two networks that `config.separator` and `config.pitch` name, each with its own group of fields."""
     hop_samples = config.data.hop_samples
+    groups = config.to_dict()
     separator = networks.separator(
-        config.separator, config.get(config.separator, {}), hop_samples=hop_samples
+        config.separator, groups.get(config.separator, {}), hop_samples=hop_samples
     )
     listener, bin_cents = networks.pitch_estimator(
-        config.pitch, config.get(config.pitch, {}), hop_samples=hop_samples
+        config.pitch, groups.get(config.pitch, {}), hop_samples=hop_samples
     )
     return Cascade(separator, listener, bin_cents, config.data.segment_samples)
 
@@ -77,8 +78,7 @@ def pitch_model(config: Any, cascade: Cascade) -> SegmentModel:
 
 
 def _target_names(config: Any) -> tuple[str, ...]:
-    target = config.data.target
-    return (target,) if isinstance(target, str) else tuple(target)
+    return tuple(name.strip() for name in config.data.target.split(","))
 
 
 def _on_grid(
@@ -149,7 +149,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         cascade,
         segment_model(config, cascade),
         pitch_model(config, cascade),
-        pseudo_labels.stem_number(prepared, config.data.target),
+        pseudo_labels.stem_number(prepared, _target_names(config)),
         labelled,
     )
     found = tuple(_stage(name, setting) for name in config.run)
