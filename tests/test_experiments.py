@@ -11,24 +11,38 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+PAPERS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/run.py"))
+
+
+def _scripts(paper, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    monkeypatch.syspath_prepend(ROOT / "experiments" / paper)
+    names = ("grid", "summary", "tables", "run")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return {name: importlib.import_module(name) for name in names}
+
+
+@pytest.fixture(params=PAPERS)
+def scripts(request, monkeypatch):
+    return {"paper": request.param, **_scripts(request.param, monkeypatch)}
+
+
 @pytest.fixture
 def majl(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments" / "majl")
-    for name in ("tables", "summary", "run"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return {name: importlib.import_module(name) for name in ("tables", "summary", "run")}
+    return _scripts("majl", monkeypatch)
 
 
-def test_every_row_s_stage_is_one_that_its_run_trains(majl):
-    for name, table in majl["tables"].TABLES.items():
+def test_every_row_s_stage_is_one_that_its_run_trains(scripts):
+    for name, table in scripts["tables"].TABLES.items():
         for row in table.rows:
             assert row.stage in row.run.stages, (name, row.label)
         assert len({row.label for row in table.rows}) == len(table.rows)
 
 
-def test_runs_of_one_name_are_one_run_and_lenders_come_first(majl):
+def test_runs_of_one_name_are_one_run_and_lenders_come_first(scripts):
     runs = {}
-    for table in majl["tables"].TABLES.values():
+    for table in scripts["tables"].TABLES.values():
         before = set()
         for run in table.runs():
             assert runs.setdefault(run.name, run) == run
@@ -39,11 +53,12 @@ def test_runs_of_one_name_are_one_run_and_lenders_come_first(majl):
             before.add(run.name)
 
 
-def test_fields_of_the_runs_exist_in_the_config(majl):
-    spec = importlib.util.spec_from_file_location("majl", ROOT / "configs" / "majl.py")
+def test_fields_of_the_runs_exist_in_the_config(scripts):
+    path = ROOT / "configs" / f"{scripts['paper']}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     configs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(configs)
-    for table in majl["tables"].TABLES.values():
+    for table in scripts["tables"].TABLES.values():
         for run in table.runs():
             config = configs.get_config("experiment")
             config.update_from_flattened_dict(dict(run.fields))  # an unknown field is an error

@@ -1,60 +1,18 @@
 """What MAJL's tables compare: runs (one training each) and the rows that their stages give."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from grid import Row, Run, Table
+
+COLUMNS = {  # score: heading, factor, digits
+    "sdr_db": ("SDR dB", 1, 2),
+    "nsdr_db": ("NSDR dB", 1, 2),
+    "rpa": ("RPA %", 100, 1),
+    "rca": ("RCA %", 100, 1),
+    "oa": ("OA %", 100, 1),
+}
 PIPELINE, NAIVE, TEACHER, STUDENT = "pipeline", "naive_joint", "teacher", "student"
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One training: the stages of a config with some fields changed.
-
-    `borrows` is a stage of another run that serves as this one's teacher, so that only its student trains. Stages at the same
-    place of their runs start from the same parameters and see the same batches.
-    """
-
-    name: str
-    stages: tuple[str, ...]
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    borrows: "tuple[Run, str] | None" = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A line of a table: what a stage of a run scores on the test split."""
-
-    label: str
-    run: Run
-    stage: str
-    x: float | None = None  # where it stands on the figure's axis, if that is a scale
-    curve: str = ""  # which points of the figure are joined
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A question, what the paper says about it, and the rows that answer it."""
-
-    title: str
-    claim: str
-    rows: tuple[Row, ...]
-    x_label: str = ""
-
-    def runs(self) -> Iterator[Run]:
-        """The runs it needs, a borrowed one before its borrower, each once."""
-        seen = set()
-        for row in self.rows:
-            for run in _with_lenders(row.run):
-                if run.name not in seen:
-                    seen.add(run.name)
-                    yield run
-
-
-def _with_lenders(run: Run) -> Iterator[Run]:
-    if run.borrows is not None:
-        yield from _with_lenders(run.borrows[0])
-    yield run
 
 
 BASELINES = Run("baselines", (NAIVE, PIPELINE))
@@ -94,6 +52,7 @@ THRESHOLD = Table(
         for threshold in sorted(_THRESHOLDS)
     ),
     x_label="confidence threshold",
+    base=1,
 )
 
 _CASE_3 = Run("dwhs_case3", (TEACHER,), {"dwhs.exponents": ((0, 0), (0, 0), (1, 0), (0, 0))})
@@ -135,6 +94,7 @@ MODULES = Table(
     "Other modules",
     "MAJL helps whichever are joined (U-Net, ResUNetDecouple+; CREPE, HarmoF0)",
     tuple(_modules()),
+    base=0,
 )
 
 
@@ -153,6 +113,7 @@ WRONG_PITCH = Table(
     "an open question of the paper",
     tuple(_wrong_pitch()),
     x_label="wrong pitch pseudo labels, %",
+    base=0,
 )
 
 _BASS = {"data.target": "bass", **_shorter(300, 8)}

@@ -1,42 +1,53 @@
 """results.jsonl to tables.md and figures: mean ± standard deviation over seeds, and differences seed by seed."""
 
+import dataclasses
 import json
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tables import TABLES, Row, Table
+from grid import Row, Table
 
-COLUMNS = {  # score: heading, factor, digits
-    "sdr_db": ("SDR dB", 1, 2),
-    "nsdr_db": ("NSDR dB", 1, 2),
-    "rpa": ("RPA %", 100, 1),
-    "rca": ("RCA %", 100, 1),
-    "oa": ("OA %", 100, 1),
-}
-DATA = ("chorales", "mir1k")
 Line = dict[str, Any]
+Column = tuple[str, float, int]  # heading, factor, digits
 
 
-def write(results: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes tables.md and figures/*.png from all lines of results.jsonl."""
-    lines = [json.loads(text) for text in results.read_text().splitlines()]
-    parts = ["# MAJL: tables", "", "Written by `run.py` from results.jsonl; do not edit.", ""]
-    for data in DATA:
-        for name, table in TABLES.items():
-            found = [x for x in lines if (x["table"], x["data"]) == (name, data)]
-            if found:
-                parts += _markdown(name, data, table, found)
-                draw(table, found, folder / "figures" / f"{data}_{name}.png")
-    missing = [
-        f"{name}: {row.label}"
-        for name, table in TABLES.items()
-        for row in table.rows
-        if not any((x["data"], x["table"], x["row"]) == (DATA[0], name, row.label) for x in lines)
-    ]
-    parts += ["## Not run (chorales)", "", *(f"- {what}" for what in missing or ["none"]), ""]
-    (folder / "tables.md").write_text("\n".join(parts))
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """tables.md and figures of a paper's experiments.
+
+    data: for each value of a line's "data", what it is in words and what its command has besides.
+    """
+
+    title: str
+    folder: str
+    tables: Mapping[str, Table]
+    columns: Mapping[str, Column]  # by score
+    shown: tuple[str, str]  # the two scores of differences and figures
+    data: Mapping[str, tuple[str, str]]
+
+    def write(self, results: pathlib.Path, folder: pathlib.Path) -> None:
+        """Writes tables.md and figures/*.png from all lines of results.jsonl."""
+        lines = [json.loads(text) for text in results.read_text().splitlines()]
+        parts = [f"# {self.title}: tables", ""]
+        parts += ["Written by `run.py` from results.jsonl; do not edit.", ""]
+        for data in self.data:
+            for name, table in self.tables.items():
+                found = [x for x in lines if (x["table"], x["data"]) == (name, data)]
+                if found:
+                    parts += _markdown(self, name, data, found)
+                    draw(self, table, found, folder / "figures" / f"{data}_{name}.png")
+        first = next(iter(self.data))
+        done = {(x["table"], x["row"]) for x in lines if x["data"] == first}
+        missing = [
+            f"- {name}: {row.label}"
+            for name, table in self.tables.items()
+            for row in table.rows
+            if (name, row.label) not in done
+        ]
+        parts += [f"## Not run ({first})", "", *(missing or ["- none"]), ""]
+        (folder / "tables.md").write_text("\n".join(parts))
 
 
 def values(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
@@ -44,50 +55,58 @@ def values(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
     return {x["seed"]: x["metrics"][score] for x in lines if x["row"] == row}
 
 
-def _markdown(name: str, data: str, table: Table, lines: Sequence[Line]) -> list[str]:
+def _markdown(report: Report, name: str, data: str, lines: Sequence[Line]) -> list[str]:
+    table, columns = report.tables[name], report.columns
     seeds = sorted({line["seed"] for line in lines})
     steps = sorted({line["steps"] for line in lines})
     tracks = sorted({line["tracks"] for line in lines})
     commits = sorted({str(line["commit"])[:7] for line in lines})
+    words, more = report.data[data]
     out = [
-        f"## {table.title} ({'synthetic chorales' if data == 'chorales' else 'MIR-1K'})",
+        f"## {table.title} ({words})",
         "",
         f"The paper: {table.claim}.",
         "",
-        f"`python experiments/majl/run.py --table={name}{' --mir1k=FOLDER' * (data == 'mir1k')}`; seeds {seeds}, "
+        f"`python experiments/{report.folder}/run.py --table={name}{more}`; seeds {seeds}, "
         f"{steps} steps per stage, {tracks} test tracks, commit {', '.join(commits)}. "
         "Mean over tracks; then mean ± standard deviation over seeds.",
         "",
-        "| | " + " | ".join(heading for heading, _, _ in COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        "| | " + " | ".join(heading for heading, _, _ in columns.values()) + " |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     for row in table.rows:
-        cells = [_cell(list(values(lines, row.label, score).values()), score) for score in COLUMNS]
+        cells = [
+            _cell(list(values(lines, row.label, score).values()), columns[score])
+            for score in columns
+        ]
         out.append(f"| {row.label} | " + " | ".join(cells) + " |")
-    last = table.rows[-1].label
+    base = table.rows[table.base].label
     out += [
         "",
-        f"“{last}” against the others, seed by seed:",
+        f"Against “{base}”, seed by seed:",
         "",
-        "| | SDR dB | RPA % |",
+        "| | " + " | ".join(columns[score][0] for score in report.shown) + " |",
         "|---|---|---|",
     ]
-    for row in table.rows[:-1]:
-        cells = [_difference(lines, last, row.label, score) for score in ("sdr_db", "rpa")]
-        out.append(f"| {row.label} | " + " | ".join(cells) + " |")
+    for row in table.rows:
+        if row.label != base:
+            cells = [
+                _difference(lines, row.label, base, score, columns[score]) for score in report.shown
+            ]
+            out.append(f"| {row.label} | " + " | ".join(cells) + " |")
     return [*out, "", f"![{table.title}](figures/{data}_{name}.png)", ""]
 
 
-def _cell(found: Sequence[float], score: str) -> str:
-    _, factor, digits = COLUMNS[score]
+def _cell(found: Sequence[float], column: Column) -> str:
+    _, factor, digits = column
     if not found:
         return "–"
     spread = statistics.stdev(found) if len(found) > 1 else 0.0
     return f"{factor * statistics.mean(found):.{digits}f} ± {factor * spread:.{digits}f}"
 
 
-def _difference(lines: Sequence[Line], ours: str, other: str, score: str) -> str:
-    _, factor, digits = COLUMNS[score]
+def _difference(lines: Sequence[Line], ours: str, other: str, score: str, column: Column) -> str:
+    _, factor, digits = column
     a, b = values(lines, ours, score), values(lines, other, score)
     differences = [factor * (a[seed] - b[seed]) for seed in sorted(a.keys() & b.keys())]
     if not differences:
@@ -96,16 +115,16 @@ def _difference(lines: Sequence[Line], ours: str, other: str, score: str) -> str
     return f"{statistics.mean(differences):+.{digits}f} ({shown})"
 
 
-def draw(table: Table, lines: Sequence[Line], path: pathlib.Path) -> None:
-    """SDR and RPA of every row, with a dot per seed; along an axis where the rows stand on a scale."""
+def draw(report: Report, table: Table, lines: Sequence[Line], path: pathlib.Path) -> None:
+    """Two scores of every row, with a dot per seed; along an axis where the rows stand on a scale."""
     from matplotlib.figure import Figure
 
     figure = Figure(
         figsize=(9, 0.32 * len(table.rows) + 1.3 if not table.x_label else 3.2), dpi=110
     )
     axes = figure.subplots(1, 2)
-    for ax, score in zip(axes, ("sdr_db", "rpa"), strict=True):
-        heading, factor, _ = COLUMNS[score]
+    for ax, score in zip(axes, report.shown, strict=True):
+        heading, factor, _ = report.columns[score]
         if table.x_label:
             _curves(ax, table, lines, score, factor)
             ax.set_xlabel(table.x_label)
