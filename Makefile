@@ -15,7 +15,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m majl_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

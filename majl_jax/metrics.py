@@ -1,10 +1,11 @@
-"""Scores of whole tracks, in float64 NumPy: the SDR family, BSS Eval v4 and melody scores.
+"""Scores of whole tracks, in float64 NumPy: SDR family, BSS Eval v4, melody and multi-pitch scores.
 
 Estimate first, reference second, audio as [time] or [time, channel]. Unequal shapes, values that
 are not finite and silent references are errors, because no number would be right.
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float
 # An underscore: unequal shapes are told by the functions themselves, also when shapes are checked.
 Audio = Float[np.ndarray, "_time *_channel"]
 SDR_FLOOR = 1e-8
+MULTI_PITCH_RANGE_HZ = (20.0, 5000.0)  # where mir_eval.multipitch is defined
 
 
 def sdr_db(estimate: Audio, reference: Audio) -> float:
@@ -155,6 +157,38 @@ def melody_scores(
     return {name: float(value) for name, value in scores.items()}
 
 
+def multi_pitch_scores(
+    estimate_times_s: Float[np.ndarray, "_frame"],
+    estimate_hz: Sequence[np.ndarray],
+    reference_times_s: Float[np.ndarray, "_frame"],
+    reference_hz: Sequence[np.ndarray],
+    *,
+    window_semitones: float = 0.5,
+) -> dict[str, float]:
+    """Frame-wise precision P, recall R, f1 and accuracy in 0..1 (mir_eval.multipitch).
+
+    The estimate nearest in time counts for each reference frame, none outside the estimated times.
+    F1 = 2 P R / (P + R + eps); accuracy = TP / (TP + FP + FN). P is 0 where nothing is estimated;
+    all are NaN where the reference has no pitch. Pitches beyond 20 to 5000 Hz are left out.
+    """
+    from mir_eval import multipitch
+
+    estimate = _checked_pitches("estimate", estimate_times_s, estimate_hz)
+    reference = _checked_pitches("reference", reference_times_s, reference_hz)
+    if not sum(map(len, reference)):
+        return dict.fromkeys(("precision", "recall", "f1", "accuracy"), float("nan"))
+    nearest = multipitch.resample_multipitch(estimate_times_s, estimate, reference_times_s)
+    truth, guess = map(multipitch.frequencies_to_midi, (reference, nearest))
+    hits = multipitch.compute_num_true_positives(truth, guess, window=window_semitones)
+    counts = (multipitch.compute_num_freqs(pitches) for pitches in (truth, guess))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty estimate: said by the scores
+        precision, recall, accuracy = multipitch.compute_accuracy(hits, *counts)
+    f1 = 2 * precision * recall / (precision + recall + np.finfo(float).eps)
+    scores = {"precision": precision, "recall": recall, "f1": f1, "accuracy": accuracy}
+    return {name: float(value) for name, value in scores.items()}
+
+
 def _checked(estimate, reference) -> tuple[np.ndarray, np.ndarray]:
     estimate, reference = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
     if estimate.shape != reference.shape:
@@ -199,6 +233,21 @@ def _checked_curves(estimate_f0_hz, confidence, reference_f0_hz) -> list[np.ndar
                 f"{name} has {np.sum(~np.isfinite(curve))} values that are not finite."
             )
     return curves
+
+
+def _checked_pitches(name: str, times_s: np.ndarray, pitches_hz: Sequence) -> list[np.ndarray]:
+    if len(times_s) != len(pitches_hz):
+        raise ValueError(
+            f"the {name} has {len(times_s)} times, but {len(pitches_hz)} lists of pitches."
+        )
+    if not np.all(np.isfinite(times_s)) or np.any(np.diff(times_s) <= 0):
+        raise ValueError(f"the times of the {name} do not increase from frame to frame.")
+    lowest, highest = MULTI_PITCH_RANGE_HZ
+    arrays = [np.asarray(pitches, np.float64) for pitches in pitches_hz]
+    bad = sum(int(np.sum(~np.isfinite(array))) for array in arrays)
+    if bad:
+        raise ValueError(f"the {name} has {bad} pitches that are NaN or infinite.")
+    return [array[(array >= lowest) & (array <= highest)] for array in arrays]
 
 
 def _energy(stems: np.ndarray) -> np.ndarray:

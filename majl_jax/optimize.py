@@ -36,6 +36,18 @@ def warmup_cosine(
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps, end)
 
 
+def cosine_warmup(peak: float, *, warmup_steps: int) -> Schedule:
+    """peak * (1 - cos(pi (1 + min(step, n)) / (n + 1))) / 2 with n = warmup_steps, then `peak` for ever."""
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps is {warmup_steps}; expected 0 or more")
+
+    def rate(step):
+        share = (1 + jnp.minimum(step, warmup_steps)) / (warmup_steps + 1)
+        return peak * jnp.sin(0.5 * jnp.pi * share) ** 2  # 1 - cos would cancel at the first steps
+
+    return rate
+
+
 class AutoClipState(NamedTuple):
     """The last gradient norms (a ring), how many there were, and the norm last clipped to."""
 
@@ -80,10 +92,31 @@ def auto_clip(
     return optax.GradientTransformation(init, update)
 
 
+def scale_by_rules(rules: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
+    """Updates times the factor of the first pattern that matches their path: learning rates by part."""
+
+    def factor(key_path: Any) -> float:
+        path = path_of(key_path)
+        for pattern, value in rules:
+            if re.fullmatch(pattern, path):
+                return value
+        raise ValueError(
+            f"no pattern of rate_factors matches the parameter {path!r} (patterns: "
+            f"{[p for p, _ in rules]}): add one, e.g. ('.*', 1.0) as the last"
+        )
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(
+            lambda path, update: factor(path) * update, updates
+        )
+    )
+
+
 def optimizer(
     learning_rate: float | Schedule,
     *,
     weight_decay: float = 0.0,
+    rate_factors: Sequence[tuple[str, float]] = (),
     clip_norm: float | None = None,
     clip_percentile: float | None = None,
     clip_history_steps: int = 1024,
@@ -91,7 +124,10 @@ def optimizer(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    """Adam, or AdamW if `weight_decay` > 0, after clipping at `clip_norm` or `clip_percentile`."""
+    """Adam, or AdamW if `weight_decay` > 0, after clipping at `clip_norm` or `clip_percentile`.
+
+    rate_factors: (pattern of paths, factor of the learning rate), the first that matches; () for one rate.
+    """
     if clip_norm is not None and clip_percentile is not None:
         raise ValueError("clip by clip_norm or by clip_percentile, not by both: set one to None")
     parts = []
@@ -102,6 +138,8 @@ def optimizer(
     parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
     if weight_decay > 0:
         parts.append(optax.add_decayed_weights(weight_decay))
+    if rate_factors:
+        parts.append(scale_by_rules(rate_factors))
     schedule = learning_rate if callable(learning_rate) else constant(learning_rate)
     # Injected: then the learning rate in force stands in the state, where `readings` finds it.
     parts.append(optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=schedule))

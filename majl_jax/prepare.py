@@ -60,6 +60,7 @@ class Options:
             sample_rate_hz=self.sample_rate_hz,
             hop_samples=self.hop_samples,
             record_samples=hops * self.hop_samples,
+            voices=reader.voices,
         )
 
 

@@ -278,6 +278,11 @@ def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:
             f"config.data.target is {asked}; the stems of {prepared.directory} are "
             f"{', '.join(stems)}{several}"
         )
+    if not prepared.layout.voices_are_stems:
+        raise ValueError(
+            f"{prepared.directory} has {prepared.layout.voices} pitches of its mixture, not one per stem: which is "
+            f"that of {stems[found[0]]!r} is not known; use a set with a pitch per stem"
+        )
     return found[0]
 
 

@@ -35,6 +35,15 @@ METRICS = {
     "oa": Metric("OA %", "overall accuracy", 100, 1),
     "vr": Metric("VR %", "voicing recall", 100, 1),
     "vfa": Metric("VFA %", "voicing false alarm; lower is better", 100, 1, False),
+    "f1": Metric("F1 %", "frame-wise F1 of all pitches, within half a semitone", 100, 1),
+    "precision": Metric("P %", "precision of the pitches", 100, 1),
+    "recall": Metric("R %", "recall of the pitches", 100, 1),
+    "accuracy": Metric("Acc %", "right pitches over right, missed and wrong ones", 100, 1),
+    "polyphony": Metric("pitches", "estimated per frame"),
+    "activation_mass": Metric("activity", "sum of the salience per frame; 0: blank output"),
+    "silent_share": Metric(
+        "silent %", "sounding frames without a pitch; lower is better", 100, 1, False
+    ),
     "rpa_mirex": Metric("RPA* %", "raw pitch accuracy, guesses in unvoiced frames count", 100, 1),
     "rca_mirex": Metric("RCA* %", "raw chroma accuracy, guesses in unvoiced frames count", 100, 1),
 }

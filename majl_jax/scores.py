@@ -306,6 +306,10 @@ _IN_TEXT = {
     "rpa": "RPA %",
     "rca": "RCA %",
     "oa": "OA %",
+    "f1": "F1 %",
+    "precision": "P %",
+    "recall": "R %",
+    "silent_share": "silent %",
 }
 
 

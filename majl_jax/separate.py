@@ -6,6 +6,9 @@ Each song gets a folder DIR/<song>/ with <stem>.wav, accompaniment.wav (the song
 pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's sample
 rate and channels. Memory does not grow with the length of a song.
 
+A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per frame: time, then all pitches
+in Hz, separated by tabs), pitches.mid (notes) and picture.png.
+
 --pitch-only writes pitch and picture alone; without --checkpoint it uses the published weights of
 CREPE (tiny) and needs no training.
 """
@@ -23,13 +26,22 @@ from majl_jax.audio import files
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.evaluate import SegmentModel
+    from majl_jax.multi_pitch import MultiPitchModel
     from majl_jax.song import Options, Result
+    from majl_jax.transcription import Transcribed
 
 
 def load_run(
-    run: pathlib.Path, *, stage: str | None = None, which: str = "best"
-) -> tuple["SegmentModel", Any, str]:
-    """Returns the model of a training run, the variables of a stage, and in words what they are."""
+    run: pathlib.Path,
+    *,
+    stage: str | None = None,
+    which: str = "best",
+    recipe: str | None = None,
+) -> tuple["SegmentModel | MultiPitchModel", Any, str]:
+    """Returns the model of a training run, the variables of a stage, and in words what they are.
+
+    recipe: what the run has to be of, None for any.
+    """
     import importlib
 
     import ml_collections
@@ -48,10 +60,16 @@ def load_run(
         or not (pathlib.Path(__file__).parent / f"recipes/{name}.py").exists()
     ):
         raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")
-    recipe = importlib.import_module(f"majl_jax.recipes.{name}")
+    if recipe not in (None, name):
+        raise ValueError(
+            f"{run} is a run of the recipe {name}, not {recipe}; give another --checkpoint, or "
+            "leave --recipe out"
+        )
+    module = importlib.import_module(f"majl_jax.recipes.{name}")
+    give = getattr(module, "segment_model", None) or module.multi_pitch_model
     variables, meta = checkpoint.load_variables(run, stage, which)
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
-    return recipe.segment_model(config), variables, label
+    return give(config), variables, label
 
 
 def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str]:
@@ -91,9 +109,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", required=True, metavar="DIR", help="folder that gets a folder per song")
     add("--checkpoint", metavar="RUN", help="the --workdir of a training run")
     add("--stage", help="stage of the run whose parameters are used (default: the last)")
+    add("--recipe", help="insist on a run of this recipe, for instance ss_mpe")
     add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
     add("--pitch-only", action="store_true", help="no stems; without --checkpoint: published CREPE")
-    add("--threshold", type=float, default=0.5, help="confidence that makes a frame voiced (0..1)")
+    add("--threshold", type=float, help="confidence that makes a pitch (0..1; default: 0.5)")
     add("--overlap", type=float, default=0.5, help="overlap of segments, 0 <= overlap < 1")
     add("--batch-size", type=int, default=8, help="segments per call of the model")
     add("--format", choices=("float", "int16"), default="float", help="sample format of the stems")
@@ -104,11 +123,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.checkpoint and not options.pitch_only:
         parser.error("give --checkpoint=RUN (the --workdir of a training run), or --pitch-only")
-    if (options.stage or options.which != "best") and not options.checkpoint:
-        parser.error("--stage and --which choose from a run: give --checkpoint=RUN as well")
+    if (options.stage or options.recipe or options.which != "best") and not options.checkpoint:
+        parser.error(
+            "--stage, --recipe and --which choose from a run: give --checkpoint=RUN as well"
+        )
     if not 0 <= options.overlap < 1:
         parser.error(f"--overlap is {options.overlap}; expected 0 <= overlap < 1")
-    if not 0 <= options.threshold <= 1:
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is {options.threshold}; expected a value from 0 to 1")
     if options.batch_size < 1:
         parser.error(f"--batch-size is {options.batch_size}; expected at least 1")
@@ -136,7 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         devices = jax.local_devices(backend=flags.device) if flags.device else None
         if flags.checkpoint:
             run = pathlib.Path(flags.checkpoint)
-            model, variables, label = load_run(run, stage=flags.stage, which=flags.which)
+            model, variables, label = load_run(
+                run, stage=flags.stage, which=flags.which, recipe=flags.recipe
+            )
         else:
             model, variables, label = published_pitch()
     except (ImportError, OSError, RuntimeError, ValueError) as error:
@@ -147,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overlap=flags.overlap,
         batch_size=flags.batch_size,
         pitch_only=flags.pitch_only,
-        threshold=flags.threshold,
+        threshold=getattr(model, "threshold", 0.5) if flags.threshold is None else flags.threshold,
         subtype="PCM_16" if flags.format == "int16" else "FLOAT",
         overwrite=flags.overwrite,
         allow_truncated=flags.allow_truncated,
@@ -173,7 +196,11 @@ def _separate_and_say(
     """One file with progress bar, warnings and summary; False, the reason said, if it failed."""
     from tqdm import tqdm
 
+    from majl_jax.multi_pitch import MultiPitchModel
     from majl_jax.song import separate_file
+    from majl_jax.transcription import transcribe_file
+
+    process: Any = transcribe_file if isinstance(model, MultiPitchModel) else separate_file
 
     def say_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
         tqdm.write(f"warning: {message}", file=sys.stderr)
@@ -192,7 +219,7 @@ def _separate_and_say(
         ):
             warnings.simplefilter("always", files.AudioFileWarning)
             warnings.showwarning = say_warning
-            result = separate_file(song, folder, model, variables, options, progress=bar.update)
+            result = process(song, folder, model, variables, options, progress=bar.update)
     except (OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return False
@@ -200,7 +227,16 @@ def _separate_and_say(
     return True
 
 
-def _summary(result: "Result") -> str:
+def _summary(result: "Result | Transcribed") -> str:
+    from majl_jax.song import Result
+
+    if not isinstance(result, Result):
+        share = result.pitched_frames / max(result.frames, 1)
+        said = {
+            "pitches.csv": f"pitches.csv ({share:.0%} of frames with a pitch)",
+            "pitches.mid": f"pitches.mid ({result.notes} note{'s' * (result.notes != 1)})",
+        }
+        return ", ".join(said.get(path.name, path.name) for path in result.paths)
     parts = []
     for path in result.paths:
         if path.name in result.peaks_db:

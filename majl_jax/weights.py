@@ -23,6 +23,7 @@ from majl_jax.published.crepe import convert_crepe
 from majl_jax.published.filling import Tensors, Variables, WeightsError, flat, nest
 from majl_jax.published.harmof0 import convert_harmof0
 from majl_jax.published.resunet_decouple_plus import convert_resunet_decouple_plus
+from majl_jax.published.timbre_trap import convert_timbre_trap
 from majl_jax.published.unet import convert_unet
 from majl_jax.weight_files import read_h5, read_npz, read_tensors
 
@@ -33,6 +34,7 @@ ARCHITECTURES: dict[str, Callable[..., Variables]] = {
     **{f"crepe-{name}": functools.partial(convert_crepe, capacity=name) for name in CAPACITY},
     "harmof0": convert_harmof0,
     "resunet_decouple_plus": convert_resunet_decouple_plus,
+    "timbre_trap": convert_timbre_trap,
     "unet": convert_unet,
 }
 

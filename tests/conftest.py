@@ -15,10 +15,11 @@ if _FAKE_DEVICES not in os.environ.get("XLA_FLAGS", ""):
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-# A program is compiled once per session, also if several tests or their child processes run it.
-_COMPILED = tempfile.mkdtemp(prefix="majl_jax_compiled_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
-atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+# A program is compiled once per session, also if several tests, workers or their child processes run it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _COMPILED = tempfile.mkdtemp(prefix="majl_jax_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+    atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
 
 # Tests share small models and scripts that lie beside them.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))

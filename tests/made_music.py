@@ -1,5 +1,6 @@
-"""Small prepared data sets of synthetic tones at 16 kHz: a voice of steady notes and rests over a low drone."""
+"""Small prepared data sets of synthetic tones: a voice of steady notes and rests over a low drone."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -16,17 +17,28 @@ LAYOUT = records.Layout(
 )
 
 
-def tones(name: str, *, seconds: float = 3.2, has_stems: bool = True, has_pitch: bool = True):
-    """A track of half-second notes; what is not labelled is stored as the readers store it."""
+MULTI_PITCH = dataclasses.replace(
+    LAYOUT, sample_rate_hz=22_050, hop_samples=1024, record_samples=100 * 1024
+)
+
+
+def tones(
+    name: str,
+    *,
+    frames: int = 160,
+    layout: records.Layout = LAYOUT,
+    has_stems: bool = True,
+    has_pitch: bool = True,
+):
+    """A track of notes of 25 frames; what is not labelled is stored as the readers store it."""
     rng = np.random.default_rng(sum(name.encode()))
-    frames = int(seconds * RATE_HZ) // HOP_SAMPLES
     notes_hz = 220.0 * 2.0 ** (rng.integers(0, 24, frames // 25 + 1) / 12)
     notes_hz[3::4] = 0.0  # rests
     f0_hz = np.repeat(notes_hz, 25)[:frames].astype(np.float32)
-    phase = np.cumsum(np.repeat(f0_hz, HOP_SAMPLES)) / RATE_HZ
+    phase = np.cumsum(np.repeat(f0_hz, layout.hop_samples)) / layout.sample_rate_hz
     voice = sum(np.sin(2 * np.pi * h * phase) / h for h in (1, 2, 3)) * 0.2
-    voice = voice * np.repeat(f0_hz > 0, HOP_SAMPLES)
-    drone = 0.2 * np.sin(2 * np.pi * 98.0 * np.arange(len(voice)) / RATE_HZ)
+    voice = voice * np.repeat(f0_hz > 0, layout.hop_samples)
+    drone = 0.2 * np.sin(2 * np.pi * 98.0 * np.arange(len(voice)) / layout.sample_rate_hz)
     stems = np.stack([voice, drone], axis=1)[:, :, None]
     if not has_stems:
         stems = np.concatenate([stems.sum(1, keepdims=True), 0 * stems[:, :1]], axis=1)
@@ -49,10 +61,30 @@ def prepare(directory: pathlib.Path) -> pathlib.Path:
         "chorales_stems": ({"train": ["e"]}, {"has_pitch": False}),
         "chorales_pitch": ({"train": ["f"]}, {"has_stems": False}),
     }
+    return _write(directory, views, LAYOUT)
+
+
+def prepare_multi_pitch(directory: pathlib.Path) -> pathlib.Path:
+    """What the small presets of configs/ss_mpe.py name: chorales, quartets, quartets_unlabelled, drums."""
+    unlabelled = {"has_stems": False, "has_pitch": False}
+    views = {
+        "chorales": ({"train": ["a", "b"], "valid": ["c"], "test": ["d"]}, {}),
+        "quartets": ({"valid": ["e"], "test": ["f"]}, {}),
+        "quartets_unlabelled": ({"train": ["g"]}, unlabelled),
+        "drums": ({"train": ["h"]}, unlabelled),
+    }
+    return _write(directory, views, MULTI_PITCH)
+
+
+def _write(directory: pathlib.Path, views: dict, layout: records.Layout) -> pathlib.Path:
     for view, (splits, labels) in views.items():
         cut = {
-            split: [r for name in names for r in records.cut(tones(name, **labels), LAYOUT)]
+            split: [
+                record
+                for name in names
+                for record in records.cut(tones(name, layout=layout, **labels), layout)
+            ]
             for split, names in splits.items()
         }
-        builder.write_dataset(directory / view, cut, layout=LAYOUT)
+        builder.write_dataset(directory / view, cut, layout=layout)
     return directory

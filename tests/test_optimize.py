@@ -18,6 +18,35 @@ def test_schedules_give_the_numbers_of_their_formulas():
     np.testing.assert_allclose([cosine(s) for s in (0, 5, 10, 60, 110, 999)], expected, atol=1e-7)
 
 
+def test_the_warmup_of_ss_mpe_reaches_its_peak_and_stays():
+    rate = optimize.cosine_warmup(5e-4, warmup_steps=400)
+    found = [float(rate(step)) for step in (0, 10, 200, 400, 9000)]
+    np.testing.assert_allclose(found, [7.672e-9, 9.278e-7, 2.5098e-4, 5e-4, 5e-4], rtol=2e-4)
+    with pytest.raises(ValueError, match="warmup_steps is -1"):
+        optimize.cosine_warmup(1.0, warmup_steps=-1)
+
+
+def test_parts_of_a_network_have_learning_rates_of_their_own():
+    params = {"encoder": jnp.ones(3), "decoder": jnp.ones(3)}
+    grads = {"encoder": jnp.array([1.0, -2.0, 3.0]), "decoder": jnp.array([1.0, -2.0, 3.0])}
+    rules = (("decoder.*", 0.5), (".*", 1.0))
+    ours = optimize.optimizer(1e-2, weight_decay=0.01, rate_factors=rules)
+    theirs = {
+        name: optax.adamw(rate, weight_decay=0.01)
+        for name, rate in (("encoder", 1e-2), ("decoder", 5e-3))
+    }
+    state, states = ours.init(params), {k: t.init(params[k]) for k, t in theirs.items()}
+    for _ in range(3):
+        updates, state = ours.update(grads, state, params)
+        for name, transformation in theirs.items():
+            expected, states[name] = transformation.update(grads[name], states[name], params[name])
+            np.testing.assert_allclose(updates[name], expected, rtol=1e-6)
+    with pytest.raises(
+        ValueError, match="no pattern of rate_factors matches the parameter 'encoder'"
+    ):
+        optimize.scale_by_rules((("decoder", 0.5),)).update(grads, optax.EmptyState(), params)
+
+
 def test_schedules_refuse_nonsense():
     with pytest.raises(ValueError, match="every_steps is 0"):
         optimize.step_decay(0.1, every_steps=0)

@@ -1,5 +1,7 @@
 """The prepare command: a data set to shards, killed and resumed, with bad files in it."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -13,8 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import prepare
-from majl_jax.datasets import builder, loading, records
+from majl_jax import datasets, prepare
+from majl_jax.datasets import builder, loading, records, track
 
 ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
 CHORALES = ["--dataset=chorales", "--tracks=train=2,valid=1,test=0", "--processes=2"]
@@ -119,6 +121,28 @@ def test_a_set_of_before_there_were_channels_is_left_alone(source, tmp_path, cap
     (output / "mir1k" / "index.json").write_text(json.dumps(index))
     assert run_mir1k(source, output) == 0
     assert "already prepared" in capsys.readouterr().out
+
+
+def test_the_voices_of_a_reader_come_into_the_set(source, tmp_path, monkeypatch, capsys):
+    reader = datasets.READERS["mir1k"]
+    tracks = reader.tracks(str(source), sample_rate_hz=16000, hop_samples=320)
+    loaded = {one.id: functools.partial(with_voices, one, 3) for one in tracks}
+    tracks = [dataclasses.replace(one, load=loaded[one.id]) for one in tracks]
+    made_up = dataclasses.replace(reader, tracks=lambda *_, **__: tracks, voices=3)
+    monkeypatch.setitem(datasets.READERS, "mir1k", made_up)
+    assert run_mir1k(source, tmp_path / "out") == 0, capsys.readouterr().err
+    opened = records.open_prepared(tmp_path / "out" / "mir1k")
+    assert opened.layout.voices == opened.layout.pitch_voices == 3
+    one = next(records.read_tracks(tmp_path / "out" / "mir1k", "train"))
+    assert one["f0_hz"].shape[1] == 3 and (one["f0_hz"][one["has_pitch"]] == 330).all()
+
+
+def with_voices(one: track.Track, voices: int) -> track.Recording:
+    """The recording with so many pitches of the mixture instead of its own."""
+    given = one.load()
+    shape = (len(given.f0_hz), voices)
+    labels = {"f0_hz": np.full(shape, 330, np.float32), "has_pitch": np.ones(shape, bool)}
+    return dataclasses.replace(given, voices=voices, **labels)
 
 
 def spoil(source: pathlib.Path) -> dict[str, str]:

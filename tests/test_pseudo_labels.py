@@ -171,7 +171,7 @@ def test_the_length_of_a_segment_is_part_of_the_labels_name(source, tmp_path):
 
 def test_a_song_is_kept_for_the_records_that_have_a_voice(tmp_path):
     """Three records: one heard well, one not at all, and one without a voiced label."""
-    track = made_music.tones("x", seconds=9.6)
+    track = made_music.tones("x", frames=480)
     frames = made_music.LAYOUT.record_samples // made_music.HOP_SAMPLES
     track["f0_hz"][:, 0] = NOTE_HZ
     track["f0_hz"][frames : 2 * frames, 0] = 660.0

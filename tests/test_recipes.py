@@ -28,6 +28,16 @@ def data(tmp_path_factory):
     return made_music.prepare(tmp_path_factory.mktemp("prepared"))
 
 
+@pytest.fixture(scope="module")
+def multi_pitch(tmp_path_factory):
+    return made_music.prepare_multi_pitch(tmp_path_factory.mktemp("multi_pitch"))
+
+
+@pytest.fixture
+def data_of(data, multi_pitch):
+    return {"majl": data, "ss_mpe": multi_pitch}
+
+
 def _stages(config, workdir):
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     return recipe.stages(config, workdir)
@@ -47,8 +57,8 @@ def _train(config, workdir, stages=None):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_smoke_and_exact_resume(path, data, tmp_path):
-    config = _smoke(path, data)
+def test_smoke_and_exact_resume(path, data_of, tmp_path):
+    config = _smoke(path, data_of[path.stem])
     results = _train(config, tmp_path / "whole")
     assert list(results) == list(config.run)
     assert all(np.isfinite(value) for scores in results.values() for value in scores.values())
@@ -99,8 +109,10 @@ def _breaking(batches):
 def test_every_preset_builds_its_full_networks(path):
     config = _config(path, "paper")
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
-    model = recipe.segment_model(config)
-    assert model.segment_samples == config.data.segment_samples
+    if config.recipe == "ss_mpe":
+        assert len(recipe.multi_pitch_model(config).bin_hz) == 440
+    else:
+        assert recipe.segment_model(config).segment_samples == config.data.segment_samples
     with pytest.raises(ValueError, match=r"no preset 'papper'; expected one of"):
         _config(path, "papper")
 

@@ -228,7 +228,7 @@ def test_a_file_that_breaks_off_leaves_nothing_and_old_results_stay(tmp_path):
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """Runs the command line with the model above as 'the run'."""
-    monkeypatch.setattr(separate, "load_run", lambda run, stage, which: (MODEL, HALF, "a test"))
+    monkeypatch.setattr(separate, "load_run", lambda run, **kind: (MODEL, HALF, "a test"))
     monkeypatch.chdir(tmp_path)
     return lambda *words: separate.main([*map(str, words), "--checkpoint=run", "--output=out"])
 
@@ -287,6 +287,7 @@ def test_pitch_only_writes_no_stems(command, tmp_path):
         (["a.wav", "--output=o", "--checkpoint=r", "--threshold=2"], "from 0 to 1"),
         (["a.wav", "--output=o", "--checkpoint=r", "--batch-size=0"], "at least 1"),
         (["a.wav", "--output=o", "--pitch-only", "--stage=x"], "choose from a run"),
+        (["a.wav", "--output=o", "--pitch-only", "--recipe=ss_mpe"], "choose from a run"),
         (["--output=o", "--pitch-only"], "SONG"),
     ],
 )

@@ -3,20 +3,44 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
-from majl_jax.datasets import chorales, medleydb, mir1k, mir_st500, musdb18
+from majl_jax.datasets import (
+    audio_folder,
+    bach10,
+    chorales,
+    drums,
+    e_gmd,
+    fma,
+    guitarset,
+    maestro,
+    medleydb,
+    mir1k,
+    mir_st500,
+    musdb18,
+    musicnet,
+    nsynth,
+    quartets,
+    su,
+    trios,
+    urmp,
+)
 from majl_jax.datasets.track import Track
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """How a data set is listed: `tracks(source, *, sample_rate_hz, hop_samples, channels, seed)`."""
+    """How a data set is listed: `tracks(source, *, sample_rate_hz, hop_samples, channels, seed)`.
+
+    voices: of its pitch labels, see `records.Layout`.
+    """
 
     tracks: Callable[..., list[Track]]
     stems: tuple[str, ...]
     channels: tuple[int, ...] = (1,)  # the numbers of channels it can give, the usual one first
     version: int = 1  # counted up when the reader gives other audio or labels than before
     needs_source: bool = True
+    voices: int = 0
 
 
 def _chorales(view: str) -> Reader:
@@ -31,6 +55,18 @@ def _mir1k(**which: str) -> Reader:
 def _musdb18(edition: str, *, with_medleydb: bool = True) -> Reader:
     tracks = functools.partial(musdb18.tracks, edition=edition, with_medleydb=with_medleydb)
     return Reader(tracks, musdb18.STEMS, channels=(1, 2))
+
+
+def _urmp_mixes(half: str = "") -> Reader:
+    tracks = functools.partial(urmp.tracks, view="mixture", half=half)
+    return Reader(tracks, urmp.MIXTURE, voices=urmp.MIXTURE_VOICES)
+
+
+def _of(module: Any, *, channels: tuple[int, ...] = (1,), built_in: bool = False) -> Reader:
+    """A module that has one view only, or whose usual one is meant."""
+    return Reader(
+        module.tracks, module.STEMS, channels, needs_source=not built_in, voices=module.VOICES
+    )
 
 
 READERS: dict[str, Reader] = {
@@ -49,4 +85,23 @@ READERS: dict[str, Reader] = {
     "musdb18_hq_no_medleydb": _musdb18("wav", with_medleydb=False),
     "medleydb": Reader(medleydb.tracks, medleydb.STEMS),
     "mir_st500": Reader(mir_st500.tracks, mir_st500.STEMS),
+    "quartets": _of(quartets, built_in=True),
+    "quartets_unlabelled": dataclasses.replace(
+        _of(quartets, built_in=True), tracks=functools.partial(quartets.tracks, view="unlabelled")
+    ),
+    "drums": _of(drums, built_in=True),
+    "urmp": _of(urmp),
+    "urmp_mixes": _urmp_mixes(),
+    "urmp_t1": _urmp_mixes("T1"),
+    "urmp_t2": _urmp_mixes("T2"),
+    "bach10": _of(bach10),
+    "su": _of(su),
+    "trios": _of(trios),
+    "musicnet": _of(musicnet),
+    "guitarset": _of(guitarset),
+    "maestro": _of(maestro),
+    "nsynth": _of(nsynth),
+    "fma": _of(fma, channels=(1, 2)),
+    "e_gmd": _of(e_gmd),
+    "audio_folder": _of(audio_folder, channels=(1, 2)),
 }

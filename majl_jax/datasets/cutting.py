@@ -10,21 +10,25 @@ from majl_jax.datasets.track import Recording
 
 INT16_SCALE = 32768.0
 
-# stems int16 [time, stem, channel], has_stems bool [stem], f0_hz float32 [frame, stem], has_pitch
-# bool [frame, stem], track str, start_sample int, valid_samples int (the rest of `time` is padding
+# stems int16 [time, stem, channel], has_stems bool [stem], f0_hz float32 [frame, voice], has_pitch
+# bool [frame, voice], track str, start_sample int, valid_samples int (the rest of `time` is padding
 # of a track shorter than a record)
 Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What all records of a data set have in common."""
+    """What all records of a data set have in common.
+
+    voices: how many pitches a frame has, in no particular order; 0: one per stem, voice i being that of stem i.
+    """
 
     stems: tuple[str, ...]
     channels: int
     sample_rate_hz: int
     hop_samples: int
     record_samples: int
+    voices: int = 0
 
     def __post_init__(self) -> None:
         if self.record_samples <= 0 or self.record_samples % self.hop_samples:
@@ -32,15 +36,28 @@ class Layout:
                 f"record_samples must be a positive multiple of hop_samples ({self.hop_samples}), "
                 f"got {self.record_samples}"
             )
+        if self.voices < 0:
+            raise ValueError(f"voices must be 0 (one per stem) or more, got {self.voices}")
+
+    @property
+    def pitch_voices(self) -> int:
+        """Number of voices of the pitch labels."""
+        return self.voices or len(self.stems)
+
+    @property
+    def voices_are_stems(self) -> bool:
+        """Whether it is known which stem each voice belongs to."""
+        return not self.voices or self.voices == len(self.stems) == 1
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape and type of each array of a record."""
         stems, frames = len(self.stems), self.record_samples // self.hop_samples
+        labels = (frames, self.pitch_voices)
         return {
             "stems": ((self.record_samples, stems, self.channels), np.dtype(np.int16)),
             "has_stems": ((stems,), np.dtype(bool)),
-            "f0_hz": ((frames, stems), np.dtype(np.float32)),
-            "has_pitch": ((frames, stems), np.dtype(bool)),
+            "f0_hz": (labels, np.dtype(np.float32)),
+            "has_pitch": (labels, np.dtype(bool)),
         }
 
 

@@ -52,10 +52,13 @@ def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> st
             warnings.simplefilter("ignore")
             recording = one.load()
         track.check(recording)
-        found = (recording.stems, recording.sample_rate_hz, recording.audio.shape[2])
-        expected = (layout.stems, layout.sample_rate_hz, layout.channels)
+        channels, voices = recording.audio.shape[2], recording.f0_hz.shape[1]
+        found = (recording.stems, recording.sample_rate_hz, channels, voices)
+        expected = (layout.stems, layout.sample_rate_hz, layout.channels, layout.pitch_voices)
         if found != expected:
-            raise track.BadTrack(f"has (stems, rate, channels) {found}, expected {expected}")
+            raise track.BadTrack(
+                f"has (stems, rate, channels, voices) {found}, expected {expected}"
+            )
     except MemoryError:
         raise
     except Exception as error:  # one bad track must not stop the others

@@ -18,6 +18,9 @@ class Memory(schedule.Position):
     group_sizes, group_weights: the records are consecutive groups, drawn in these proportions
     (default: one group).
     group_stem_numbers: per group which of its stems stands where, see `stem_places` (default: as they are).
+    voices: number of places for the pitches of the mixture, see `stem_places` (default: pitches go with their stems).
+    group_labels: per group whether its pitch labels count (default: all do).
+    distinct_offsets: how many places a record is ever cut at; 0: a new one each time.
     """
 
     def __init__(
@@ -33,6 +36,9 @@ class Memory(schedule.Position):
         group_sizes: Sequence[int] | None = None,
         group_weights: Sequence[float] | None = None,
         group_stem_numbers: Sequence[np.ndarray | None] | None = None,
+        voices: int | None = None,
+        group_labels: Sequence[bool] | None = None,
+        distinct_offsets: int = 0,
     ) -> None:
         sizes = [len(records)] if group_sizes is None else list(group_sizes)
         weights = [1.0] * len(sizes) if group_weights is None else list(group_weights)
@@ -52,6 +58,9 @@ class Memory(schedule.Position):
             )
         settings = {"sizes": sizes, "weights": weights, "seed": seed, "segment": segment_samples}
         settings["stems"] = schedule.as_setting(placed)
+        settings["voices"] = voices
+        labels = [True] * len(sizes) if group_labels is None else list(group_labels)
+        settings |= schedule.unusual(labels, distinct_offsets)
         super().__init__(
             settings,
             batch_size=batch_size,
@@ -61,7 +70,8 @@ class Memory(schedule.Position):
         self._records, self._seed = records, seed
         self._segment_samples, self._hop_samples = segment_samples, hop_samples
         self._batch_size, self._process_index = batch_size, process_index
-        self._placed = placed
+        self._placed, self._voices, self._labels = placed, voices, labels
+        self._offsets = distinct_offsets
         self._sizes, self._first = sizes, np.concatenate([[0], np.cumsum(sizes)])
         self._order = schedule.pattern(weights)
         self._before = schedule.taken_before(self._order, len(sizes))
@@ -74,28 +84,30 @@ class Memory(schedule.Position):
         """Which record the example with this global number is cut from."""
         return self._find(example)[1]
 
-    def _find(self, example: int) -> tuple[int, int]:
-        """Its group and the number of its record among all."""
+    def _find(self, example: int) -> tuple[int, int, int]:
+        """Its group, the number of its record among all, and how often that was cut before."""
         round_, place = divmod(example, len(self._order))
         group = int(self._order[place])
         count = round_ * int(self._before[-1, group]) + int(self._before[place, group])
         epoch, position = divmod(count, self._sizes[group])
-        return group, int(self._first[group] + self._permutation(group, epoch)[position])
+        return group, int(self._first[group] + self._permutation(group, epoch)[position]), epoch
 
     def crop(self, example: int) -> dict[str, np.ndarray]:
         """The example with this global number."""
-        group, number = self._find(example)
+        group, number, epoch = self._find(example)
         record, stem_numbers = self._records[number], self._placed[group]
         samples, hop = self._segment_samples, self._hop_samples
         latest = max(int(record["valid_samples"]) - samples, 0) // hop
-        start = int(np.random.default_rng([self._seed, example]).integers(latest + 1))
+        draw = [number, epoch % self._offsets] if self._offsets else [example]
+        start = int(np.random.default_rng([self._seed, *draw]).integers(latest + 1))
         out = {
             "stems": _slice(record["stems"], start * hop, samples),
             "has_stems": np.asarray(record["has_stems"], bool),
         }
         for key in ("f0_hz", "has_pitch"):
             out[key] = _slice(record[key], start, samples // hop)
-        return out if stem_numbers is None else place(out, stem_numbers)
+        out = place(out, stem_numbers, voices=self._voices)
+        return out if self._labels[group] else {**out, "has_pitch": np.zeros_like(out["has_pitch"])}
 
     def __iter__(self) -> "Memory":
         return self
@@ -126,6 +138,7 @@ def open_batches(
     process_index: int = 0,
     process_count: int = 1,
     min_valid_samples: int = 0,
+    distinct_offsets: int = 0,
 ) -> Memory:
     """Loads the sources of prepared data whole; called like `pipeline.open_batches`."""
     opened = on_disk.open_sources(sources, min_valid_samples=min_valid_samples)
@@ -144,4 +157,7 @@ def open_batches(
         group_sizes=[len(group) for group in groups],
         group_weights=[one.weight for one in opened],
         group_stem_numbers=[one.stem_numbers for one in opened],
+        voices=opened[0].voices,
+        group_labels=[one.labels for one in opened],
+        distinct_offsets=distinct_offsets,
     )

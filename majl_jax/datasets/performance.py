@@ -72,13 +72,21 @@ class Clock:
         return self.start_s + quarter * self.second_per_quarter + pauses_s + held_s
 
 
-def perform(score: Sequence[Sequence[ScoreNote]], rng: np.random.Generator) -> Performance:
-    """Draws a performance of a chorale; the first part is the voice.
+def perform(
+    score: Sequence[Sequence[ScoreNote]],
+    rng: np.random.Generator,
+    *,
+    quarters_per_minute: tuple[float, float] = (60, 96),
+    programs: Sequence[Sequence[int]] = PROGRAMS,
+) -> Performance:
+    """Draws a performance of a score in four parts; the first part is the loudest.
 
+    The tempo is drawn from the range `quarters_per_minute`, the instrument of each part from its
+    row of `programs`; the defaults are those of the chorales, whose first part is the voice.
     Phrases end at the soprano's fermatas, with a breath there. In some phrases the soprano, or one
     of the lower parts, is silent, so that unvoiced frames occur beside music.
     """
-    second_per_quarter = 60 / rng.uniform(60, 96)
+    second_per_quarter = 60 / rng.uniform(*quarters_per_minute)
     phrase_ends = np.unique([note.end for note in score[0] if note.fermata])
     phrases = len(phrase_ends)
     clock = Clock(
@@ -91,7 +99,8 @@ def perform(score: Sequence[Sequence[ScoreNote]], rng: np.random.Generator) -> P
     tuning_cents = rng.uniform(-25, 25)
     silent = draw_rests(phrases, len(score), rng)
     parts = tuple(
-        play_part(notes, part, clock, silent[:, part], rng) for part, notes in enumerate(score)
+        play_part(notes, part, clock, silent[:, part], rng, programs[part])
+        for part, notes in enumerate(score)
     )
     return Performance(parts=parts, tuning_cents=tuning_cents)
 
@@ -114,9 +123,10 @@ def play_part(
     clock: Clock,
     silent: np.ndarray,
     rng: np.random.Generator,
+    programs: Sequence[int],
 ) -> Part:
     """One part as played, strictly one note at a time."""
-    program = int(rng.choice(PROGRAMS[part]))
+    program = int(rng.choice(programs))
     gain_db = 0.0 if part == 0 else rng.uniform(-8, -1)
     loudness = rng.uniform(70, 105)
     lag_s = rng.normal(0, 0.006)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.datasets import schedule
+from majl_jax.datasets import schedule, stem_places
 from majl_jax.datasets.records import (
     AnySource,
     Opened,
@@ -58,6 +58,7 @@ def open_batches(
     process_index: int = 0,
     process_count: int = 1,
     min_valid_samples: int = 0,
+    distinct_offsets: int = 0,
     prefetch_batches: int = 2,
     parallel_reads: int = 4,
 ) -> Pipeline:
@@ -66,6 +67,7 @@ def open_batches(
     batch_size: of all processes together; process i of n gets the i-th part of each batch.
     Crops start at multiples of the hop and reach into padding only where a track is shorter than
     the segment. min_valid_samples: records with less audio than this are left out.
+    distinct_offsets: how many places a record is ever cut at; 0: a new one each time.
     """
     opened = open_sources(sources, min_valid_samples=min_valid_samples)
     for one in opened:
@@ -74,6 +76,8 @@ def open_batches(
     sizes = [len(one.records) for one in opened]
     settings = {"sizes": sizes, "weights": weights, "seed": seed, "segment": segment_samples}
     settings["stems"] = schedule.as_setting([one.stem_numbers for one in opened])
+    settings["voices"] = opened[0].voices
+    settings |= schedule.unusual([one.labels for one in opened], distinct_offsets)
     position = {
         "batch_size": batch_size,
         "process_index": process_index,
@@ -84,7 +88,7 @@ def open_batches(
         tf = _tensorflow()
         local = batch_size // process_count
         first = process_index * local
-        locate = _locator(tf, opened, weights, seed)
+        locate = _locator(tf, opened, weights, seed, distinct_offsets)
         crop = _cropper(tf, opened, segment_samples, seed)
         # A step past 2**62 is never reached.
         dataset = tf.data.Dataset.range(step, 2**62 // batch_size).flat_map(
@@ -134,13 +138,15 @@ def _check(prepared: Any, segment_samples: int) -> None:
         )
 
 
-def _locator(tf, opened: Sequence[Opened], weights: Sequence[float], seed: int):
-    """A function: example number to a data set of one (example, source, valid samples, bytes)."""
+def _locator(
+    tf, opened: Sequence[Opened], weights: Sequence[float], seed: int, distinct_offsets: int
+):
+    """A function: example number to a data set of one (example, seed of its crop, source, valid samples, bytes)."""
     order = schedule.pattern(weights)
     before = schedule.taken_before(order, len(opened))
     paths, shard_bytes, rows, sizes = [], [], [], []
-    for prepared, name, _, numbers, _ in opened:
-        split = prepared.split(name)
+    for one in opened:
+        prepared, split, numbers = one.prepared, one.prepared.split(one.split), one.records
         columns = [split.shard + len(paths), split.offset, split.length, split.valid_samples]
         rows.append(np.stack(columns, axis=1)[numbers])
         sizes.append(len(numbers))
@@ -161,6 +167,10 @@ def _locator(tf, opened: Sequence[Opened], weights: Sequence[float], seed: int):
         shuffle_seed = tf.stack([seed * 4096 + source, count // size])
         number = tf.random.experimental.index_shuffle(count % size, shuffle_seed, size - 1)
         row = rows[first_row[source] + number]
+        draw = example
+        if distinct_offsets:
+            draw = (first_row[source] + number) * distinct_offsets
+            draw += (count // size) % distinct_offsets
         # A file of one record of `row[2]` bytes between a header and a footer: a read at a place.
         record = tf.data.FixedLengthRecordDataset(
             paths[row[0]],
@@ -168,31 +178,35 @@ def _locator(tf, opened: Sequence[Opened], weights: Sequence[float], seed: int):
             header_bytes=row[1],
             footer_bytes=shard_bytes[row[0]] - row[1] - row[2],
         )
-        return record.map(lambda payload: (example, source, row[3], payload))
+        return record.map(lambda payload: (example, draw, source, row[3], payload))
 
     return locate
 
 
 def _cropper(tf, opened: Sequence[Opened], segment_samples: int, seed: int):
-    """A function from (example, source, valid samples, bytes of its record) to one example."""
+    """A function from what `_locator` gives to one example."""
     layout = opened[0].prepared.layout
     hop, frames = layout.hop_samples, segment_samples // layout.hop_samples
     lengths = {"stems": segment_samples, "has_stems": None, "f0_hz": frames, "has_pitch": frames}
     features = {key: tf.io.FixedLenFeature([], tf.string) for key in lengths}
     place = _placer(tf, opened)
+    layouts = [one.prepared.layout for one in opened]
     with tf.device("cpu"):
-        stem_counts = tf.constant([len(one.prepared.layout.stems) for one in opened], tf.int64)
+        labels_count = tf.constant([one.labels for one in opened])
+        stem_counts = tf.constant([len(one.stems) for one in layouts], tf.int64)
+        voice_counts = tf.constant([one.pitch_voices for one in layouts], tf.int64)
 
-    def crop(example, source, valid_samples, payload):
+    def crop(example, draw, source, valid_samples, payload):
         parsed = tf.io.parse_single_example(payload, features)
         latest = tf.maximum(valid_samples - segment_samples, 0) // hop
         start = tf.random.stateless_uniform(
-            [], tf.stack([tf.constant(seed, tf.int64), example]), 0, latest + 1, tf.int64
+            [], tf.stack([tf.constant(seed, tf.int64), draw]), 0, latest + 1, tf.int64
         )
-        out, stems = {}, stem_counts[source]
+        out, stems, voices = {}, stem_counts[source], voice_counts[source]
+        shapes = {"stems": [stems, layout.channels], "has_stems": [stems]}
         for key, (_, dtype) in layout.arrays().items():
             data, length = parsed[key], lengths[key]
-            shape = [stems, layout.channels] if key == "stems" else [stems]
+            shape = shapes.get(key, [voices])
             if length is not None:
                 row_bytes = tf.reduce_prod(shape) * dtype.itemsize
                 begin = start * (hop if key == "stems" else 1) * row_bytes
@@ -203,6 +217,7 @@ def _cropper(tf, opened: Sequence[Opened], segment_samples: int, seed: int):
         out = place(source, out)
         for key in ("has_stems", "has_pitch"):
             out[key] = tf.cast(out[key], tf.bool)
+        out["has_pitch"] &= labels_count[source]
         return {**out, "index": tf.cast(example % 2**32, tf.uint32)}
 
     return crop
@@ -210,45 +225,85 @@ def _cropper(tf, opened: Sequence[Opened], segment_samples: int, seed: int):
 
 def _placer(tf, opened: Sequence[Opened]):
     """`stem_places.place` in TensorFlow, as a function of the source's number and its arrays."""
-    counts = [len(one.prepared.layout.stems) for one in opened]
-    if all(one.stem_numbers is None for one in opened):
-        return lambda source, arrays: _with_stems(tf, arrays, counts[0])
-    rows = [
-        np.arange(count) if one.stem_numbers is None else one.stem_numbers
-        for count, one in zip(counts, opened, strict=True)
-    ]
-    places = len(rows[0])
-    with tf.device("cpu"):
-        by_name = tf.constant(np.stack(rows), tf.int64)
-        as_they_are = tf.constant([np.minimum(np.arange(places), n) for n in counts], tf.int64)
-
-    def take(array, numbers, axis):
-        silence = tf.zeros_like(tf.gather(array, [0], axis=axis))
-        return tf.gather(tf.concat([array, silence], axis), numbers, axis=axis)
+    place_stems, stems = _stem_placer(tf, opened)
+    place_labels, voices = _label_placer(tf, opened, stems)
+    axes = {
+        "stems": (1, stems),
+        "has_stems": (0, stems),
+        "f0_hz": (1, voices),
+        "has_pitch": (1, voices),
+    }
 
     def place(source, arrays):
-        known, numbers = arrays["has_stems"], by_name[source]
-        audio_numbers = tf.where(tf.reduce_any(known > 0), numbers, as_they_are[source])
-        placed = {
-            "stems": take(arrays["stems"], audio_numbers, 1),
-            "has_stems": tf.gather(
-                tf.concat([known, [tf.reduce_min(known)]], 0),
-                numbers,
-            ),
-            "f0_hz": take(arrays["f0_hz"], numbers, 1),
-            "has_pitch": take(arrays["has_pitch"], numbers, 1),
-        }
-        return _with_stems(tf, placed, places)
+        placed = {**place_stems(source, arrays), **place_labels(source, arrays)}
+        out = {}
+        for key, array in placed.items():  # their numbers are known when the graph is made
+            axis, count = axes[key]
+            shape = array.shape.as_list()
+            shape[axis] = count
+            out[key] = tf.ensure_shape(array, shape)
+        return out
 
     return place
 
 
-def _with_stems(tf, arrays, count: int):
-    """The same arrays, their number of stems known when the graph is made."""
-    axes = {"stems": 1, "has_stems": 0, "f0_hz": 1, "has_pitch": 1}
-    out = {}
-    for key, array in arrays.items():
-        shape = array.shape.as_list()
-        shape[axes[key]] = count
-        out[key] = tf.ensure_shape(array, shape)
-    return out
+def _stem_placer(tf, opened: Sequence[Opened]):
+    """A function that puts the stems in their places, and the number of places."""
+    counts = [len(one.prepared.layout.stems) for one in opened]
+    if all(one.stem_numbers is None for one in opened):
+        return lambda source, arrays: {key: arrays[key] for key in ("stems", "has_stems")}, counts[
+            0
+        ]
+    by_name = _by_name(tf, opened, counts)
+    places = by_name.shape[1]
+    with tf.device("cpu"):
+        as_they_are = tf.constant([stem_places.first(count, places) for count in counts], tf.int64)
+
+    def place(source, arrays):
+        known, numbers = arrays["has_stems"], by_name[source]
+        audio_numbers = tf.where(tf.reduce_any(known > 0), numbers, as_they_are[source])
+        silence = tf.zeros_like(arrays["stems"][:, :1])
+        return {
+            "stems": tf.gather(tf.concat([arrays["stems"], silence], 1), audio_numbers, axis=1),
+            "has_stems": tf.gather(tf.concat([known, [tf.reduce_min(known)]], 0), numbers),
+        }
+
+    return place, places
+
+
+def _label_placer(tf, opened: Sequence[Opened], stems: int):
+    """A function that puts the pitches in their places, and the number of places."""
+    voices = opened[0].voices
+    counts = [one.prepared.layout.pitch_voices for one in opened]
+    if voices is not None:
+        with tf.device("cpu"):
+            rows = tf.constant([stem_places.first(count, voices) for count in counts], tf.int64)
+    elif all(one.stem_numbers is None for one in opened):
+        return lambda source, arrays: {key: arrays[key] for key in ("f0_hz", "has_pitch")}, counts[
+            0
+        ]
+    else:
+        rows = _by_name(tf, opened, counts)
+
+    def place(source, arrays):
+        f0_hz, has_pitch = arrays["f0_hz"], arrays["has_pitch"]
+        empty = tf.zeros_like(has_pitch[:, :1])
+        if voices is not None:
+            empty = tf.reduce_min(has_pitch, axis=1, keepdims=True)
+        silence = tf.zeros_like(f0_hz[:, :1])
+        return {
+            "f0_hz": tf.gather(tf.concat([f0_hz, silence], 1), rows[source], axis=1),
+            "has_pitch": tf.gather(tf.concat([has_pitch, empty], 1), rows[source], axis=1),
+        }
+
+    return place, stems if voices is None else voices
+
+
+def _by_name(tf, opened: Sequence[Opened], counts: Sequence[int]):
+    """Which stem of each source stands in each place."""
+    rows = [
+        np.arange(count) if one.stem_numbers is None else one.stem_numbers
+        for count, one in zip(counts, opened, strict=True)
+    ]
+    with tf.device("cpu"):
+        return tf.constant(np.stack(rows), tf.int64)

@@ -7,15 +7,19 @@ whatever was prefetched.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 PATTERN_LENGTH = 1000
 
 
+@runtime_checkable
 class Batches(Protocol):
     """An endless stream of batches (`majl_jax/batch.py`) with an exact, restorable position."""
+
+    @property
+    def step(self) -> int: ...
 
     def __iter__(self) -> "Batches": ...
 
@@ -53,6 +57,14 @@ def as_setting(stem_numbers: Sequence[np.ndarray | None]) -> list | None:
     """The stem places of the sources as a setting of a position; None where all are as they are."""
     lists = [None if numbers is None else numbers.tolist() for numbers in stem_numbers]
     return lists if any(numbers is not None for numbers in lists) else None
+
+
+def unusual(labels: Sequence[bool], distinct_offsets: int) -> dict[str, Any]:
+    """Settings of a position that only some streams have: sources whose labels are not looked at, repeated offsets."""
+    if distinct_offsets < 0:
+        raise ValueError(f"distinct_offsets is {distinct_offsets}; expected 0 (all) or more")
+    found: dict[str, Any] = {} if all(labels) else {"labels": list(labels)}
+    return found | ({"offsets": distinct_offsets} if distinct_offsets else {})
 
 
 class Position:

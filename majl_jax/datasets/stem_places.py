@@ -1,4 +1,4 @@
-"""Which stem of a data set stands in which place of a batch, so that sets of unlike stems mix."""
+"""Which stem and which pitch of a data set stands in which place of a batch, so that unlike sets mix."""
 
 from collections.abc import Sequence
 
@@ -24,21 +24,37 @@ def stem_numbers(
     return np.asarray([list(stems).index(name) if name else len(stems) for name in wanted])
 
 
-def place(crop: dict[str, np.ndarray], numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of a record, or of a crop, with its stems in their places.
+def place(
+    crop: dict[str, np.ndarray], numbers: np.ndarray | None, *, voices: int | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of a record, or of a crop, with its stems and its pitches in their places.
 
-    No sample is changed. Where no stem is known, stem 0 holds the mixture and stays where it is;
-    labels always go by name. A silent place is known where all stems are; it has no pitch label.
+    numbers: of `stem_numbers`; None keeps the stems. No sample is changed. Where no stem is known, stem 0 holds the
+    mixture and stays where it is. A silent place is known where all stems are.
+
+    voices: None puts the pitches where their stems are; a silent place has no pitch label. A number is that of voice
+    places for the pitches of the mixture: they keep their order, and an empty voice, of f0 0, is a label where all
+    of them are.
     """
-    count, known = len(crop["has_stems"]), crop["has_stems"]
-    as_they_are = np.minimum(np.arange(len(numbers)), count)
-    return {
-        **crop,
-        "stems": _take(crop["stems"], numbers if known.any() else as_they_are, axis=1),
-        "has_stems": np.append(known, known.all())[numbers],
-        "f0_hz": _take(crop["f0_hz"], numbers, axis=1),
-        "has_pitch": _take(crop["has_pitch"], numbers, axis=1),
-    }
+    out = dict(crop)
+    if numbers is not None:
+        known = crop["has_stems"]
+        as_they_are = first(len(known), len(numbers))
+        out["stems"] = _take(crop["stems"], numbers if known.any() else as_they_are, axis=1)
+        out["has_stems"] = np.append(known, known.all())[numbers]
+    labels = numbers if voices is None else first(crop["f0_hz"].shape[1], voices)
+    if labels is not None:
+        has_pitch, empty = crop["has_pitch"], np.zeros((len(crop["has_pitch"]), 1), bool)
+        if voices is not None:
+            empty = has_pitch.all(axis=1, keepdims=True)
+        out["f0_hz"] = _take(crop["f0_hz"], labels, axis=1)
+        out["has_pitch"] = np.concatenate([has_pitch, empty], axis=1)[:, labels]
+    return out
+
+
+def first(count: int, places: int) -> Int[np.ndarray, " place"]:
+    """Numbers that keep the first `count` entries where they are; `count` itself stands for an empty place."""
+    return np.minimum(np.arange(places), count)
 
 
 def _take(array: np.ndarray, numbers: np.ndarray, *, axis: int) -> np.ndarray:

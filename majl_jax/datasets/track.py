@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64, Int
 
 Notes = Float32[np.ndarray, "note 3"]  # columns: onset_s, offset_s, f0_hz
 LENGTHS_DIFFER_S = 1.0  # by at most so much the files of one track may
@@ -20,17 +20,21 @@ class Recording:
     """The audio of one track with its labels; the sum over the stems is the mixture.
 
     Without separate stems, stem 0 holds the mixture, the others are zero, and `has_stems` is False.
+    Labels are [frame, voice]. With `voices` 0 there is one voice per stem, in the order of the stems; a number says
+    how many pitches of the mixture there are, in no particular order. A voice that is silent in a labelled frame has
+    f0 0 and is a label, also where it is never used; a frame without a label has `has_pitch` False for all voices.
     """
 
     # Shapes are checked by `check`, with a message for the user, not by their types.
     audio: np.ndarray  # float32 [time, stem, channel]
     stems: tuple[str, ...]
     has_stems: np.ndarray  # bool [stem]
-    f0_hz: np.ndarray  # float32 [frame, stem]; 0 = unvoiced; frame k is centred at sample k * hop
-    has_pitch: np.ndarray  # bool [frame, stem]
+    f0_hz: np.ndarray  # float32 [frame, voice]; 0 = unvoiced; frame k is centred at sample k * hop
+    has_pitch: np.ndarray  # bool [frame, voice]
     sample_rate_hz: int
     hop_samples: int
-    notes: tuple[np.ndarray, ...] = ()  # per stem float32 [note, 3], where the data set has notes
+    notes: tuple[np.ndarray, ...] = ()  # per voice float32 [note, 3], where the data set has notes
+    voices: int = 0  # of the labels; 0: one per stem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,27 @@ def frames_from_notes(
     return f0_hz, has_pitch
 
 
+def nearest_rows(
+    times_s: Float64[np.ndarray, " row"],
+    *,
+    name: str,
+    frames: int,
+    hop_samples: int,
+    sample_rate_hz: int,
+) -> Int[np.ndarray, " frame"]:
+    """For each label frame the row of an annotation, at rising times, whose time is nearest; of two, the earlier.
+
+    Frames before the first and after the last row get that one; raises BadTrack, with `name`, where those after the
+    last are more than a tenth of all.
+    """
+    frame_s = np.arange(frames) * hop_samples / sample_rate_hz
+    if times_s[-1] < 0.9 * frame_s[-1] - 1.0:
+        raise BadTrack(
+            f"{name}: ends at {times_s[-1]:.1f} s, its audio at {frame_s[-1]:.1f} s: is it cut off, or of another track?"
+        )
+    return np.searchsorted((times_s[1:] + times_s[:-1]) / 2, frame_s)
+
+
 def check(recording: Recording) -> None:
     """Raises `BadTrack` where audio or labels cannot be used."""
     audio = recording.audio
@@ -91,11 +116,12 @@ def check(recording: Recording) -> None:
     if not np.any(audio):
         raise BadTrack("all samples of all stems are zero (silent file)")
     frames = frame_count(len(audio), hop_samples=recording.hop_samples)
-    expected = (frames, len(recording.stems))
+    expected = (frames, recording.voices or len(recording.stems))
     for name in ("f0_hz", "has_pitch"):
         shape = getattr(recording, name).shape
         if shape != expected:
-            raise BadTrack(f"{name} has shape {shape}, expected {expected} (frame, stem)")
+            whose = "the recording's voices" if recording.voices else "one voice per stem"
+            raise BadTrack(f"{name} has shape {shape}, expected {expected} (frame, voice): {whose}")
     if recording.has_stems.shape != (len(recording.stems),):
         raise BadTrack(f"has_stems has shape {recording.has_stems.shape}, expected one per stem")
     f0_hz = recording.f0_hz[recording.has_pitch]
@@ -119,9 +145,11 @@ def stack(stems: Sequence[np.ndarray], *, sample_rate_hz: int) -> np.ndarray:
     return audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
 
 
-def no_pitch(samples: int, *, stems: int, hop_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """`f0_hz` and `has_pitch` of so many samples without a pitch label."""
-    shape = (frame_count(samples, hop_samples=hop_samples), stems)
+def no_pitch(
+    samples: int, *, stems: int, hop_samples: int, voices: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """`f0_hz` and `has_pitch`, [frame, voice], of so many samples without a pitch label; voices 0: one per stem."""
+    shape = (frame_count(samples, hop_samples=hop_samples), voices or stems)
     return np.zeros(shape, np.float32), np.zeros(shape, bool)
 
 

@@ -75,6 +75,26 @@ def test_a_track_shorter_than_the_segment_is_padded_or_left_out(open_batches, tm
         open_batches(source, min_valid_samples=41, **OPTIONS)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_distinct_offsets_repeat_themselves(open_batches, prepared, count):
+    batches = open_batches([(prepared, "train", 1.0)], **OPTIONS, distinct_offsets=count)
+    records_there = len(records.open_prepared(prepared).split("train"))
+    starts = [int(s[0, 0, 0]) for b in take(batches, 8 * records_there) for s in b["stems"]]
+    epochs = np.sort(np.reshape(starts, (-1, records_there)), axis=1)
+    assert len(np.unique(epochs, axis=0)) == count  # every epoch has all records
+    np.testing.assert_array_equal(epochs[count:], epochs[:-count])
+    with pytest.raises(ValueError, match="distinct_offsets is -1"):
+        open_batches([(prepared, "train", 1.0)], **OPTIONS, distinct_offsets=-1)
+
+
+def test_labels_that_are_not_to_be_looked_at_are_gone(open_batches, prepared):
+    sources = records.mixture_sources({prepared: 1.0}, "train")
+    blind = records.mixture_sources({prepared: 1.0}, "train", unlabelled=[prepared])
+    (seen,), (unseen,) = (take(open_batches(some, **OPTIONS), 1) for some in (sources, blind))
+    assert seen["has_pitch"].any() and not unseen["has_pitch"].any()
+    np.testing.assert_array_equal(seen["stems"], unseen["stems"])
+
+
 def test_the_seed_decides(open_batches, prepared):
     source = [(prepared, "train", 1.0)]
     runs = [take(open_batches(source, **{**OPTIONS, "seed": seed}), 4) for seed in (5, 5, 6)]

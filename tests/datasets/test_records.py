@@ -1,6 +1,8 @@
 """Records: cutting and joining, writing and reading back, and what is wrong with a folder."""
 
+import dataclasses
 import hashlib
+import json
 import subprocess
 import sys
 
@@ -68,6 +70,63 @@ def test_what_is_written_is_read_back(file_format, tmp_path, tracks, cut_records
             np.testing.assert_array_equal(found[one["track"]][key], one[key])
     assert len(list(records.read_records(directory, "train"))) == len(cut_records)
     assert [path.name for path in tmp_path.iterdir()] == ["made"], "nothing is left beside it"
+
+
+def of_voices(samples: int, voices: int) -> records.Record:
+    """A track of two stems with so many pitches of the mixture, each telling its frame and voice."""
+    one, frames = made_track("one", samples), samples // HOP
+    one["f0_hz"] = (np.arange(frames)[:, None] + 1000 * np.arange(voices)).astype(np.float32)
+    one["has_pitch"] = np.ones((frames, voices), bool)
+    return one
+
+
+def test_a_number_of_voices_of_their_own_is_written_and_read_back(tmp_path):
+    import tensorflow_datasets as tfds
+
+    layout, one = dataclasses.replace(LAYOUT, voices=5), of_voices(163, 5)
+    pieces = list(records.cut(one, layout))
+    assert all(piece["f0_hz"].shape == piece["has_pitch"].shape == (10, 5) for piece in pieces)
+    builder.write_dataset(tmp_path / "made", {"train": pieces}, layout=layout)
+    assert records.open_prepared(tmp_path / "made").layout == layout
+    (found,) = records.read_tracks(tmp_path / "made", "train")
+    for key in KEYS:
+        np.testing.assert_array_equal(found[key], one[key])
+    as_tfds = tfds.builder_from_directory(tmp_path / "made").info.features
+    assert as_tfds is not None and as_tfds["f0_hz"].shape == (10, 5)
+
+
+def test_labels_of_another_number_of_voices_are_refused():
+    for voices, expected in ((0, "2"), (5, "5")):
+        with pytest.raises(ValueError, match=rf"f0_hz of track one has .*\('any', {expected}\)"):
+            list(records.cut(of_voices(80, 3), dataclasses.replace(LAYOUT, voices=voices)))
+    with pytest.raises(ValueError, match="voices must be 0"):
+        dataclasses.replace(LAYOUT, voices=-1)
+
+
+def test_a_set_from_before_there_were_voices_is_opened(prepared, tmp_path):
+    folder = copy(prepared, tmp_path)
+    index = json.loads((folder / records.INDEX_FILE).read_text())
+    assert index["layout"].pop("voices") == 0
+    (folder / records.INDEX_FILE).write_text(json.dumps(index))
+    assert records.open_prepared(folder).layout == LAYOUT
+    assert next(records.read_tracks(folder, "train"))["f0_hz"].shape[1] == 2
+
+
+def test_nothing_of_tensorflow_datasets_is_imported_after_opening(prepared):
+    # Its import changes `import` for all threads for a while: not beside threads that write.
+    script = """
+import sys
+from majl_jax.datasets import records
+module = "tensorflow_datasets.proto.tf_example_generated_pb2"
+assert module not in sys.modules
+opened = records.open_prepared(sys.argv[1])
+assert module in sys.modules
+before = {name for name in sys.modules if name.startswith("tensorflow_datasets")}
+records.read_record(opened, "train", 0)
+after = {name for name in sys.modules if name.startswith("tensorflow_datasets")}
+assert after == before, after - before
+"""
+    subprocess.run([sys.executable, "-c", script, str(prepared)], check=True)
 
 
 def test_tfds_reads_it_as_well(prepared, cut_records):

@@ -199,3 +199,127 @@ def test_the_target_first(folders):
             assert str(part) in str(error.value)
     with pytest.raises(ValueError, match=r"musdb18 has 4 stems .* more than 3 places"):
         records.target_first(layouts["stems_only"], names, 3, data_set="musdb18")
+
+
+# Pitches of the mixture: sets of 4 stems with a pitch each, of one stem with 5 pitches, and without any label.
+MIXTURES = {"four": (("a", "b", "c", "d"), 0), "five": (("mix",), 5), "bare": (("mix",), 1)}
+MIXTURE_CODES = {"four": 1, "five": 2, "bare": 3}
+
+
+def made_mixture(name: str) -> records.Record:
+    """One record; f0 of voice v at frame k is 100 v + k + 1. Every third frame one voice is no label."""
+    stems, voices = MIXTURES[name]
+    voices, frames = voices or len(stems), SEGMENT // HOP
+    audio = np.random.default_rng(MIXTURE_CODES[name]).integers(-99, 99, (SEGMENT, len(stems), 1))
+    audio[0], audio[0, 0] = 0, MIXTURE_CODES[name]
+    has_pitch = np.full((frames, voices), name != "bare")
+    has_pitch[::3, -1] = False
+    f0_hz = 100 * np.arange(voices) + np.arange(1, frames + 1)[:, None]
+    return {
+        "stems": audio.astype(np.int16),
+        "has_stems": np.full(len(stems), name == "four"),
+        "f0_hz": (f0_hz * (name != "bare")).astype(np.float32),
+        "has_pitch": has_pitch,
+        "track": name,
+        "start_sample": 0,
+        "valid_samples": SEGMENT,
+    }
+
+
+@pytest.fixture(scope="module")
+def mixtures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mixtures")
+    for name, (stems, voices) in MIXTURES.items():
+        layout = records.Layout(stems, 1, 200, HOP, SEGMENT, voices)
+        builder.write_dataset(root / name, {"train": [made_mixture(name)]}, layout=layout)
+    return {name: root / name for name in MIXTURES}
+
+
+def shares(mixtures) -> dict:
+    return {mixtures["four"]: 5.0, mixtures["five"]: 3.0, mixtures["bare"]: 2.0}
+
+
+def test_mixture_sources_pad_to_the_largest(mixtures):
+    given = records.mixture_sources(shares(mixtures), "train")
+    assert [one.stems for one in given] == [("a", "b", "c", "d"), *[("mix", "", "", "")] * 2]
+    assert [one.voices for one in given] == [5, 5, 5]
+    assert [one.weight for one in given] == [5.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize("voices", [5, 7])
+def test_pitches_of_mixtures_keep_their_order_and_the_rest_is_empty(open_batches, mixtures, voices):
+    given = records.mixture_sources(shares(mixtures), "train")
+    batches, seen = open_batches([one._replace(voices=voices) for one in given], **OPTIONS), []
+    names = {code: name for name, code in MIXTURE_CODES.items()}
+    for batch in (next(batches) for _ in range(3)):
+        assert batch["f0_hz"].shape == batch["has_pitch"].shape == (10, SEGMENT // HOP, voices)
+        assert batch["has_pitch"].dtype == bool and batch["stems"].shape == (10, SEGMENT, 4, 1)
+        for number, code in enumerate(batch["stems"][:, 0].sum((1, 2))):
+            seen.append(names[int(code)])
+            stored, one = made_mixture(seen[-1]), {k: v[number] for k, v in batch.items()}
+            real = stored["f0_hz"].shape[1]
+            for key in ("f0_hz", "has_pitch"):
+                np.testing.assert_array_equal(one[key][:, :real], stored[key])
+            assert not one["f0_hz"][:, real:].any()
+            complete = stored["has_pitch"].all(axis=1)
+            for voice in range(real, voices):
+                np.testing.assert_array_equal(one["has_pitch"][:, voice], complete)
+            np.testing.assert_array_equal(one["stems"].sum(1), stored["stems"].sum(1))
+    assert {name: seen.count(name) for name in MIXTURES} == {"four": 15, "five": 9, "bare": 6}
+
+
+def test_both_readers_give_the_same_pitches_of_mixtures(mixtures):
+    given = records.mixture_sources(shares(mixtures), "train")
+    on_disk, in_memory = (m.open_batches(given, **OPTIONS) for m in (pipeline, memory))
+    for _ in range(3):
+        one, other = next(on_disk), next(in_memory)
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key].dtype == other[key].dtype and one[key].shape == other[key].shape
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+    assert on_disk.settings == in_memory.settings
+
+
+def test_a_set_with_pitches_of_the_mixture_as_it_is(open_batches, mixtures):
+    stored = made_mixture("five")
+    batch = next(open_batches([(mixtures["five"], "train", 1.0)], **OPTIONS))
+    for key in ("stems", "has_stems", "f0_hz", "has_pitch"):
+        np.testing.assert_array_equal(batch[key][3], stored[key])
+
+
+def test_a_position_belongs_to_its_number_of_voices(open_batches, mixtures):
+    source = records.Source(mixtures["four"], "train", 1.0, None, 5)
+    state = open_batches([source], **OPTIONS).save()
+    open_batches([source], **OPTIONS).restore(state)
+    for voices in (6, None):
+        with pytest.raises(ValueError, match="other data: voices was 5"):
+            open_batches([source._replace(voices=voices)], **OPTIONS).restore(state)
+
+
+def test_more_voices_than_places_are_refused(open_batches, mixtures):
+    with pytest.raises(ValueError, match=r"five has 5 voices, more than 4 places"):
+        open_batches([records.Source(mixtures["five"], "train", 1.0, None, 4)], **OPTIONS)
+
+
+def test_pitches_that_belong_to_no_stem_cannot_go_by_name(open_batches, mixtures):
+    with pytest.raises(ValueError, match=r"five has 5 pitches .* \('mix', ''\); give"):
+        open_batches([records.Source(mixtures["five"], "train", 1.0, ("mix", ""))], **OPTIONS)
+    # One pitch of one stem is that stem's.
+    by_name = records.Source(mixtures["bare"], "train", 1.0, ("mix", ""))
+    assert next(open_batches([by_name], **OPTIONS))["f0_hz"].shape[2] == 2
+
+
+@pytest.mark.parametrize("voices", [(None, 4), (4, None), (6, 5)])
+def test_unequal_numbers_of_voices_are_refused(open_batches, folders, mixtures, voices):
+    places = ("voice", "rest", "", ""), ("a", "b", "c", "d")
+    pairs = zip((folders["full"], mixtures["four"]), places, voices, strict=True)
+    with pytest.raises(ValueError, match=r"four cannot be .* voices is .*give every source"):
+        open_batches(
+            [records.Source(folder, "train", 1.0, stems, v) for folder, stems, v in pairs],
+            **OPTIONS,
+        )
+
+
+def test_sets_of_the_same_stem_and_unequal_voices_are_refused_as_they_are(open_batches, mixtures):
+    with pytest.raises(ValueError, match=r"bare .* voices is one per stem \(1\) there, 5 of the"):
+        open_batches([(mixtures[name], "train", 1.0) for name in ("five", "bare")], **OPTIONS)

@@ -28,6 +28,20 @@ def test_a_good_recording_passes():
     track.check(recording())
 
 
+def test_pitches_of_the_mixture_are_checked_by_their_own_number():
+    voices = {"f0_hz": np.full((10, 5), 220.0, np.float32), "has_pitch": np.ones((10, 5), bool)}
+    good = recording(voices=5, **voices)
+    track.check(good)
+    for view in (track.unknown_pitch, track.unknown_stems):
+        assert view(good).f0_hz.shape == (10, 5)
+        track.check(view(good))
+    with pytest.raises(track.BadTrack, match=r"expected \(10, 2\) .* one voice per stem"):
+        track.check(recording(**voices))
+    f0_hz, has_pitch = track.no_pitch(10 * HOP + 7, stems=2, hop_samples=HOP, voices=5)
+    track.check(recording(f0_hz=f0_hz, has_pitch=has_pitch, voices=5))
+    assert track.no_pitch(10 * HOP + 7, stems=2, hop_samples=HOP)[0].shape == (10, 2)
+
+
 def with_nan() -> np.ndarray:
     audio = recording().audio.copy()
     audio[5, 1, 0] = np.nan
@@ -43,6 +57,8 @@ def with_nan() -> np.ndarray:
         ({"audio": np.ones((3207, 3, 1), np.float32)}, "expected .time, 2 stems"),
         ({"f0_hz": np.full((11, 2), 220.0, np.float32)}, r"f0_hz has shape \(11, 2\)"),
         ({"has_pitch": np.ones((10, 1), bool)}, "has_pitch has shape"),
+        ({"voices": 5}, r"f0_hz has shape \(10, 2\), expected \(10, 5\) \(frame, voice\)"),
+        ({"voices": 2, "has_pitch": np.ones((10, 5), bool)}, r"has_pitch has shape \(10, 5\), exp"),
         ({"f0_hz": np.full((10, 2), -1.0, np.float32)}, "20 pitch labels"),
         ({"f0_hz": np.full((10, 2), np.nan, np.float32)}, "20 pitch labels"),
         ({"f0_hz": np.full((10, 2), 8000.0, np.float32)}, "above Nyquist"),

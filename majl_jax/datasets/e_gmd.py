@@ -1,0 +1,55 @@
+"""`e_gmd`: E-GMD, drums alone, 444 hours on 43 kits (Callender et al. 2020). Audio only, no labels.
+
+Splits are the data set's own.
+"""
+
+import functools
+import pathlib
+
+from majl_jax.datasets import audio_folder, maestro, note_labels
+from majl_jax.datasets.track import Track
+
+STEMS = note_labels.MIXTURE
+VOICES = 1
+COLUMNS = ("split", "audio_filename", "duration")
+TREE = "e-gmd-v1.0.0.csv, and the files it names, drummerN/SESSION/NAME.wav (.flac, .ogg, .mp3)"
+NO_AUDIO = "no audio: the file that e-gmd-v*.csv names is missing"
+
+
+def tracks(
+    source: str | None,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    seed: int = 0,
+) -> list[Track]:
+    """The recordings that the table below `source` lists; those without audio are left out."""
+    del seed
+    folder, rows = maestro.find_table(source, "e-gmd-v*.csv", COLUMNS, title="E-GMD", tree=TREE)
+    out = []
+    for row in sorted(rows, key=lambda row: row["audio_filename"]):
+        audio = folder / row["audio_filename"]
+        found = note_labels.find_audio(audio)
+        out.append(
+            Track(
+                id=str(pathlib.PurePosixPath(row["audio_filename"]).with_suffix("")),
+                split=maestro.SPLITS[row["split"]],
+                group=row.get("id", ""),  # one performance, played on every kit
+                paths=(found or audio,),
+                seconds=float(row["duration"]),
+                load=functools.partial(
+                    audio_folder.load,
+                    found or audio,
+                    sample_rate_hz=sample_rate_hz,
+                    hop_samples=hop_samples,
+                    channels=channels,
+                ),
+                left_out="" if found else NO_AUDIO,
+            )
+        )
+    if all(one.left_out for one in out):
+        raise FileNotFoundError(
+            f"{folder} has no audio of any of its {len(out)} recordings; expected {TREE} in it"
+        )
+    return out

@@ -1,0 +1,99 @@
+"""`fma`: the Free Music Archive, 8,000 to 106,574 songs or excerpts of 30 s (Defferrard et al. 2017).
+
+Audio only, no labels. Splits are the data set's own where its metadata are there, else all is train.
+"""
+
+import csv
+import functools
+import pathlib
+
+from majl_jax.datasets import audio_folder, note_labels
+from majl_jax.datasets.track import BadTrack, Track
+
+STEMS = note_labels.MIXTURE
+VOICES = 1
+EDITIONS = ("fma_full", "fma_large", "fma_medium", "fma_small")
+SPLITS = {"training": "train", "validation": "valid", "test": "test"}
+NO_GENRE = "None"
+BITS_PER_S = 256_000  # about the mean over the data set, for the length from the size of a file
+LONGEST_CELL = 1 << 24  # the biographies in the table are long
+TREE = "DDD/DDDDDD.mp3 (as fma_large.zip unpacks), and fma_metadata/tracks.csv in or beside it"
+
+
+def tracks(
+    source: str | None,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    seed: int = 0,
+) -> list[Track]:
+    """The songs below `source`; group is the top genre.
+
+    Songs that tracks.csv does not list are train and of no genre.
+    """
+    del seed
+    songs = find_songs(source)
+    listed = read_metadata(songs)
+    return [
+        Track(
+            id=name,
+            split=SPLITS[split],
+            group=genre,
+            paths=(path,),
+            seconds=path.stat().st_size * 8 / BITS_PER_S,
+            load=functools.partial(
+                audio_folder.load,
+                path,
+                sample_rate_hz=sample_rate_hz,
+                hop_samples=hop_samples,
+                channels=channels,
+            ),
+        )
+        for name, path in sorted(songs.items())
+        for split, genre in [listed.get(int(name), ("training", NO_GENRE))]
+    ]
+
+
+def find_songs(source: str | None) -> dict[str, pathlib.Path]:
+    """The file of each song; where several editions lie side by side, of the largest."""
+    if source is None:
+        raise ValueError(f"--source is missing: the folder of FMA; expected {TREE}")
+    root = pathlib.Path(source)
+    digit = "[0-9]"
+    for folder in (root, *(root / edition for edition in EDITIONS)):
+        found = folder.glob(f"{digit * 3}/{digit * 6}.mp3")
+        if songs := {path.stem: path for path in found}:
+            return songs
+    raise FileNotFoundError(f"{source} is no copy of FMA: expected {TREE}")
+
+
+def read_metadata(songs: dict[str, pathlib.Path]) -> dict[int, tuple[str, str]]:
+    """(split, top genre) of each song that fma_metadata/tracks.csv lists, where it is there."""
+    audio = next(iter(songs.values())).parents[1]
+    for folder in (audio, audio.parent):
+        if (path := folder / "fma_metadata" / "tracks.csv").is_file():
+            return read_tracks_table(path)
+    return {}
+
+
+def read_tracks_table(path: pathlib.Path) -> dict[int, tuple[str, str]]:
+    """(split, top genre) by number: two lines of column names, one with the index name, then rows."""
+    limit = csv.field_size_limit(LONGEST_CELL)
+    expected = "expected the columns (set, split) and (track, genre_top): copy it again"
+    out = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            names = list(zip(next(rows), next(rows), strict=True))
+            split, genre = names.index(("set", "split")), names.index(("track", "genre_top"))
+            for row in rows:
+                if row and row[0].isdecimal():
+                    if row[split] not in SPLITS:
+                        raise ValueError(f"song {row[0]} is of split {row[split]!r}")
+                    out[int(row[0])] = (row[split], row[genre] or NO_GENRE)
+    except (ValueError, IndexError, StopIteration, csv.Error) as error:
+        raise BadTrack(f"{path}: {error}; {expected}") from None
+    finally:
+        csv.field_size_limit(limit)
+    return out

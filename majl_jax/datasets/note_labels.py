@@ -1,0 +1,227 @@
+"""Recordings of mixtures with several voices: the audio, lists of notes on label frames, MIDI with pedal."""
+
+import csv
+import heapq
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64
+
+from majl_jax.audio import files
+from majl_jax.datasets.track import BadTrack, Recording, frame_count, stack
+
+MIXTURE = ("mixture",)
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a track is there twice
+PAST_THE_END_S = 1.0  # by at most so much a note may begin after the end of its audio
+SUSTAIN_CONTROL = 64
+PEDAL_DOWN = 64  # values from here on hold the dampers up (MIDI 1.0)
+NoteRows = Float64[np.ndarray, "note 3"]  # columns: onset_s, offset_s, f0_hz
+
+
+def read_mixture(
+    path: pathlib.Path, *, sample_rate_hz: int, channels: int = 1
+) -> Float32[np.ndarray, "time 1 channel"]:
+    """The audio of a file as the only stem; raises BadTrack with the file's name."""
+    try:
+        audio, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)
+    except files.AudioFileError as error:
+        raise BadTrack(str(error)) from error
+    return stack([audio], sample_rate_hz=sample_rate_hz)
+
+
+def load_with_notes(
+    path: pathlib.Path,
+    notes: NoteRows,
+    *,
+    name: str,
+    voices: int,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+) -> Recording:
+    """A mixture in which the notes are all that sounds; `name` says whose notes they are.
+
+    Raises BadTrack for audio that cannot be read, bad notes, a note that begins after the end, or
+    more than `voices` notes at once.
+    """
+    notes = check_notes(notes, name)
+    audio = read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
+    seconds = len(audio) / sample_rate_hz
+    if notes[-1, 0] > seconds + PAST_THE_END_S:
+        raise BadTrack(
+            f"{path}: {seconds:.1f} s long, but {name} has a note at {notes[-1, 0]:.1f} s: is it "
+            "cut off, or another recording?"
+        )
+    f0_hz = frames_of_voices(
+        notes,
+        name=name,
+        voices=voices,
+        frames=frame_count(len(audio), hop_samples=hop_samples),
+        hop_samples=hop_samples,
+        sample_rate_hz=sample_rate_hz,
+    )
+    return Recording(
+        audio=audio,
+        stems=MIXTURE,
+        has_stems=np.zeros(1, bool),
+        f0_hz=f0_hz,
+        has_pitch=np.ones(f0_hz.shape, bool),
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        voices=voices,
+    )
+
+
+def check_notes(notes: Float[np.ndarray, "note 3"], name: str) -> NoteRows:
+    """The notes in order of onset; raises BadTrack where there are none, or one cannot be."""
+    rows = np.asarray(notes, np.float64)
+    if not len(rows):
+        raise BadTrack(f"{name}: holds no notes; expected one or more")
+    onset_s, offset_s, f0_hz = rows.T
+    good = np.isfinite(rows).all(1) & (onset_s >= 0) & (offset_s >= onset_s) & (f0_hz > 0)
+    if not good.all():
+        first = int(np.argmin(good))
+        raise BadTrack(
+            f"{name}, note {first + 1}: {rows[first].tolist()}; expected 0 <= onset_s <= offset_s "
+            "and a frequency above 0 Hz"
+        )
+    return rows[np.argsort(onset_s, kind="stable")]
+
+
+def frames_of_voices(
+    notes: NoteRows, *, name: str, voices: int, frames: int, hop_samples: int, sample_rate_hz: int
+) -> Float32[np.ndarray, "frame voice"]:
+    """F0 in Hz per frame and voice (0 = none) of notes in order of onset.
+
+    A note sounds at frame k if onset <= k hop / rate < offset. It keeps its voice throughout, the
+    lowest one free at its onset; two instruments in unison are two voices. Raises BadTrack where
+    more than `voices` notes sound at once.
+    """
+    times_s = np.arange(frames) * hop_samples / sample_rate_hz
+    first = np.searchsorted(times_s, notes[:, 0], side="left")
+    last = np.searchsorted(times_s, notes[:, 1], side="left")  # exclusive
+    most, where = _most_at_once(first, last, frames)
+    if most > voices:
+        raise BadTrack(
+            f"{name}: {most} notes at once at {times_s[where]:.2f} s; expected at most {voices}"
+        )
+    f0_hz = np.zeros((frames, voices), np.float32)
+    free = list(range(voices))
+    sounding: list[tuple[int, int]] = []  # (frame at which it ends, voice)
+    for start, stop, note_hz in zip(first, last, notes[:, 2], strict=True):
+        if start >= stop:  # falls between two frames
+            continue
+        while sounding and sounding[0][0] <= start:
+            heapq.heappush(free, heapq.heappop(sounding)[1])
+        voice = heapq.heappop(free)
+        heapq.heappush(sounding, (int(stop), voice))
+        f0_hz[start:stop, voice] = note_hz
+    return f0_hz
+
+
+def _most_at_once(first: np.ndarray, last: np.ndarray, frames: int) -> tuple[int, int]:
+    """The largest number of notes in a frame, and the first such frame."""
+    changes = np.zeros(frames + 1, np.int64)
+    np.add.at(changes, first, 1)
+    np.add.at(changes, last, -1)
+    counts = np.cumsum(changes)
+    return int(counts.max()), int(np.argmax(counts))
+
+
+def read_midi(path: pathlib.Path) -> NoteRows:
+    """The pitched notes of a MIDI file of one instrument, in order of onset, for as long as they ring.
+
+    A note whose key goes up while the sustain pedal is down rings until the pedal goes up; it ends
+    earlier where the same pitch is struck again. Drums are left out. The tracks of the file are
+    taken together, pedals and keys, but a track with a pedal and no note is not read.
+    """
+    import pretty_midi
+
+    if not path.is_file():
+        raise BadTrack(f"{path}: no such MIDI file")
+    try:
+        midi = pretty_midi.PrettyMIDI(str(path))
+    except Exception as error:  # damaged files fail in many ways
+        raise BadTrack(
+            f"{path}: not MIDI that can be read ({type(error).__name__}: {error}); copy it again"
+        ) from error
+    pitched = [instrument for instrument in midi.instruments if not instrument.is_drum]
+    keys = [(note.start, note.end, note.pitch) for one in pitched for note in one.notes]
+    pedal = [
+        (change.time, change.value)
+        for one in pitched
+        for change in one.control_changes
+        if change.number == SUSTAIN_CONTROL
+    ]
+    rows = ringing(keys, pedal, end_s=float(midi.get_end_time()))
+    if not rows:
+        raise BadTrack(f"{path}: holds no pitched notes")
+    notes = np.asarray(sorted(rows), np.float64)
+    notes[:, 2] = midi_hz(notes[:, 2])
+    return notes
+
+
+def ringing(
+    keys: list[tuple[float, float, int]], pedal: list[tuple[float, int]], *, end_s: float
+) -> list[tuple[float, float, int]]:
+    """(onset, offset, pitch) of key presses as they ring under a sustain pedal: (time, value).
+
+    A pedal that never goes up ends at `end_s`.
+    """
+    # A stable order: of two changes at one time the later in the file holds.
+    pedal = sorted(pedal, key=lambda change: change[0])
+    changes_s = np.array([time_s for time_s, _ in pedal])
+    down = np.array([value >= PEDAL_DOWN for _, value in pedal], bool)
+    releases_s = changes_s[~down]
+    struck_s = {
+        pitch: [on_s for on_s, _, p in keys if p == pitch] for pitch in {k[2] for k in keys}
+    }
+    struck_s = {pitch: np.unique(times) for pitch, times in struck_s.items()}
+    longest: dict[tuple[float, int], float] = {}
+    for onset_s, offset_s, pitch in keys:
+        now = np.searchsorted(changes_s, offset_s, side="right") - 1
+        if now >= 0 and down[now]:
+            later = np.searchsorted(releases_s, offset_s, side="right")
+            offset_s = releases_s[later] if later < len(releases_s) else max(end_s, offset_s)
+        again = np.searchsorted(struck_s[pitch], onset_s, side="right")
+        if again < len(struck_s[pitch]):
+            offset_s = min(offset_s, struck_s[pitch][again])
+        key = (float(onset_s), pitch)
+        longest[key] = max(longest.get(key, 0.0), float(offset_s))
+    return [(onset_s, offset_s, pitch) for (onset_s, pitch), offset_s in longest.items()]
+
+
+def midi_hz(midi: float | Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    """Frequency of MIDI numbers, A4 = 69 = 440 Hz."""
+    return np.asarray(440.0 * 2.0 ** ((np.asarray(midi, np.float64) - 69) / 12))
+
+
+def find_audio(path: pathlib.Path) -> pathlib.Path | None:
+    """The audio file of this name, in the format of its suffix or in another that can be read."""
+    for suffix in (path.suffix, *AUDIO_SUFFIXES):
+        if (other := path.with_suffix(suffix)).is_file():
+            return other
+    return None
+
+
+def about_seconds(path: pathlib.Path) -> float:
+    """The length that the header of a file says; 0 where it cannot be used."""
+    try:
+        return files.inspect(path).seconds
+    except files.AudioFileError:
+        return 0.0
+
+
+def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names in its first line; raises BadTrack without `columns`."""
+    expected = f"expected a CSV file with the columns {', '.join(columns)}"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, restval="")
+            missing = set(columns) - set(table.fieldnames or ())
+            if missing:
+                raise BadTrack(f"{path}: has no column {min(missing)!r}; {expected}")
+            return list(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadTrack(f"{path}: not a table ({error}); {expected}: copy it again") from None

@@ -1,0 +1,170 @@
+"""`quartets`: excerpts of string quartets by Haydn and Mozart (music21), rendered with exact stems.
+
+The instruments share no sample of the sound font with those of the chorales.
+"""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import statistics
+import zlib
+
+import numpy as np
+
+from majl_jax.datasets import chorales, performance
+from majl_jax.datasets.performance import ScoreNote
+from majl_jax.datasets.track import (
+    SPLITS_FOLDER,
+    BadTrack,
+    Recording,
+    Track,
+    read_split,
+    unknown_pitch,
+    unknown_stems,
+)
+
+STEMS = ("violin_1", "violin_2", "viola", "cello")
+VOICES = 0  # voice i is the pitch of stem i
+VIEWS = ("full", "unlabelled")
+SPLIT_LIST = SPLITS_FOLDER / "quartets.txt"
+EXCERPT_S = 58.0  # with the silence before it and the last release, at most a minute
+TEMPO_SPREAD = 0.1  # tempos are drawn within this share of the listed one
+
+# General MIDI programs that have their pitch within 60 ms and hold it, over the range of the part:
+# trumpet, clean guitar, tremolo strings, pan flute, ocarina, synthesizer leads, brass, saxophones.
+PROGRAMS = (
+    (27, 44, 56, 75, 79, 80, 82, 85),
+    (27, 44, 56, 75, 79, 80, 82, 85),
+    (27, 44, 61, 62, 67, 80, 81),
+    (27, 44, 61, 62, 67, 80, 81),
+)
+RANGES_MIDI = ((55, 91), (55, 88), (48, 77), (35, 71))  # lowest and highest note of each part
+
+
+def tracks(
+    source: str | None = None,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    seed: int = 0,
+    view: str = "full",
+) -> list[Track]:
+    """The excerpts of one view: "full", or "unlabelled", the mixtures of the train split alone.
+
+    All excerpts of a movement are one group; all movements of a quartet are in one split.
+    """
+    del channels
+    if source is not None:
+        raise ValueError(f"quartets come with music21; leave out --source (got {source!r})")
+    if view not in VIEWS:
+        raise ValueError(f"view must be 'full' or 'unlabelled', got {view!r}")
+    return [
+        Track(
+            id=f"{movement.replace('/', '_')}_{first}",
+            split=split,
+            group=movement,
+            seconds=60.0,
+            load=functools.partial(
+                load,
+                movement,
+                float(first),
+                quarters_per_minute=float(tempo),
+                sample_rate_hz=sample_rate_hz,
+                hop_samples=hop_samples,
+                seed=seed,
+                view=view,
+            ),
+        )
+        for movement, first, tempo, split in read_split(SPLIT_LIST)
+        if view == "full" or split == "train"
+    ]
+
+
+def load(
+    movement: str,
+    first: float,
+    *,
+    quarters_per_minute: float,
+    sample_rate_hz: int,
+    hop_samples: int,
+    seed: int,
+    view: str = "full",
+) -> Recording:
+    """Performs and renders a movement from quarter note `first` on, for at most a minute.
+
+    The same seed gives the same samples.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(f"{movement} {first}".encode())])
+    tempo = quarters_per_minute * rng.uniform(1 - TEMPO_SPREAD, 1 + TEMPO_SPREAD)
+    score = excerpt(read_score(movement), first, first + EXCERPT_S * tempo / 60)
+    if not any(score):
+        raise BadTrack(f"{movement} has no note from quarter {first} on; check {SPLIT_LIST}")
+    played = performance.perform(score, rng, quarters_per_minute=(tempo, tempo), programs=PROGRAMS)
+    recording = chorales.render(played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples)
+    recording = dataclasses.replace(recording, stems=STEMS)
+    return unknown_pitch(unknown_stems(recording)) if view == "unlabelled" else recording
+
+
+def excerpt(score: list[list[ScoreNote]], first: float, last: float) -> list[list[ScoreNote]]:
+    """The notes that start from quarter `first` to before `last`, with times relative to `first`."""
+    return [
+        [
+            dataclasses.replace(note, start=note.start - first, end=min(note.end, last) - first)
+            for note in part
+            if first <= note.start < last
+        ]
+        for part in score
+    ]
+
+
+def read_score(movement: str) -> list[list[ScoreNote]]:
+    """The four parts of a movement, ties joined; notes of a part that start together are a chord."""
+    from music21 import converter, stream
+
+    # No pickle cache: a killed process may leave half of one behind.
+    score = converter.parse(score_path(movement), forceSource=True, storePickle=False)
+    assert isinstance(score, stream.Score)
+    if len(score.parts) != len(STEMS):
+        raise BadTrack(f"{movement} has {len(score.parts)} parts, expected {len(STEMS)}")
+    align_measures(list(score.parts))
+    return [[*map(_chord, _starting_together(part))] for part in score.parts]
+
+
+def align_measures(parts: list) -> None:
+    """Moves the measures of music21 parts so that each starts at one time in all of them.
+
+    Where an encoding has a measure too long or too short in one part, the others decide.
+    """
+    measures = [list(part.getElementsByClass("Measure")) for part in parts]
+    counts = [len(row) for row in measures]
+    if len(set(counts)) > 1:
+        raise BadTrack(f"the parts have {counts} measures, expected the same number in all")
+    starts = np.asarray([[float(one.offset) for one in row] for row in measures])
+    lengths = [statistics.mode(column) for column in np.diff(starts).T.tolist()]
+    for start, *simultaneous in zip(np.cumsum([0.0, *lengths]), *measures, strict=True):
+        for part, measure in zip(parts, simultaneous, strict=True):
+            part.setElementOffset(measure, float(start))
+
+
+def score_path(movement: str) -> pathlib.Path:
+    """The MusicXML file of a movement; music21's own search can pick another encoding."""
+    from music21.common.pathTools import getCorpusFilePath
+
+    path = pathlib.Path(getCorpusFilePath()) / f"{movement}.mxl"
+    if not path.is_file():
+        raise BadTrack(f"{path} is missing; expected music21 10.5 with its corpus")
+    return path
+
+
+def _starting_together(part) -> list[list]:
+    notes = [note for note in part.flatten().stripTies().notes if note.quarterLength > 0]
+    notes.sort(key=lambda note: float(note.offset))
+    return [list(group) for _, group in itertools.groupby(notes, lambda one: float(one.offset))]
+
+
+def _chord(notes: list) -> ScoreNote:
+    start = float(notes[0].offset)
+    midi = [int(pitch.midi) for note in notes for pitch in note.pitches]
+    return ScoreNote(start, start + max(float(note.quarterLength) for note in notes), midi)

@@ -1,0 +1,102 @@
+"""`su`: ten excerpts of quintets, sonatas and quartets with their notes (Su and Yang 2016).
+
+Mixture and pitches only; all are test.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from majl_jax.datasets import note_labels
+from majl_jax.datasets.track import BadTrack, Recording, Track
+
+STEMS = note_labels.MIXTURE
+VOICES = 16
+AUDIO_END, NOTE_END = "_audio", "_note.txt"
+TREE = "audio/PIECE_audio.wav (.flac, .ogg, .mp3) and gt_Note/PIECE_note.txt"
+NO_LABELS = "no note file of the piece in gt_Note/"
+
+
+def tracks(
+    source: str | None,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    seed: int = 0,
+) -> list[Track]:
+    """The pieces below `source`, all test; those without notes are left out."""
+    del seed
+    if source is None:
+        raise ValueError(f"--source is missing: the folder of the Su data set; expected {TREE}")
+    folder = pathlib.Path(source)
+    of_piece = {
+        path.stem.removesuffix(AUDIO_END): path
+        for suffix in reversed(note_labels.AUDIO_SUFFIXES)
+        for path in folder.glob(f"audio/*{AUDIO_END}{suffix}")
+        if not path.name.startswith(".")
+    }
+    if not of_piece:
+        raise FileNotFoundError(f"{source} is no copy of the Su data set: expected {TREE} in it")
+    out = []
+    for piece, path in sorted(of_piece.items()):
+        labels = folder / "gt_Note" / f"{piece}{NOTE_END}"
+        out.append(
+            Track(
+                id=piece,
+                split="test",
+                group=piece,
+                paths=(path, labels),
+                seconds=note_labels.about_seconds(path),
+                load=functools.partial(
+                    load,
+                    path,
+                    labels,
+                    sample_rate_hz=sample_rate_hz,
+                    hop_samples=hop_samples,
+                    channels=channels,
+                ),
+                left_out="" if labels.is_file() else NO_LABELS,
+            )
+        )
+    return out
+
+
+def load(
+    path: pathlib.Path,
+    labels: pathlib.Path,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+) -> Recording:
+    """One piece with its notes."""
+    return note_labels.load_with_notes(
+        path,
+        read_labels(labels),
+        name=str(labels),
+        voices=VOICES,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        channels=channels,
+    )
+
+
+def read_labels(path: pathlib.Path) -> note_labels.NoteRows:
+    """The notes of a file of lines "onset offset f0", in s, s and Hz."""
+    if not path.is_file():
+        raise BadTrack(f"{path}: no such label file")
+    rows = []
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            onset_s, offset_s, f0_hz = (float(word) for word in line.split())
+        except ValueError:
+            raise BadTrack(
+                f"{path}, line {number}: {line.strip()[:40]!r}; expected onset_s offset_s f0_hz"
+            ) from None
+        rows.append((onset_s, offset_s, f0_hz))
+    return np.asarray(rows, np.float64).reshape(-1, 3)

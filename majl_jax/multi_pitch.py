@@ -1,0 +1,241 @@
+"""Multi-pitch estimation of whole tracks: window by window to salience, its peaks to pitches.
+
+`stream` is the constant-memory form, `transcribe` the same for a track in memory. Frame k is
+centred at sample k * hop_samples. Scores: multi_pitch_scores.py.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+Estimate = tuple[np.ndarray, Sequence[np.ndarray]]
+"""Times in seconds and, for each of them, the pitches in Hz (none, one or several)."""
+KEPT_BYTES = 1 << 30  # magnitudes of longer tracks are computed twice instead of kept
+DECODED_FRAMES = 1024  # per call of the compiled peak picking, whatever the length of the track
+
+
+@dataclasses.dataclass(
+    frozen=True, eq=False
+)  # compared by identity: its functions are compiled once per object
+class MultiPitchModel:
+    """A trained system as evaluation sees it: a front end, a network, and the grid they live on."""
+
+    apply_magnitudes: Callable[[jax.Array], jax.Array]
+    """audio [batch, time] -> linear magnitudes [batch, 1 + time // hop_samples, bin, harmonic]."""
+    apply_features: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    """(variables, features [batch, frame, bin, harmonic] in 0..1, frame_mask bool [batch, frame])
+    -> salience [batch, frame, bin] in 0..1; frames outside the mask must act as padding with zeros
+    does."""
+    sample_rate_hz: int
+    hop_samples: int
+    bin_hz: Float[np.ndarray, "bin"]
+    """Centre of each salience bin."""
+    reach_samples: int = 4096
+    """No magnitude depends on audio further from the centre of its frame."""
+    context_frames: int = 50
+    """No salience depends on features further away (receptive field)."""
+    window_frames: int = 512
+    """Frames per call of the network, context on both sides included."""
+    threshold: float = 0.5
+    """Peaks of at least this salience are pitches."""
+
+    def __post_init__(self) -> None:
+        if self.reach_samples % self.hop_samples or self.reach_samples < 0:
+            raise ValueError(
+                f"reach_samples is {self.reach_samples}; expected a multiple of hop_samples = "
+                f"{self.hop_samples}, so that windows lie on the frame grid"
+            )
+        if self.new_frames < 1:
+            raise ValueError(
+                f"window_frames is {self.window_frames}; expected more than twice the context of "
+                f"{self.context_frames} frames"
+            )
+
+    @property
+    def new_frames(self) -> int:
+        """Frames of a window whose salience is that of the whole track."""
+        return self.window_frames - 2 * self.context_frames
+
+    @property
+    def window_samples(self) -> int:
+        """Audio that the magnitudes of a window depend on."""
+        return (self.window_frames - 1) * self.hop_samples + 2 * self.reach_samples
+
+    def frame_count(self, samples: int) -> int:
+        """Frames of a track: one per whole hop, and the first at sample 0."""
+        return 1 + samples // self.hop_samples
+
+
+# ---- whole tracks -------------------------------------------------------------------------------
+
+
+def peak_normalized(audio: Float[np.ndarray, "time"]) -> Float[np.ndarray, "time"]:
+    """x / max |x| over the whole track, as Timbre-Trap's loaders do; silence stays silence."""
+    peak = np.abs(audio).max(initial=0.0)
+    return (audio / peak if peak else audio).astype(np.float32)
+
+
+def stream(
+    model: MultiPitchModel,
+    variables: Any,
+    audio: Float[np.ndarray, "time"],
+    *,
+    batch_size: int = 8,
+    devices: Sequence[Any] | None = None,
+) -> Iterator[Float[np.ndarray, "_ bin"]]:
+    """Yields finished stretches of the salience of a whole track, in order.
+
+    Joined up they are the salience of one pass over the whole track: windows overlap by the
+    receptive field, and decibels refer to the largest magnitude of the track, which a first pass
+    finds. Tracks of every length run the same compiled programs; beside audio and salience at most
+    1 GiB of magnitudes is kept.
+    """
+    if audio.ndim != 1 or not len(audio):
+        raise ValueError(f"audio has shape {audio.shape}; expected [time] with at least one sample")
+    frames = model.frame_count(len(audio))
+    hear, listen, variables = _prepare(model, variables, batch_size, devices)
+    starts = np.arange(0, frames, model.new_frames)
+    batches = [starts[first : first + batch_size] for first in range(0, len(starts), batch_size)]
+    peak, kept = 0.0, []
+    for batch in batches:
+        magnitudes, peaks = hear(*_windows(model, audio, batch, batch_size))
+        peak = max(peak, float(np.max(peaks)))
+        if magnitudes.nbytes * len(batches) <= KEPT_BYTES:
+            kept.append(np.asarray(magnitudes))
+    reference = np.full(batch_size, peak, np.float32)
+    for number, batch in enumerate(batches):
+        windows, mask = _windows(model, audio, batch, batch_size)
+        magnitudes = kept[number] if kept else hear(windows, mask)[0]
+        salience = np.asarray(listen(variables, magnitudes, mask, reference))
+        _check(model, salience)
+        joined = salience[: len(batch)].reshape(-1, salience.shape[-1])
+        yield joined[: frames - batch[0]]
+
+
+def transcribe(
+    model: MultiPitchModel,
+    variables: Any,
+    audio: Float[np.ndarray, "time"],
+    *,
+    batch_size: int = 8,
+    devices: Sequence[Any] | None = None,
+) -> Float[np.ndarray, "frame bin"]:
+    """Returns the salience of a whole track, 1 + time // hop_samples frames (see `stream`)."""
+    return np.concatenate(
+        list(stream(model, variables, audio, batch_size=batch_size, devices=devices))
+    )
+
+
+def _windows(
+    model: MultiPitchModel, audio: np.ndarray, starts: np.ndarray, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Audio [row, time] and frame mask [row, frame] of windows; silent, masked rows fill up."""
+    windows = np.zeros((rows, model.window_samples), np.float32)
+    mask = np.zeros((rows, model.window_frames), bool)
+    for row, start in enumerate(starts):
+        first_frame = start - model.context_frames
+        numbers = first_frame + np.arange(model.window_frames)
+        mask[row] = (numbers >= 0) & (numbers < model.frame_count(len(audio)))
+        first = first_frame * model.hop_samples - model.reach_samples
+        heard = audio[max(first, 0) : max(first + model.window_samples, 0)]
+        windows[row, max(-first, 0) :][: len(heard)] = heard
+    return windows, mask
+
+
+def _check(model: MultiPitchModel, salience: np.ndarray) -> None:
+    expected = (model.new_frames, len(model.bin_hz))
+    if salience.shape[1:] != expected:
+        raise ValueError(
+            f"apply_features returned salience of {salience.shape[2:]} bins per frame; expected "
+            f"{len(model.bin_hz)}, as many as bin_hz has"
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(model: MultiPitchModel, devices: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """Both compiled functions of a window over `devices`, and the sharding of the variables."""
+    from majl_jax.audio import harmonic_cqt
+
+    skipped = model.reach_samples // model.hop_samples
+    inner = slice(model.context_frames, model.window_frames - model.context_frames)
+
+    def hear(audio: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = model.apply_magnitudes(audio)[:, skipped : skipped + model.window_frames]
+        found = jnp.where(mask[:, :, None, None], found, 0.0)
+        return found, found.max((1, 2, 3))
+
+    def listen(
+        variables: Any, magnitudes: jax.Array, mask: jax.Array, reference: jax.Array
+    ) -> jax.Array:
+        features = harmonic_cqt.unit_decibels(magnitudes, reference=reference)
+        features = jnp.where(mask[:, :, None, None], features, 0.0)
+        return model.apply_features(variables, features, mask)[:, inner]
+
+    mesh = jax.sharding.Mesh(np.array(devices), ("window",))
+    everywhere, by_row = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("window")
+    # shard_map, not automatic sharding: FFTs would otherwise gather the batch on every device.
+    mapped = functools.partial(jax.shard_map, mesh=mesh, out_specs=by_row, check_vma=False)
+    return (
+        jax.jit(mapped(hear, in_specs=by_row)),
+        jax.jit(mapped(listen, in_specs=(everywhere, by_row, by_row, by_row))),
+        jax.sharding.NamedSharding(mesh, everywhere),
+    )
+
+
+def _prepare(
+    model: MultiPitchModel, variables: Any, batch_size: int, devices: Sequence[Any] | None
+) -> tuple[Any, Any, Any]:
+    """Picks as many of this process's devices as divide the batch and puts the variables there."""
+    local = list(devices if devices is not None else jax.local_devices())
+    hear, listen, sharding = _programs(model, tuple(local[: math.gcd(batch_size, len(local))]))
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            leaf = leaf.addressable_data(0)  # replicated over processes: this process's copy
+        return jax.device_put(leaf, sharding)
+
+    return hear, listen, jax.tree.map(place, variables)
+
+
+# ---- pitches ------------------------------------------------------------------------------------
+
+
+def pick_pitches(
+    salience: Float[np.ndarray, "frame bin"], *, threshold: float
+) -> Float[np.ndarray, "frame bin"]:
+    """Keeps the salience of local maxima along the bins that reach the threshold; 0 elsewhere."""
+    frames = len(salience)
+    padded = np.pad(salience, ((0, -frames % DECODED_FRAMES), (0, 0)))
+    pieces = [
+        np.asarray(_peak_picker()(padded[first : first + DECODED_FRAMES]))
+        for first in range(0, len(padded), DECODED_FRAMES)
+    ]
+    peaks = np.concatenate([padded[:0], *pieces])[:frames]
+    return np.where(peaks >= threshold, peaks, 0.0).astype(np.float32)
+
+
+@functools.cache
+def _peak_picker() -> Any:
+    from majl_jax.audio import multi_pitch
+
+    return jax.jit(multi_pitch.local_peaks)
+
+
+def pitches_hz(
+    picked: Float[np.ndarray, "frame bin"], bin_hz: Float[np.ndarray, "bin"]
+) -> list[np.ndarray]:
+    """Returns the centres of the picked bins, an array of Hz per frame, without interpolation."""
+    centres = np.asarray(bin_hz, np.float64)
+    return [centres[row > 0] for row in picked]
+
+
+def frame_times_s(model: MultiPitchModel, frames: int) -> Float[np.ndarray, "frame"]:
+    """k * hop_samples / sample_rate_hz for the first `frames` frames."""
+    return np.arange(frames) * model.hop_samples / model.sample_rate_hz

@@ -1,0 +1,194 @@
+"""Scores of multi-pitch estimation on whole tracks, and what shows an output that goes blank.
+
+`score_tracks` is what a recipe calls for validation and test; its rows are read by the report.
+"""
+
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from majl_jax import metrics, scores
+from majl_jax.multi_pitch import (
+    Estimate,
+    MultiPitchModel,
+    frame_times_s,
+    peak_normalized,
+    pick_pitches,
+    pitches_hz,
+    transcribe,
+)
+
+RMS_SAMPLES = 2048
+
+
+def sounding_frames(
+    audio: Float[np.ndarray, "time"], frames: int, *, hop_samples: int, rms_threshold: float = 0.01
+) -> Bool[np.ndarray, "frame"]:
+    """Frames whose root mean square over 2048 samples, zeros beyond the ends, is above the threshold."""
+    half = RMS_SAMPLES // 2
+    power = np.pad(audio.astype(np.float64) ** 2, (half, half + frames * hop_samples))
+    total = np.concatenate([[0.0], np.cumsum(power)])
+    first = np.arange(frames) * hop_samples
+    mean = np.maximum(total[first + RMS_SAMPLES] - total[first], 0.0) / RMS_SAMPLES
+    return np.sqrt(mean) > rms_threshold
+
+
+def score_track(
+    model: MultiPitchModel,
+    salience: Float[np.ndarray, "frame bin"],
+    audio: Float[np.ndarray, "time"],
+    f0_hz: Float[np.ndarray, "label voice"],
+    has_pitch: Bool[np.ndarray, "label voice"],
+    *,
+    threshold: float | None = None,
+    rms_threshold: float = 0.01,
+) -> dict[str, float]:
+    """Returns precision, recall, f1, accuracy, and what tells a blank output before F1 does.
+
+    Judged in the label frames whose voices are all labelled; without any, the first four are NaN.
+    activation_mass: sum of the salience per frame; polyphony: pitches per frame; silent_share: of
+    the sounding frames (RMS above rms_threshold, full scale 1), those without a pitch.
+    audio: the mixture, peak-normalized. threshold: None takes that of the model.
+    """
+    picked = pick_pitches(salience, threshold=model.threshold if threshold is None else threshold)
+    estimate = frame_times_s(model, len(picked)), pitches_hz(picked, model.bin_hz)
+    counts = np.count_nonzero(picked, axis=1)
+    sounding = sounding_frames(
+        audio, len(picked), hop_samples=model.hop_samples, rms_threshold=rms_threshold
+    )
+    return {
+        **_compare(model, estimate, f0_hz, has_pitch),
+        "activation_mass": float(salience.sum(1, dtype=np.float64).mean()),
+        "polyphony": float(counts.mean()),
+        "silent_share": float(np.mean(counts[sounding] == 0)) if sounding.any() else math.nan,
+    }
+
+
+def _compare(
+    model: MultiPitchModel, estimate: Estimate, f0_hz: np.ndarray, has_pitch: np.ndarray
+) -> dict[str, float]:
+    labelled = np.all(has_pitch, axis=1) & (has_pitch.shape[1] > 0)
+    times_s = frame_times_s(model, len(f0_hz))[labelled]
+    truth = [row[row > 0] for row in np.asarray(f0_hz, np.float64)[labelled]]
+    return metrics.multi_pitch_scores(*estimate, times_s, truth)
+
+
+def score_tracks(
+    model: MultiPitchModel,
+    variables: Any,
+    tracks: Iterable[Mapping[str, Any]],
+    *,
+    system: str = "model",
+    threshold: float | None = None,
+    rms_threshold: float = 0.01,
+    batch_size: int = 8,
+    references: Mapping[str, Callable[[np.ndarray], Estimate]] | None = None,
+    folder: pathlib.Path | None = None,
+    progress: str | None = None,
+) -> dict[str, float]:
+    """Plays the mixtures of whole tracks through the model and scores the pitches of all voices.
+
+    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name), at
+      the sample rate and hop of the model.
+    references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
+    folder: its tracks.jsonl gets a row per track and system, beside those that are there.
+    progress: label of a progress bar, None for no bar.
+
+    Returns means over tracks under the names of `score_track`, `<name>_skipped` where a score was
+    undefined for some tracks, and the means of the references as <reference>/<name>.
+    """
+    rows: list[scores.Row] = []
+    for record in _with_progress(tracks, progress):
+        name, audio, f0_hz, has_pitch = _read(model, record)
+        salience = transcribe(model, variables, audio, batch_size=batch_size)
+        found: dict[str, Mapping[str, float]] = {system: dict.fromkeys(_SCORES, math.nan)}
+        if np.isfinite(salience).all():
+            found[system] = score_track(
+                model,
+                salience,
+                audio,
+                f0_hz,
+                has_pitch,
+                threshold=threshold,
+                rms_threshold=rms_threshold,
+            )
+        for other, listen in (references or {}).items():
+            found[other] = _compare(model, listen(audio), f0_hz, has_pitch)
+        seconds = round(len(audio) / model.sample_rate_hz, 3)
+        for who, values in found.items():
+            rows.append({"track": name, "system": who, "seconds": seconds, **_row(values)})
+    if not rows:
+        raise ValueError(
+            "no track to evaluate: the split is empty; check the data set and its splits"
+        )
+    if folder is not None:
+        _add_rows(folder / "tracks.jsonl", rows)
+    return _means(rows, system)
+
+
+_REASONS = {
+    "silent_share": "the track is silent",
+    "activation_mass": "the estimate is not finite",
+    "polyphony": "the estimate is not finite",
+}
+_SCORES = ("precision", "recall", "f1", "accuracy", *_REASONS)
+
+
+def _read(
+    model: MultiPitchModel, record: Mapping[str, Any]
+) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    """Name, mixture [time] with a peak of 1, and labels of a record."""
+    name = record["track"]
+    name = name.decode("utf-8") if isinstance(name, bytes) else str(name)
+    stems = np.asarray(record["stems"])
+    audio = stems.astype(np.float32).sum(1).mean(1) / 32768.0
+    f0_hz, has_pitch = np.asarray(record["f0_hz"]), np.asarray(record["has_pitch"], bool)
+    frames = model.frame_count(len(audio))
+    if abs(len(f0_hz) - frames) > scores.EXTRA_FRAMES:
+        raise ValueError(
+            f"track {name} has {len(f0_hz)} frames of pitch labels, its audio {frames}; expected "
+            f"labels every {model.hop_samples} samples at {model.sample_rate_hz} Hz"
+        )
+    return name, peak_normalized(audio), f0_hz, has_pitch
+
+
+def _row(values: Mapping[str, float]) -> scores.Row:
+    """Undefined scores as None, with a reason in "skipped"."""
+    row: scores.Row = {name: v if math.isfinite(v) else None for name, v in values.items()}
+    blind = row.get("polyphony", 0.0) is None
+    skipped = {
+        name: _REASONS["polyphony"] if blind else _REASONS.get(name, "no pitch is annotated")
+        for name, value in row.items()
+        if value is None
+    }
+    return row | ({"skipped": skipped} if skipped else {})
+
+
+def _add_rows(path: pathlib.Path, rows: Sequence[scores.Row]) -> None:
+    """Appends rows to a file of rows; a row of the same track and system is replaced."""
+    new = {(row["track"], row["system"]) for row in rows}
+    old = [row for row in scores.read_rows(path) if (row["track"], row["system"]) not in new]
+    scores.write_rows(path, [*old, *rows])
+
+
+def _means(rows: Sequence[scores.Row], system: str) -> dict[str, float]:
+    means: dict[str, float] = {}
+    for name, table in scores.aggregate(rows).items():
+        prefix = "" if name == system else f"{name.replace(' ', '_')}/"
+        for metric, statistics in table.items():
+            means[prefix + metric] = statistics["mean"]
+            if statistics["skipped"]:
+                means[f"{prefix}{metric}_skipped"] = float(statistics["skipped"])
+    return means
+
+
+def _with_progress(tracks: Iterable[Any], label: str | None) -> Iterable[Any]:
+    if label is None:
+        return tracks
+    from tqdm import tqdm
+
+    return tqdm(tracks, desc=label, unit="track", mininterval=1.0, leave=False, disable=None)

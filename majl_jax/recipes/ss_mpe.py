@@ -1,0 +1,263 @@
+"""SS-MPE: self-supervised multi-pitch estimation (Cwitkowitz and Duan, arXiv 2506.23371).
+
+Mixture -> harmonic CQT -> autoencoder -> salience of every pitch. The *reference* learns from labelled music, and from what must
+not change the pitches heard (other timbre, added drums, shifts and stretches) on labelled and unlabelled music alike
+(losses/self_supervision.py). *finetune* goes on from the stage before it with a lower learning rate, usually on more unlabelled
+music. The paper's finding: on unlabelled music of another kind the output goes blank; the terms after `entropy` in
+config.weights are remedies.
+
+What the paper leaves open is a field of configs/ss_mpe.py and listed under Deviations in experiments/ss_mpe/README.md.
+"""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from majl_jax import multi_pitch, multi_pitch_scores, optimize
+from majl_jax.audio.cqt import wavelet_lengths
+from majl_jax.audio.harmonic_cqt import HarmonicCqt
+from majl_jax.datasets import beside, memory, pipeline, records
+from majl_jax.datasets.schedule import Batches
+from majl_jax.losses.self_supervision import Settings, self_supervised_loss
+from majl_jax.models.timbre_trap import TimbreTrap
+from majl_jax.train import Stage
+
+Variables = Mapping[str, Any]
+STAGES = ("reference", "finetune")
+
+
+# ---- from the config to functions ---------------------------------------------------------------
+
+
+def build(config: Any) -> tuple[HarmonicCqt, TimbreTrap]:
+    """The front end and the network that the config describes."""
+    grid = {name: config.data[name] for name in ("sample_rate_hz", "hop_samples")}
+    front_end = HarmonicCqt(**grid, **config.front_end.to_dict())
+    if 1 not in front_end.harmonics:
+        raise ValueError(
+            f"config.front_end.harmonics is {front_end.harmonics}; expected 1 among them, whose bins are the pitches"
+        )
+    fields = {**config.network.to_dict(), "dtype": jnp.dtype(config.network.dtype)}
+    sizes = {"bins": front_end.bins, "harmonics": len(front_end.harmonics)}
+    return front_end, TimbreTrap(**sizes, **fields)
+
+
+def _network(network: TimbreTrap) -> Callable[[Any, Array], Array]:
+    def listen(params: Any, features: Array) -> Array:
+        logits: Any = network.apply({"params": params}, features)
+        return logits
+
+    return listen
+
+
+def multi_pitch_model(config: Any) -> multi_pitch.MultiPitchModel:
+    """What evaluation and `majl_jax.separate` apply."""
+    front_end, network = build(config)
+
+    def listen(variables: Variables, features: Array, frame_mask: Array) -> Array:
+        logits: Any = network.apply({"params": variables["params"]}, features, frame_mask)
+        return jax.nn.sigmoid(logits)
+
+    hop, lowest_hz = config.data.hop_samples, front_end.frequencies_hz.min()
+    longest = wavelet_lengths(
+        lowest_hz[None],
+        sample_rate_hz=front_end.sample_rate_hz,
+        bins_per_octave=front_end.bins_per_octave,
+        gamma=None,
+    )
+    return multi_pitch.MultiPitchModel(
+        front_end.magnitudes,
+        listen,
+        sample_rate_hz=config.data.sample_rate_hz,
+        hop_samples=hop,
+        bin_hz=front_end.frequencies_hz[front_end.harmonics.index(1)],
+        reach_samples=(1 + int(longest.max()) // 2 // hop) * hop,
+        window_frames=config.evaluation.window_frames,
+        threshold=config.evaluation.threshold,
+    )
+
+
+# ---- from the config to stages ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What all stages of a run share; its models are compiled once."""
+
+    config: Any
+    front_end: HarmonicCqt
+    network: TimbreTrap
+    model: multi_pitch.MultiPitchModel
+    init: Callable[..., Any]  # (key, features) -> variables
+
+    def path(self, data_set: str) -> pathlib.Path:
+        return pathlib.Path(self.config.data.directory) / data_set
+
+    def score(
+        self, name: str, variables: Variables, split: str, **options: Any
+    ) -> dict[str, float]:
+        """Macro means over the tracks of every scored set, <score>_<set>; those of the first set without its name."""
+        chosen, found = self.config.evaluation, {}
+        sets = chosen.sets if split == "valid" else chosen.test_sets
+        for number, data_set in enumerate(sets):
+            tracks = records.read_tracks(self.path(data_set), split)
+            scores = multi_pitch_scores.score_tracks(
+                self.model,
+                variables,
+                itertools.islice(tracks, chosen[f"{split}_tracks"] or None),
+                system=name if number == 0 else f"{name}, {data_set}",
+                batch_size=chosen.batch_size,
+                **options,
+            )
+            found |= {f"{k}_{data_set}": v for k, v in scores.items()}
+            if number == 0:
+                found |= scores
+        return found
+
+
+def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
+    """The stages that `config.run` names, in its order."""
+    del workdir
+    if not config.run or not set(config.run) <= set(STAGES):
+        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(STAGES)}")
+    if config.run[0] == "finetune":
+        raise ValueError(
+            f"config.run is {tuple(config.run)}; `finetune` has to follow the stage whose parameters it takes over"
+        )
+    front_end, network = build(config)
+    setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
+    _check_data(setting)
+    found = tuple(_stage(name, setting) for name in config.run)
+    _dry_run(found[0], config)  # the stages differ in their data and learning rates only
+    return found
+
+
+def _stage(name: str, setting: _Setting) -> Stage:
+    config, network = setting.config, setting.network
+    settings = Settings(**config.self_supervision.to_dict())
+
+    def init(key: Any, previous: Variables | None) -> Variables:
+        shape = (1, 4, network.bins, network.harmonics)
+        if name == "reference" or previous is None:
+            params = setting.init(key, jnp.zeros(shape))["params"]
+        else:
+            params = previous["params"]
+        if not settings.teacher_decay:
+            return {"params": params}
+        # A copy: the step gives away its arguments' memory.
+        return {"params": params, "teacher": jax.tree.map(jnp.array, params)}
+
+    def evaluate(variables: Variables) -> dict[str, float]:
+        return setting.score(name, variables, "valid")
+
+    def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
+        options = {"progress": f"{name}: test"}
+        return setting.score(name, variables, "test", folder=folder, **options)
+
+    return Stage(
+        name=name,
+        init=init,
+        batches=lambda previous: _batches(name, setting),
+        loss=functools.partial(
+            self_supervised_loss,
+            front_end=setting.front_end,
+            network=_network(network),
+            settings=settings,
+            weights=config.weights.to_dict(),
+        ),
+        evaluate=evaluate,
+        optimizer=optimize.optimizer(
+            optimize.cosine_warmup(
+                config.stages[name].learning_rate, warmup_steps=config.optimizer.warmup_steps
+            ),
+            weight_decay=config.optimizer.weight_decay,
+            clip_norm=config.optimizer.clip_norm,
+            rate_factors=(("decoder/.*", config.optimizer.decoder_factor), (".*", 1.0)),
+        ),
+        steps=config.stages[name].steps,
+        best="f1" if config.evaluation.select_best else None,
+        test=test,
+    )
+
+
+def _data_sets(name: str, config: Any) -> dict[str, int]:
+    """The training sets of a stage and how many items of a batch each gives."""
+    stage = config.stages[name]
+    sizes = {config.data.labelled: stage.labelled}
+    if stage.unlabelled:
+        sizes[config.data.unlabelled] = sizes.get(config.data.unlabelled, 0) + stage.unlabelled
+    return {data_set: size for data_set, size in sizes.items() if size}
+
+
+def _check_data(setting: _Setting) -> None:
+    """Every set that training or evaluation will need is there and on the grid of the config."""
+    config = setting.config
+    needed = {data_set for name in config.run for data_set in _data_sets(name, config)}
+    needed |= {*config.evaluation.sets, *config.evaluation.test_sets}
+    if config.weights.percussion:
+        needed.add(config.data.percussion)
+    for data_set in sorted(needed):
+        prepared = records.open_prepared(setting.path(data_set))
+        for field in ("sample_rate_hz", "hop_samples"):
+            found, wanted = getattr(prepared.layout, field), config.data[field]
+            if found != wanted:
+                raise ValueError(
+                    f"{prepared.directory} was prepared with {field} = {found}, the config has {wanted}: "
+                    f"prepare it again with --{field}={wanted} and another --output, or change config.data.{field}"
+                )
+
+
+def _dry_run(stage: Stage, config: Any) -> None:
+    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
+    samples = config.data.segment_samples
+    frames = samples // config.data.hop_samples
+    shapes = {
+        "stems": ((samples, 1, 1), jnp.int16),
+        "has_stems": ((1,), bool),
+        "f0_hz": ((frames, 1), jnp.float32),
+        "has_pitch": ((frames, 1), bool),
+        "index": ((), jnp.uint32),
+        "percussion": ((samples, 1), jnp.int16),
+    }
+    batch = {k: jax.ShapeDtypeStruct((2, *shape), dtype) for k, (shape, dtype) in shapes.items()}
+    variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
+    jax.eval_shape(stage.loss, variables.pop("params"), variables, batch, jax.random.key(0))
+
+
+def _batches(name: str, setting: _Setting) -> Batches:
+    """Labelled and unlabelled excerpts in fixed proportion, with drums beside them where a term wants them."""
+    config = setting.config
+    sizes = _data_sets(name, config)
+    unlabelled = {config.data.unlabelled} - {config.data.labelled}
+    sources = records.mixture_sources(
+        {setting.path(data_set): float(size) for data_set, size in sizes.items()},
+        "train",
+        unlabelled=[setting.path(data_set) for data_set in unlabelled],
+    )
+    options = {
+        "batch_size": sum(sizes.values()),
+        "segment_samples": config.data.segment_samples,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    reader = {"tf.data": pipeline.open_batches, "memory": memory.open_batches}.get(
+        config.data.reader
+    )
+    if reader is None:
+        raise ValueError(
+            f"config.data.reader is {config.data.reader!r}; expected tf.data or memory"
+        )
+    offsets = config.data.distinct_offsets
+    batches = reader(sources, seed=config.seed, distinct_offsets=offsets, **options)
+    if not config.weights.percussion:
+        return batches
+    drums = [records.Source(setting.path(config.data.percussion), "train", 1.0)]
+    # Another seed: the drums' order has nothing to do with the music's.
+    return beside.Beside(batches, reader(drums, seed=config.seed + 1, **options), key="percussion")

@@ -1,0 +1,178 @@
+"""GuitarSet: a made-up copy, the pitches of its strings on the grid, and what is wrong with an excerpt."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from majl_jax.datasets import READERS, guitarset, track
+from majl_jax.datasets.track import BadTrack
+
+FILE_RATE, SECONDS, POINT_S = 44100, 1.5, 256 / 44100
+NAME = "00_BN1-129-Eb_comp"
+OPTIONS = {"sample_rate_hz": 22050, "hop_samples": 256}  # every second point of the grid
+# string, start, end, Hz: contours begin anywhere; two of them follow each other on a string.
+NOTES = (
+    (0, 0.1013, 0.6, 110.0),
+    (0, 0.7021, 1.0, 123.5),
+    (4, 0.3, 1.2007, 220.0),
+    (5, 0.9, 1.3, 0.0),
+)
+
+
+def contour(string: int, *, sparse: bool) -> dict[str, Any]:
+    """The annotation of a string; each note ends with an unvoiced point."""
+    times_s, values = [], []
+    for number, (of, start_s, end_s, f0_hz) in enumerate(NOTES):
+        if of == string:
+            at_s = np.arange(start_s, end_s, POINT_S)
+            times_s += [*at_s, at_s[-1] + POINT_S]
+            value = {"voiced": True, "index": number, "frequency": f0_hz}
+            values += [*[value] * len(at_s), {**value, "voiced": False}]
+    data: Any = {"time": times_s, "value": values}
+    if sparse:
+        data = [
+            {"time": t, "duration": 0, "value": v} for t, v in zip(times_s, values, strict=True)
+        ]
+    metadata = {"data_source": str(string)}
+    return {"namespace": "pitch_contour", "annotation_metadata": metadata, "data": data}
+
+
+def content(sparse: bool = False) -> dict[str, Any]:
+    contours = [contour(string, sparse=sparse) for string in (3, 1, 0, 2, 5, 4)]
+    notes = {"namespace": "note_midi", "annotation_metadata": {"data_source": "0"}, "data": []}
+    return {"file_metadata": {"duration": SECONDS}, "annotations": [notes, *contours]}
+
+
+def write_excerpt(root: pathlib.Path, name: str = NAME, **options) -> None:
+    for folder in (guitarset.AUDIO, guitarset.LABELS):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    times_s = np.arange(int(SECONDS * FILE_RATE)) / FILE_RATE
+    sound = 0.1 * np.sin(2 * np.pi * 110 * times_s)
+    soundfile.write(root / guitarset.AUDIO / f"{name}_mic.wav", sound, FILE_RATE)
+    (root / guitarset.LABELS / f"{name}.jams").write_text(json.dumps(content(**options)))
+
+
+def load_only(root: pathlib.Path, **options) -> track.Recording:
+    (one,) = guitarset.tracks(str(root), **{**OPTIONS, **options})
+    recording = one.load()
+    track.check(recording)
+    return recording
+
+
+def expected(rate_hz: int, hop: int) -> np.ndarray:
+    """[frame, string], point by point: the grid point nearest to each, the frame nearest to the grid point."""
+    grid = np.zeros((int(np.ceil(SECONDS / POINT_S)) + 1, 6))
+    for string, start_s, end_s, f0_hz in NOTES:
+        for time_s in np.arange(start_s, end_s, POINT_S):
+            grid[np.argmin(np.abs(np.arange(len(grid)) * POINT_S - time_s)), string] = f0_hz
+    frames = int(SECONDS * rate_hz) // hop
+    nearest = [
+        np.argmin(np.abs(np.arange(len(grid)) * POINT_S - k * hop / rate_hz)) for k in range(frames)
+    ]
+    return grid[nearest]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("rate_hz", "hop"), [(22050, 256), (16000, 160), (22050, 512)])
+def test_strings_are_voices_on_the_grid(tmp_path, rate_hz, hop, sparse):
+    write_excerpt(tmp_path, sparse=sparse)
+    recording = load_only(tmp_path, sample_rate_hz=rate_hz, hop_samples=hop)
+    assert recording.stems == READERS["guitarset"].stems == ("mixture",)
+    assert recording.voices == READERS["guitarset"].voices == 6
+    assert recording.has_pitch.all() and not recording.has_stems.any()
+    np.testing.assert_allclose(recording.f0_hz, expected(rate_hz, hop), rtol=1e-6)
+    at = {time_s: recording.f0_hz[round(time_s * rate_hz / hop)] for time_s in (0.0, 0.5, 0.8, 1.4)}
+    assert not at[0.0].any() and not at[1.4].any()
+    np.testing.assert_allclose(at[0.5], [110, 0, 0, 0, 220, 0])
+    np.testing.assert_allclose(at[0.8], [123.5, 0, 0, 0, 220, 0])
+
+
+def test_no_pitch_is_held_beyond_the_annotation(tmp_path):
+    write_excerpt(tmp_path)
+    path = tmp_path / guitarset.LABELS / f"{NAME}.jams"
+    path.write_text(json.dumps({**content(), "file_metadata": {"duration": 1.1}}))
+    labels = load_only(tmp_path).f0_hz
+    assert labels[int(1.05 * 22050 / 256), 4] == 220
+    assert not labels[int(1.15 * 22050 / 256) :].any()
+
+
+def test_all_are_test_and_player_05_is_valid_as_well(tmp_path):
+    for name in (NAME, "05_Jazz1-130-D_solo"):
+        write_excerpt(tmp_path, name)
+    (tmp_path / guitarset.AUDIO / "03_Rock1-90-C_comp_mic.wav").touch()
+    (tmp_path / guitarset.LABELS / "04_Rock1-90-C_comp.jams").touch()
+    found = guitarset.tracks(str(tmp_path), **OPTIONS)
+    assert [(one.id, one.split, one.left_out) for one in found] == [
+        (NAME, "test", ""),
+        ("03_Rock1-90-C_comp", "test", guitarset.NO_LABELS),
+        ("04_Rock1-90-C_comp", "test", guitarset.NO_AUDIO),
+        ("05_Jazz1-130-D_solo_valid", "valid", ""),
+        ("05_Jazz1-130-D_solo", "test", ""),
+    ]
+    assert [one.group for one in found] == ["00", "03", "04", "05", "05"]
+    for number, reason in ((1, guitarset.NO_LABELS), (2, guitarset.NO_AUDIO)):
+        with pytest.raises(BadTrack, match=reason):
+            found[number].load()
+
+
+def test_a_wrong_folder_is_told_what_is_expected(tmp_path):
+    for source in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(
+            FileNotFoundError, match=r"no copy of GuitarSet: expected annotation/NAME"
+        ):
+            guitarset.tracks(str(source), **OPTIONS)
+    with pytest.raises(ValueError, match="--source is missing"):
+        guitarset.tracks(None, **OPTIONS)
+
+
+def with_value(**changes) -> dict[str, Any]:
+    """One point changed."""
+    out = content(sparse=True)
+    (string,) = [
+        one for one in out["annotations"] if one["data"] and one["data"][0]["value"]["index"] == 2
+    ]
+    string["data"][0] = {**string["data"][0], **changes}
+    return out
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ("", "not JSON"),
+        ('{"annotations": [', "not JSON"),
+        ("[]", "TypeError"),
+        (json.dumps({"annotations": []}), "KeyError 'file_metadata'"),
+        (json.dumps({**content(), "annotations": content()["annotations"][:4]}), "3 pitch_contour"),
+        (json.dumps({**content(), "file_metadata": {"duration": None}}), "TypeError"),
+        (json.dumps({**content(), "file_metadata": {"duration": 0}}), "0 s long"),
+        (
+            json.dumps({**content(), "file_metadata": {"duration": 0.2}}),
+            r"ends at 0\.2 s, its audio",
+        ),
+        (json.dumps(with_value(value=None)), "TypeError"),
+        (json.dumps(with_value(value={"voiced": True})), "KeyError 'frequency'"),
+        (json.dumps(with_value(value={"voiced": True, "frequency": -3.0})), "string 4 has"),
+        (json.dumps(with_value(value={"voiced": True, "frequency": 1e4})), "0 to 5000 Hz"),
+        (json.dumps(with_value(time=-1.0)), "string 4 has a time"),
+    ],
+)
+def test_bad_annotations_are_named(tmp_path, made, message):
+    write_excerpt(tmp_path)
+    path = tmp_path / guitarset.LABELS / f"{NAME}.jams"
+    path.write_text(made)
+    (one,) = guitarset.tracks(str(tmp_path), **OPTIONS)
+    with pytest.raises(BadTrack, match=message) as error:
+        one.load()
+    assert str(path) in str(error.value)
+
+
+def test_bad_audio_is_named(tmp_path):
+    write_excerpt(tmp_path)
+    path = tmp_path / guitarset.AUDIO / f"{NAME}_mic.wav"
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=rf"{NAME}_mic\.wav"):
+        load_only(tmp_path)
