@@ -158,8 +158,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return setting.score(name, variables, "valid")
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        options = {"progress": f"{name}: test"}
-        return setting.score(name, variables, "test", folder=folder, **options)
+        return setting.score(name, variables, "test", folder=folder, progress=f"{name}: test")
 
     return Stage(
         name=name,
