@@ -107,6 +107,9 @@ def _paper() -> ConfigDict:
     config.self_supervision.teacher_decay = (
         0.0  # above 0: that target comes from a moving average of the parameters
     )
+    config.self_supervision.weight_positives = (
+        False  # True: labelled bins count as much as the empty ones of their frame
+    )
     config.self_supervision.equalisation = "parabolic"  # gaussian: the earlier paper's
     config.self_supervision.percussion_volume = 1.0  # at most, of the drums' peak
     config.self_supervision.shift_octaves = 1.0  # at most, up or down

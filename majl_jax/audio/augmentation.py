@@ -8,7 +8,7 @@ those of SS-MPE (arXiv 2506.23371; repository cwitkowitz/ss-mpe, `ss_mpe/objecti
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer, Key
+from jaxtyping import Array, Float, Integer, Key
 
 _SMALLEST_WIDTH_BINS = 1e-3
 
@@ -222,17 +222,12 @@ def _frames_read(frames: int, shift: Array, stretch: Array) -> list[tuple[Array,
     return read
 
 
-# ---- added sound and missing features -----------------------------------------------------------
+# ---- added sound ---------------------------------------------------------------------------------
 
 
 def draw_volume(keys: Key[Array, "batch"], *, max_volume: float = 1.0) -> Float[Array, "batch"]:
-    """Volumes uniform in [0, max_volume); the authors' largest is 1 for percussion, 0.25 for noise."""
+    """Volumes uniform in [0, max_volume); the authors' largest is 1."""
     return max_volume * _uniform(keys, 1)[:, 0]
-
-
-def draw_noise(keys: Key[Array, "batch"], *, samples: int) -> Float[Array, "batch time"]:
-    """White Gaussian noise of variance 1."""
-    return jax.vmap(lambda key: jax.random.normal(key, (samples,)))(keys)
 
 
 def mix_percussion(
@@ -242,42 +237,6 @@ def mix_percussion(
 ) -> Float[Array, "batch time"]:
     """x + v p, neither rescaled nor clipped; p has its recording's peak at 1."""
     return audio + volume[:, None] * percussion
-
-
-def add_noise(
-    audio: Float[Array, "batch time"],
-    noise: Float[Array, "batch time"],
-    volume: Float[Array, "batch"],
-) -> Float[Array, "batch time"]:
-    """x + v n, neither rescaled nor clipped."""
-    return audio + volume[:, None] * noise
-
-
-def draw_dropout(
-    keys: Key[Array, "batch"],
-    *,
-    frames: int,
-    bins: int,
-    harmonics: int,
-    of: str = "harmonic",
-    rate: float = 0.5,
-) -> Bool[Array, "batch ..."]:
-    """What is kept of the features: whole channels ("harmonic"), whole bins ("bin") or single values ("value")."""
-    shapes = {
-        "harmonic": (1, 1, harmonics),
-        "bin": (1, bins, 1),
-        "value": (frames, bins, harmonics),
-    }
-    if of not in shapes:
-        raise ValueError(f"draw_dropout got of={of!r}; expected one of {', '.join(shapes)}.")
-    return jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shapes[of]))(keys)
-
-
-def drop_features(
-    features: Float[Array, "batch frame bin harmonic"], kept: Bool[Array, "batch ..."]
-) -> Float[Array, "batch frame bin harmonic"]:
-    """Zero, silence, where not `kept`; what is kept stays as it is."""
-    return jnp.where(kept, features, 0.0)
 
 
 def _uniform(keys: Array, count: int) -> Array:

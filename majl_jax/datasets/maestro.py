@@ -8,7 +8,7 @@ import functools
 import pathlib
 
 from majl_jax.datasets import note_labels
-from majl_jax.datasets.track import Recording, Track
+from majl_jax.datasets.track import Track
 
 STEMS = note_labels.MIXTURE
 VOICES = 88  # the keys of a piano
@@ -41,9 +41,11 @@ def tracks(
                 paths=(found or audio, midi),
                 seconds=float(row["duration"]),
                 load=functools.partial(
-                    load,
+                    note_labels.load_labelled,
                     found or audio,
                     midi,
+                    read=note_labels.read_midi,
+                    voices=VOICES,
                     sample_rate_hz=sample_rate_hz,
                     hop_samples=hop_samples,
                     channels=channels,
@@ -77,6 +79,10 @@ def find_table(
         place = f"{found[-1]}, row {number}"
         if row["split"] not in SPLITS:
             raise ValueError(f"{place}: split is {row['split']!r}; expected one of {[*SPLITS]}")
+        for column in columns:
+            path = pathlib.PurePosixPath(row[column])
+            if column.endswith("_filename") and (path.is_absolute() or ".." in path.parts):
+                raise ValueError(f"{place}: {column} is {row[column]!r}; expected a path inside")
         try:
             float(row["duration"])
         except ValueError:
@@ -86,23 +92,3 @@ def find_table(
     if not rows:
         raise ValueError(f"{found[-1]}: lists nothing; copy it again")
     return found[-1].parent, rows
-
-
-def load(
-    path: pathlib.Path,
-    midi: pathlib.Path,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-) -> Recording:
-    """One performance with the notes as they ring."""
-    return note_labels.load_with_notes(
-        path,
-        note_labels.read_midi(midi),
-        name=str(midi),
-        voices=VOICES,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-    )

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from majl_jax.datasets import note_labels
-from majl_jax.datasets.track import BadTrack, Recording, Track
+from majl_jax.datasets.track import BadTrack, Track
 
 STEMS = note_labels.MIXTURE
 VOICES = 32
@@ -48,9 +48,11 @@ def tracks(
                     paths=(path, labels),
                     seconds=note_labels.about_seconds(path),
                     load=functools.partial(
-                        load,
+                        note_labels.load_labelled,
                         path,
                         labels,
+                        read=read_labels,
+                        voices=VOICES,
                         sample_rate_hz=sample_rate_hz,
                         hop_samples=hop_samples,
                         channels=channels,
@@ -81,26 +83,6 @@ def read_groups(folder: pathlib.Path) -> dict[str, str]:
             rows = note_labels.read_table(path, ("id", "composer", "composition"))
             return {row["id"]: f"{row['composer']}: {row['composition']}" for row in rows}
     return {}
-
-
-def load(
-    path: pathlib.Path,
-    labels: pathlib.Path,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-) -> Recording:
-    """One recording with its notes."""
-    return note_labels.load_with_notes(
-        path,
-        read_labels(labels),
-        name=str(labels),
-        voices=VOICES,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-    )
 
 
 def read_labels(path: pathlib.Path) -> note_labels.NoteRows:

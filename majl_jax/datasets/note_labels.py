@@ -3,7 +3,7 @@
 import csv
 import heapq
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -70,6 +70,28 @@ def load_with_notes(
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,
         voices=voices,
+    )
+
+
+def load_labelled(
+    path: pathlib.Path,
+    labels: pathlib.Path,
+    *,
+    read: Callable[[pathlib.Path], NoteRows],
+    voices: int,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+) -> Recording:
+    """`load_with_notes` with the notes that `read` finds in a file of labels."""
+    return load_with_notes(
+        path,
+        read(labels),
+        name=str(labels),
+        voices=voices,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        channels=channels,
     )
 
 

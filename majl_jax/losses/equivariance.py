@@ -63,11 +63,5 @@ def categorical_consistency(
     return -jnp.sum(jax.nn.softmax(_with_silence(logits_b), axis=-1) * log_p, axis=-1)
 
 
-def logits_of(salience: Float[Array, "*any"], *, smallest: float = 1e-6) -> Float[Array, "*any"]:
-    """log(s / (1 - s)) with s kept in [smallest, 1 - smallest]: a moved salience, zero-filled, for the losses on two logits."""
-    inside = jnp.clip(salience, smallest, 1.0 - smallest)
-    return jnp.log(inside) - jnp.log1p(-inside)
-
-
 def _with_silence(logits: Array) -> Array:
     return jnp.concatenate([logits, jnp.zeros_like(logits[..., :1])], axis=-1)

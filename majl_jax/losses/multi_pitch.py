@@ -15,22 +15,10 @@ _SMALL = 1.1920929e-07  # the authors' divisor floor: the spacing of float32 at 
 
 
 def bce(
-    logits: Float[Array, "batch frame bin"],
-    targets: Float[Array, "batch frame bin"],
-    *,
-    positive_weight: float | None = None,
+    logits: Float[Array, "batch frame bin"], targets: Float[Array, "batch frame bin"]
 ) -> Float[Array, "batch frame"]:
-    """sum_k -(a y_k log s_k + (1 - y_k) log(1 - s_k)) for targets y in [0, 1], a = `positive_weight` or 1.
-
-    Its gradient for y is -z where a is 1.
-    """
-    values = _binary_cross_entropy(logits, targets)
-    if positive_weight is not None:
-        values = values + (positive_weight - 1.0) * targets * jax.nn.softplus(-logits)
-    return jnp.sum(values, axis=-1)
-
-
-supervised = bce
+    """sum_k -(y_k log s_k + (1 - y_k) log(1 - s_k)) for targets y in [0, 1]; its gradient for y is -z."""
+    return jnp.sum(_binary_cross_entropy(logits, targets), axis=-1)
 
 
 def positive_weighted_bce(

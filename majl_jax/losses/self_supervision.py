@@ -36,6 +36,7 @@ class Settings:
     consistency: str = "bce"
     stop_gradient: bool = False
     teacher_decay: float = 0.0
+    weight_positives: bool = False
     equalisation: str = "parabolic"
     percussion_volume: float = 1.0
     shift_octaves: float = 1.0
@@ -96,6 +97,8 @@ def self_supervised_loss(
     if unknown := sorted(weights.keys() - set(TERMS)):
         raise ValueError(f"config.weights names {unknown}; the terms are {', '.join(TERMS)}")
     used = {name: weight for name, weight in weights.items() if weight}
+    if not used:
+        raise ValueError("config.weights: all of them are 0, so there is nothing to learn from")
     keys = dict(zip(TERMS, jax.random.split(key, len(TERMS)), strict=True))
     sound = _listen(batch, front_end, settings)
     changes = {
@@ -262,8 +265,9 @@ def _output_terms(
         )
         return mean(activity.positive_bce(z, sure), unlabelled)
 
+    likelihood = losses.positive_weighted_bce if settings.weight_positives else losses.bce
     terms: dict[str, Callable[[], Array]] = {
-        "supervised": lambda: mean(losses.bce(z, sound.targets), sound.is_label),
+        "supervised": lambda: mean(likelihood(z, sound.targets), sound.is_label),
         "energy": lambda: mean(losses.energy(z, average), on),
         "sparsity": lambda: mean(losses.sparsity(z), on),
         "support": lambda: mean(losses.support(z, first), everywhere),

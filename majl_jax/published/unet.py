@@ -8,10 +8,6 @@ import numpy as np
 from majl_jax.models.unet import PUBLISHED_CHANNELS, UNet
 from majl_jax.published.filling import Table, Tensors, Variables, fill, flat, same
 
-KERNEL_SIZE = 4
-NORM_EPSILON = 2e-5
-"""With what the port's weights are used: `UNet(kernel_size=4, norm_epsilon=2e-5)`."""
-
 
 def convert_unet(tensors: Tensors, *, channels: Sequence[int] = PUBLISHED_CHANNELS) -> Variables:
     """Variables of `UNet(channels, kernel_size=4, norm_epsilon=2e-5)`; its kernels lie on (time, frequency), the port's transposed."""
@@ -21,7 +17,7 @@ def convert_unet(tensors: Tensors, *, channels: Sequence[int] = PUBLISHED_CHANNE
 
 
 def _shapes(channels: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    model, size = UNet(channels, kernel_size=KERNEL_SIZE), 2 ** len(channels)
+    model, size = UNet(channels, kernel_size=4), 2 ** len(channels)
     level = jax.ShapeDtypeStruct((1, size, size), np.float32)
     variables = jax.eval_shape(
         lambda level: model.init(jax.random.key(0), level, method="mask"), level

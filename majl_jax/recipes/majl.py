@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from majl_jax import networks, optimize, parallel, pseudo_labels
-from majl_jax.datasets import memory, pipeline, records
+from majl_jax.datasets import reader, records
 from majl_jax.evaluate import SegmentModel, score_tracks
 from majl_jax.losses.cascade import cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
@@ -141,7 +141,8 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
             )
     labelled = pathlib.Path(config.data.directory) / config.data.labelled
     prepared = records.open_prepared(labelled)
-    _check_grid(prepared, config)
+    grid = {name: config.data[name] for name in ("sample_rate_hz", "hop_samples")}
+    records.check_grid(prepared, **grid)
     cascade = build(config)
     setting = _Setting(
         config,
@@ -204,17 +205,6 @@ def _stage(name: str, setting: _Setting) -> Stage:
     )
 
 
-def _check_grid(prepared: records.Prepared, config: Any) -> None:
-    for name in ("sample_rate_hz", "hop_samples"):
-        found, wanted = getattr(prepared.layout, name), config.data[name]
-        if found != wanted:
-            raise ValueError(
-                f"{prepared.directory} was prepared with {name} = {found}, the config has {wanted}: "
-                f"prepare it again with --{name}={wanted} and another --output, or change "
-                f"config.data.{name}"
-            )
-
-
 def _dry_run(stage: Stage, prepared: records.Prepared, config: Any) -> None:
     """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
     stems, frames = (
@@ -251,12 +241,7 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
         "process_count": jax.process_count(),
     }
     sources = _place_stems(shares, _target_names(setting.config))
-    match data.reader:
-        case "tf.data":
-            return pipeline.open_batches(sources, **options)
-        case "memory":
-            return memory.open_batches(sources, **options)
-    raise ValueError(f"config.data.reader is {data.reader!r}; expected tf.data or memory")
+    return reader.named(data.reader)(sources, **options)
 
 
 def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[records.Source]:

@@ -23,7 +23,7 @@ from jaxtyping import Array
 from majl_jax import multi_pitch, multi_pitch_scores, optimize
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
-from majl_jax.datasets import beside, memory, pipeline, records
+from majl_jax.datasets import beside, reader, records
 from majl_jax.datasets.schedule import Batches
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
@@ -202,15 +202,10 @@ def _check_data(setting: _Setting) -> None:
     needed |= {*config.evaluation.sets, *config.evaluation.test_sets}
     if config.weights.percussion:
         needed.add(config.data.percussion)
+    grid = {name: config.data[name] for name in ("sample_rate_hz", "hop_samples")}
     for data_set in sorted(needed):
         prepared = records.open_prepared(setting.path(data_set))
-        for field in ("sample_rate_hz", "hop_samples"):
-            found, wanted = getattr(prepared.layout, field), config.data[field]
-            if found != wanted:
-                raise ValueError(
-                    f"{prepared.directory} was prepared with {field} = {found}, the config has {wanted}: "
-                    f"prepare it again with --{field}={wanted} and another --output, or change config.data.{field}"
-                )
+        records.check_grid(prepared, **grid)
 
 
 def _dry_run(stage: Stage, config: Any) -> None:
@@ -246,17 +241,13 @@ def _batches(name: str, setting: _Setting) -> Batches:
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
-    reader = {"tf.data": pipeline.open_batches, "memory": memory.open_batches}.get(
-        config.data.reader
-    )
-    if reader is None:
-        raise ValueError(
-            f"config.data.reader is {config.data.reader!r}; expected tf.data or memory"
-        )
+    open_batches = reader.named(config.data.reader)
     offsets = config.data.distinct_offsets
-    batches = reader(sources, seed=config.seed, distinct_offsets=offsets, **options)
+    batches = open_batches(sources, seed=config.seed, distinct_offsets=offsets, **options)
     if not config.weights.percussion:
         return batches
     drums = [records.Source(setting.path(config.data.percussion), "train", 1.0)]
     # Another seed: the drums' order has nothing to do with the music's.
-    return beside.Beside(batches, reader(drums, seed=config.seed + 1, **options), key="percussion")
+    return beside.Beside(
+        batches, open_batches(drums, seed=config.seed + 1, **options), key="percussion"
+    )

@@ -209,7 +209,7 @@ def test_uniform_draws_differ_between_items_and_parameters():
         assert drawn.min() >= 0 and drawn.max() < 1 and np.all(abs(drawn.mean(0) - 0.5) < 0.1)
 
 
-# ---- added sound and missing features -----------------------------------------------------------
+# ---- added sound ---------------------------------------------------------------------------------
 
 
 def test_added_sound_is_not_rescaled():
@@ -217,26 +217,5 @@ def test_added_sound_is_not_rescaled():
     volume = jnp.array([0.5, 2.0])
     expected = [[1.5, 0.5, 1], [5, 1, 3]]
     np.testing.assert_allclose(augmentation.mix_percussion(audio, other, volume), expected)
-    np.testing.assert_allclose(augmentation.add_noise(audio, other, volume), expected)
     volumes = np.asarray(augmentation.draw_volume(_keys(200), max_volume=0.25))
     assert 0 <= volumes.min() < 0.02 and 0.23 < volumes.max() < 0.25
-    noise = np.asarray(augmentation.draw_noise(_keys(2), samples=4000))
-    assert noise.shape == (2, 4000) and np.all(abs(noise.std(1) - 1) < 0.05)
-    assert abs(np.corrcoef(noise)[0, 1]) < 0.1
-
-
-@pytest.mark.parametrize(("of", "axes"), [("harmonic", (1, 2)), ("bin", (1, 3)), ("value", ())])
-def test_dropout_takes_whole_lines_and_scales_nothing(of, axes):
-    kept = augmentation.draw_dropout(_keys(5), frames=6, bins=40, harmonics=8, of=of, rate=0.25)
-    features = 0.1 + jax.random.uniform(jax.random.key(1), (5, 6, 40, 8))
-    found = np.asarray(augmentation.drop_features(features, kept))
-    gone = found == 0
-    np.testing.assert_array_equal(found[~gone], np.asarray(features)[~gone])
-    assert np.array_equal(gone.all(axis=axes), gone.any(axis=axes))
-    assert 0.05 < gone.mean() < 0.5
-    assert not np.array_equal(gone[0], gone[1])
-
-
-def test_dropout_of_something_unknown():
-    with pytest.raises(ValueError, match="harmonic, bin, value"):
-        augmentation.draw_dropout(_keys(1), frames=1, bins=1, harmonics=1, of="frame")

@@ -250,6 +250,8 @@ def test_maestro_tables_that_cannot_be_used(tmp_path):
         ("validation", "dev", r"csv, row 1: split is 'dev'; expected one of"),
         ("2.5\n", "long\n", "row 1: duration is 'long'; expected seconds"),
         ("audio_filename", "audio", "has no column 'audio_filename'"),
+        ("2018/train.", "../train.", "expected a path inside"),
+        ("2018/train.", "/train.", "expected a path inside"),
     ):
         table.write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):

@@ -11,7 +11,6 @@ from majl_jax.losses import equivariance
 from majl_jax.losses.equivariance import (
     categorical_consistency,
     consistency,
-    logits_of,
     symmetric_divergence,
 )
 
@@ -148,15 +147,6 @@ def test_a_silent_target_asks_for_silence():
     assert categorical_consistency(silent, silent)[0, 0] < 1e-6
     gradient = jax.grad(lambda z: categorical_consistency(z, silent).sum())(jnp.zeros((1, 1, 5)))
     np.testing.assert_allclose(gradient, 1 / 6, rtol=1e-5)
-
-
-def test_logits_of_a_salience_return_and_stay_finite():
-    logits = _noise(2, 3, 5)
-    np.testing.assert_allclose(logits_of(jax.nn.sigmoid(logits)), logits, rtol=1e-3, atol=1e-5)
-    ends = jnp.array([0.0, 1e-30, 1.0])
-    value, gradient = jax.value_and_grad(lambda s: logits_of(s).sum())(ends)
-    assert np.isfinite(value) and np.all(np.isfinite(gradient))
-    np.testing.assert_allclose(logits_of(ends[:1]), np.log(1e-6), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["consistency", "symmetric_divergence", "categorical_consistency"])

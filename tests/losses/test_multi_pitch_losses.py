@@ -39,12 +39,12 @@ def _losses(salience, truth, gate):
         "harmonic": (part(multi_pitch.harmonic, salience=salience), everywhere),
         "sparsity": (multi_pitch.sparsity, everywhere),
         "entropy": (multi_pitch.entropy, everywhere),
-        "supervised": (part(multi_pitch.supervised, targets=truth), everywhere),
+        "supervised": (part(multi_pitch.bce, targets=truth), everywhere),
         "supervised_positive_weighted": (
             part(multi_pitch.positive_weighted_bce, targets=truth),
             everywhere,
         ),
-        "supervised_rms_gated": (part(multi_pitch.supervised, targets=truth), gate),
+        "supervised_rms_gated": (part(multi_pitch.bce, targets=truth), gate),
         "content_k1": (multi_pitch.content, everywhere),
         "content_k3_rms_gated": (part(multi_pitch.content, peaks=3), gate),
         "contrastive": (multi_pitch.contrastive, everywhere),
@@ -92,13 +92,13 @@ def test_known_answers(name, expected):
     np.testing.assert_allclose(gated_mean(loss(logits), mask), expected, rtol=2e-6)
 
 
-def test_bce_by_a_loop_with_a_weight():
+def test_bce_by_a_loop():
     logits, salience, _ = _closed_form()
     expected = np.zeros((2, 7))
     for i, k, b in np.ndindex(2, 7, 12):
         p, y = 1 / (1 + np.exp(-float(logits[i, k, b]))), float(salience[i, k, b])
-        expected[i, k] -= 4.0 * y * np.log(p) + (1 - y) * np.log(1 - p)
-    found = multi_pitch.bce(logits, salience, positive_weight=4.0)
+        expected[i, k] -= y * np.log(p) + (1 - y) * np.log(1 - p)
+    found = multi_pitch.bce(logits, salience)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from majl_jax.audio import augmentation, harmonic_cqt, mixing, multi_pitch
-from majl_jax.losses import self_supervision
+from majl_jax.losses import multi_pitch as losses
 from majl_jax.losses.self_supervision import TERMS, Settings, self_supervised_loss
 
 HOP, FRAMES, BATCH, BINS = 256, 24, 4, 48
@@ -92,6 +92,9 @@ def test_supervision_counts_labelled_frames_and_energy_unlabelled_items(batch, h
     _, features, logits, targets = heard
     terms = _terms(batch, "supervised", "energy", "sparsity")
     np.testing.assert_allclose(terms["supervised"], _bce(logits, targets)[:2, 4:].mean(), rtol=1e-5)
+    weighted = np.asarray(losses.positive_weighted_bce(logits, targets))[:2, 4:].mean()
+    found = _terms(batch, "supervised", weight_positives=True)["supervised"]
+    np.testing.assert_allclose(found, weighted, rtol=1e-5)
     average = harmonic_cqt.harmonic_average(features, harmonics=(1.0, 2.0))
     np.testing.assert_allclose(terms["energy"], _bce(logits, average)[2:].mean(), rtol=1e-5)
     salience = 1 / (1 + np.exp(-np.asarray(logits)))
@@ -242,4 +245,5 @@ def test_wrong_settings_are_refused(settings, message):
 def test_a_weight_without_a_term_is_refused(batch):
     with pytest.raises(ValueError, match=r"config.weights names .'timber'.; the terms are"):
         _loss(batch, weights={"timber": 1.0})
-    assert set(self_supervision.SECOND_PASSES) < set(TERMS)
+    with pytest.raises(ValueError, match="there is nothing to learn from"):
+        _loss(batch, weights={"timbre": 0.0})
