@@ -72,6 +72,9 @@ def _paper() -> ConfigDict:
     config.network.latent = 128
     config.network.skip_connections = False
     config.network.dtype = "float32"  # of the convolutions; "bfloat16" on accelerators
+    config.network.initial_salience = (
+        0.5  # of an untrained network; lower: it leaves out the steps that learn silence
+    )
     config.network.remat = False  # True: recompute activations backwards, less memory, more time
 
     # Weights of the terms; 0 leaves a term, and what only it needs, out.
@@ -160,13 +163,13 @@ def _paper() -> ConfigDict:
 def _quickstart(config: ConfigDict) -> None:
     """Built-in music, a smaller front end and network, few steps."""
     for stage in config.stages.values():
-        stage.update(steps=600, labelled=4, learning_rate=1e-3)
-    config.stages.finetune.update(steps=300, unlabelled=8, learning_rate=2e-4)
+        stage.update(steps=800, labelled=4, learning_rate=1e-3)
+    config.stages.finetune.update(steps=400, unlabelled=8, learning_rate=2e-4)
     config.data.update(labelled="chorales", unlabelled="quartets_unlabelled", percussion="drums")
-    config.data.update(hop_samples=1024, segment_samples=45_056)  # 2 s, 44 frames of 46 ms
+    config.data.update(hop_samples=1024, segment_samples=22_528)  # 1 s, 22 frames of 46 ms
     # C2 to B6, three bins per semitone.
     config.front_end.update(fmin_hz=65.406, bins=162, bins_per_octave=36, aliased=False)
-    config.network.update(complexity=1, latent=32)
+    config.network.update(complexity=1, latent=32, initial_salience=0.02)
     config.optimizer.warmup_steps = 20
     config.evaluation.update(sets=("chorales", "quartets"), test_sets=("chorales", "quartets"))
     config.evaluation.update(valid_tracks=4, test_tracks=8, window_frames=300)

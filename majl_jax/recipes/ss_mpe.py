@@ -12,6 +12,7 @@ What the paper leaves open is a field of configs/ss_mpe.py and listed under Devi
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,6 +46,7 @@ def build(config: Any) -> tuple[HarmonicCqt, TimbreTrap]:
             f"config.front_end.harmonics is {front_end.harmonics}; expected 1 among them, whose bins are the pitches"
         )
     fields = {**config.network.to_dict(), "dtype": jnp.dtype(config.network.dtype)}
+    del fields["initial_salience"]
     sizes = {"bins": front_end.bins, "harmonics": len(front_end.harmonics)}
     return front_end, TimbreTrap(**sizes, **fields)
 
@@ -139,6 +141,16 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     return found
 
 
+def _starting_at(params: Any, salience: float) -> Any:
+    """The same parameters with log(s / (1 - s)) added to the last bias: the output starts about s."""
+    if not 0 < salience < 1:
+        raise ValueError(f"config.network.initial_salience is {salience}; expected between 0 and 1")
+    decoder = params["decoder"]
+    last = decoder["convout"]
+    last = {**last, "bias": last["bias"] + math.log(salience / (1 - salience))}
+    return {**params, "decoder": {**decoder, "convout": last}}
+
+
 def _stage(name: str, setting: _Setting) -> Stage:
     config, network = setting.config, setting.network
     settings = Settings(**config.self_supervision.to_dict())
@@ -147,6 +159,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
         shape = (1, 4, network.bins, network.harmonics)
         if name == "reference" or previous is None:
             params = setting.init(key, jnp.zeros(shape))["params"]
+            params = _starting_at(params, config.network.initial_salience)
         else:
             params = previous["params"]
         if not settings.teacher_decay:
