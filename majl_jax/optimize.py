@@ -1,5 +1,7 @@
 """Learning-rate schedules, clipping, the optimiser, and which parameters it may change."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -46,6 +48,49 @@ def cosine_warmup(peak: float, *, warmup_steps: int) -> Schedule:
         return peak * jnp.sin(0.5 * jnp.pi * share) ** 2  # 1 - cos would cancel at the first steps
 
     return rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """When to lower the learning rate: `metric` of a validation has not fallen for more than `patience` validations.
+
+    The rule of torch.optim.lr_scheduler.ReduceLROnPlateau: less by a share of 1e-4 counts as a fall. Its stage needs an
+    `optimizer(..., plateau=True)`.
+    """
+
+    metric: str
+    factor: float = 0.5
+    patience: int = 5
+
+    def rate_factor(self, values: Sequence[float]) -> float:
+        """What the learning rate is multiplied with after these validations, in their order."""
+        best, waited, scale = math.inf, 0, 1.0
+        for value in values:
+            if value < best * (1 - 1e-4):
+                best, waited = value, 0
+            else:
+                waited += 1
+            if waited > self.patience:
+                waited, scale = 0, scale * self.factor
+        return scale
+
+
+def _scale_by_plateau() -> optax.GradientTransformation:
+    def scale(plateau_factor: Any) -> optax.GradientTransformation:
+        return optax.scale(plateau_factor)
+
+    return optax.inject_hyperparams(scale)(plateau_factor=1.0)
+
+
+def at_plateau(opt_state: Any, factor: Any) -> Any:
+    """The state of an `optimizer(..., plateau=True)` whose learning rate is multiplied with `factor` from now on."""
+
+    try:
+        return optax.tree.set(opt_state, plateau_factor=factor)
+    except KeyError:
+        raise ValueError(
+            "this optimiser has no plateau_factor: make it with plateau=True"
+        ) from None
 
 
 class AutoClipState(NamedTuple):
@@ -120,6 +165,7 @@ def optimizer(
     clip_norm: float | None = None,
     clip_percentile: float | None = None,
     clip_history_steps: int = 1024,
+    plateau: bool = False,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -127,6 +173,7 @@ def optimizer(
     """Adam, or AdamW if `weight_decay` > 0, after clipping at `clip_norm` or `clip_percentile`.
 
     rate_factors: (pattern of paths, factor of the learning rate), the first that matches; () for one rate.
+    plateau: whether a `Plateau` will lower the rate.
     """
     if clip_norm is not None and clip_percentile is not None:
         raise ValueError("clip by clip_norm or by clip_percentile, not by both: set one to None")
@@ -140,6 +187,8 @@ def optimizer(
         parts.append(optax.add_decayed_weights(weight_decay))
     if rate_factors:
         parts.append(scale_by_rules(rate_factors))
+    if plateau:
+        parts.append(_scale_by_plateau())
     schedule = learning_rate if callable(learning_rate) else constant(learning_rate)
     # Injected: then the learning rate in force stands in the state, where `readings` finds it.
     parts.append(optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=schedule))

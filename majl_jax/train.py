@@ -45,6 +45,7 @@ class Stage:
     optimizer: optax.GradientTransformation
     steps: int
     trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
+    plateau: optimize.Plateau | None = None  # lowers the learning rate by a metric of `evaluate`
     best: str | None = None  # the metric of `evaluate`, higher is better, that picks the checkpoint
     test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
 
@@ -116,18 +117,31 @@ def fit(
         saves.save(state, {**about, "carried": readings.carried()}, position)
         saved = done
 
+    def at_plateau() -> TrainState:
+        """The state with the learning rate that the validations up to here call for."""
+        if stage.plateau is None or not watched:
+            return state
+        factor = stage.plateau.rate_factor([watched[seen] for seen in sorted(watched)])
+        factor = parallel.replicate(np.float32(factor), mesh)
+        return dataclasses.replace(state, opt_state=optimize.at_plateau(state.opt_state, factor))
+
     def evaluate() -> None:
+        nonlocal state
         with signals.interruptible():
             metrics = _score(stage, stage.evaluate, {"params": state.params, **state.mutables})
         log.write(stage.name, done, "valid", metrics)
         if stage.best:
             scores[done] = metrics[stage.best]
+        if stage.plateau:
+            watched[done] = metrics[stage.plateau.metric]
+            state = at_plateau()
         console.say(f"{stage.name} {done}/{stage.steps}  valid  {_shown(metrics)}")
         progress.restart_clock()
 
     with signals.interruptible():
         state, step, batches = _start(stage, previous, key, mesh)
     scores = logs.scores(log.workdir, stage.name, stage.best) if stage.best else {}
+    watched = logs.scores(log.workdir, stage.name, stage.plateau.metric) if stage.plateau else {}
     with contextlib.ExitStack() as stack:
         folder, keep_best = log.workdir / stage.name, options.keep_best if stage.best else 0
         saves = checkpoint.Checkpoints(
@@ -145,8 +159,10 @@ def fit(
                 feed.move_input(batches, *feed.load_position(folder, done))
         first = done + 1
         log.begin(stage.name, done)
-        for late in [scored for scored in scores if scored > done]:
-            del scores[late]
+        for validations in (scores, watched):
+            for late in [seen for seen in validations if seen > done]:
+                del validations[late]
+        state = at_plateau()
         readings = Readings(stage.name, skip=options.on_nonfinite == "skip", carried=carried)
         source = feed.ReadAhead(batches, mesh, start=done, stop=stage.steps, position_due=save_due)
         stack.callback(source.close)
@@ -236,11 +252,14 @@ def _score(stage: Stage, evaluate: Callable | None, variables: Any) -> dict[str,
         return {name: float(value) for name, value in metrics.items()}
 
     metrics = parallel.first_process(call)
-    if stage.best is not None and evaluate is stage.evaluate and stage.best not in metrics:
-        raise ValueError(
-            f"stage {stage.name!r} picks its best by {stage.best!r}, but its evaluate gives "
-            f"{sorted(metrics)}"
-        )
+    if evaluate is stage.evaluate:
+        lowered_by = stage.plateau.metric if stage.plateau else None
+        for what, metric in (("picks its best", stage.best), ("lowers its rate", lowered_by)):
+            if metric is not None and metric not in metrics:
+                raise ValueError(
+                    f"stage {stage.name!r} {what} by {metric!r}, but its evaluate gives "
+                    f"{sorted(metrics)}"
+                )
     return metrics
 
 

@@ -54,6 +54,34 @@ def test_schedules_refuse_nonsense():
         optimize.warmup_cosine(1.0, warmup_steps=10, total_steps=10)
 
 
+def test_a_plateau_lowers_the_rate_where_torch_does():
+    """After the validations at which torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) did."""
+    values = [(n + 1) ** -0.5 + 0.2 * np.sin(7 * n * n) for n in range(60)]
+    for patience, lowered in ((5, [47]), (2, [10, 14, 18, 23, 27, 44, 47, 50, 54])):
+        plateau = optimize.Plateau("loss", factor=0.5, patience=patience)
+        factors = [plateau.rate_factor(values[: n + 1]) for n in range(60)]
+        assert [n for n in range(1, 60) if factors[n] != factors[n - 1]] == lowered
+        assert factors[-1] == 0.5 ** len(lowered)
+    plateau = optimize.Plateau("loss", patience=1)
+    values = [1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8]
+    known = [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.125]
+    assert [plateau.rate_factor(values[: n + 1]) for n in range(10)] == known
+    assert plateau.rate_factor([]) == 1.0
+
+
+def test_a_plateau_scales_the_updates():
+    params, grads = {"w": jnp.ones(3)}, {"w": jnp.array([1.0, -2.0, 3.0])}
+    optimizer = optimize.optimizer(1e-2, plateau=True)
+    state = optimizer.init(params)
+    whole, _ = optimizer.update(grads, state, params)
+    lowered = optimize.at_plateau(state, np.float32(0.25))
+    part, state = optimizer.update(grads, lowered, params)
+    np.testing.assert_allclose(part["w"], 0.25 * whole["w"], rtol=1e-6)
+    assert optimize.readings(state)["plateau_factor"] == 0.25
+    with pytest.raises(ValueError, match="make it with plateau=True"):
+        optimize.at_plateau(optimize.optimizer(1e-2).init(params), 0.5)
+
+
 @pytest.mark.parametrize("history_steps", [64, 7])
 @pytest.mark.parametrize("percentile", [10.0, 50.0])
 def test_auto_clip_is_a_percentile_of_the_norms_so_far(history_steps, percentile):

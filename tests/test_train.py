@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import pytest
 import tiny
 from test_checkpoint import small_disk
 
-from majl_jax import checkpoint, logs, parallel, train
+from majl_jax import checkpoint, logs, optimize, parallel, train
 from majl_jax.readings import NonFiniteError
 
 OPTIONS = {"log_every_steps": 5, "evaluate_every_steps": 20, "checkpoint_every_steps": 10}
@@ -236,6 +237,25 @@ def test_the_input_goes_on_from_its_saved_position(tmp_path, finished):
     assert rows(tmp_path) == rows(finished[0])
 
 
+def test_a_plateau_lowers_the_rate_and_a_resumed_run_knows(tmp_path):
+    changes = {
+        "plateau": optimize.Plateau("loss", patience=0),
+        "optimizer": optimize.optimizer(1e-2, plateau=True),
+        "evaluate": lambda variables: {"score": 0.0, "loss": 1.0},
+    }
+    options = {"log_every_steps": 2, "evaluate_every_steps": 2, "checkpoint_every_steps": 4}
+    for folder, stop in (("cut", 11), ("whole", 99)):
+        hook = {"hook": lambda taken, x, stop=stop: away(taken > stop)}
+        with contextlib.suppress(OSError):
+            batches = lambda previous, hook=hook: tiny.Batches(**hook)  # noqa: E731
+            run(tiny.line_stage(batches=batches, **changes), tmp_path / folder, **options)
+    run(tiny.line_stage(**changes), tmp_path / "cut", **options)
+    tiny.assert_equal(last(tmp_path / "cut"), last(tmp_path / "whole"))
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    factors = [row["plateau_factor"] for row in rows(tmp_path / "cut") if "plateau_factor" in row]
+    assert factors == [1.0] * 2 + [0.5**n for n in range(1, 9)]
+
+
 def test_an_input_without_positions_is_read_again(tmp_path, finished, capsys):
     interrupted(tmp_path, batches=lambda hook: iter(list_of(14, hook)))
     run(tiny.line_stage(batches=lambda previous: iter(list_of(20))), tmp_path)
@@ -368,6 +388,7 @@ def test_only_trainable_leaves_change(tmp_path):
         ({"trainable": (("hat/.*", False), (".*", True))}, "match no parameter"),
         ({"init": lambda key, previous: {"state": {}}}, "expected 'params'"),
         ({"best": "sdr"}, r"picks its best by 'sdr', but its evaluate gives \['score'\]"),
+        ({"plateau": optimize.Plateau("loss")}, r"lowers its rate by 'loss', but its evaluate"),
         ({"batches": lambda previous: list_of(7)}, "ended before batch 20"),
         ({"batches": lambda previous: tiny.Batches(batch_size=6)}, "does not divide over 4"),
         (
