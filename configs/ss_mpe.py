@@ -42,6 +42,10 @@ def _paper() -> ConfigDict:
     config.stages.finetune = ConfigDict(
         {"steps": 10_000, "labelled": 8, "unlabelled": 16, "learning_rate": 1e-4}
     )
+    for stage in config.stages.values():
+        stage.self_supervised = (
+            1.0  # times the weights of all terms but `supervised`; 0: labels only
+        )
 
     config.data = ConfigDict()
     config.data.directory = "data/prepared/multi_pitch"  # where majl_jax.prepare put the data sets
@@ -162,9 +166,12 @@ def _paper() -> ConfigDict:
 
 def _quickstart(config: ConfigDict) -> None:
     """Built-in music, a smaller front end and network, few steps."""
+    # With every term of weight 1 from the first step on, so small a network stays blank: labels alone come first.
+    config.run = ("reference", "finetune")
     for stage in config.stages.values():
-        stage.update(steps=800, labelled=4, learning_rate=1e-3)
-    config.stages.finetune.update(steps=400, unlabelled=8, learning_rate=2e-4)
+        stage.update(steps=400, labelled=4, unlabelled=0, learning_rate=1e-3)
+    config.stages.reference.self_supervised = 0.0
+    config.weights.update(timbre=0.3, geometric=0.3, percussion=0.3)
     config.data.update(labelled="chorales", unlabelled="quartets_unlabelled", percussion="drums")
     config.data.update(hop_samples=1024, segment_samples=22_528)  # 1 s, 22 frames of 46 ms
     # C2 to B6, three bins per semitone.
@@ -178,9 +185,10 @@ def _quickstart(config: ConfigDict) -> None:
 
 def _smoke(config: ConfigDict) -> None:
     """A few steps of the smallest network: does every part run?"""
-    config.run = ("reference", "finetune")
     for stage in config.stages.values():
-        stage.update(steps=2, labelled=2, unlabelled=2, learning_rate=1e-3)  # one program for both
+        stage.update(
+            steps=2, labelled=2, unlabelled=2, learning_rate=1e-3, self_supervised=1.0
+        )  # one program for both
     config.front_end.update(bins=64, bins_per_octave=12, harmonics=(1.0, 2.0))
     config.network.update(complexity=1, latent=4)
     config.evaluation.update(valid_tracks=1, test_tracks=1, window_frames=128)

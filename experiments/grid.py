@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 class Run:
     """One training: the stages of a config with some fields changed.
 
-    `borrows` is a stage of another run that serves as this one's teacher, so that only its student trains. Stages at the same
+    `borrows` is a stage of another run that serves as this one's first, so that only the others train. Stages at the same
     place of their runs start from the same parameters and see the same batches.
     """
 
@@ -82,9 +82,9 @@ def train(
     """Runs one training as a process of its own and returns its seconds (0 if it was complete)."""
     folder = workdir(options, run, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    if run.borrows is not None and not (folder / "teacher").exists():
+    if run.borrows is not None and not (folder / run.stages[0]).exists():
         lender, stage = run.borrows
-        (folder / "teacher").symlink_to(workdir(options, lender, seed) / stage)
+        (folder / run.stages[0]).symlink_to(workdir(options, lender, seed) / stage)
     if all((folder / stage / "result.json").exists() for stage in run.stages):
         return 0.0
     fields = {**data, **run.fields, "run": run.stages, "seed": seed}
@@ -128,16 +128,21 @@ def train_all(
         finally:
             cores.put(core)
 
-    first = [run for run in runs if run.borrows is None]
-    second = [run for run in runs if run.borrows is not None]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for some in (first, second):  # no lender borrows itself
+        for some in _in_turn(runs):
             jobs = [
                 pool.submit(work, run, seed) for seed, run in itertools.product(options.seeds, some)
             ]
             for job in concurrent.futures.as_completed(jobs):
                 job.result()
     return seconds
+
+
+def _in_turn(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """The runs that borrow from no other, those that borrow from them, and so on."""
+    depths = {run.name: len(list(_with_lenders(run))) for run in runs}
+    for depth in sorted(set(depths.values())):
+        yield [run for run in runs if depths[run.name] == depth]
 
 
 def collect(options: argparse.Namespace, name: str, table: Table) -> list[dict[str, Any]]:

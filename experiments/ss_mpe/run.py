@@ -70,7 +70,7 @@ def _validation(folder: pathlib.Path) -> dict[int, list[dict[str, float]]]:
     found: dict[int, list[dict[str, float]]] = {}
     for path in sorted(folder.glob("seed*/metrics.jsonl")):
         for line in map(json.loads, path.read_text().splitlines()):
-            if line["kind"] == "valid" and line["stage"] == "reference":
+            if line["kind"] == "valid" and line["stage"] == "finetune":
                 found.setdefault(line["step"], []).append(line)
     return found
 

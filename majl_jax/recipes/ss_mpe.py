@@ -137,8 +137,17 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
     _check_data(setting)
     found = tuple(_stage(name, setting) for name in config.run)
-    _dry_run(found[0], config)  # the stages differ in their data and learning rates only
+    for number, stage in enumerate(found):
+        if not number or _weights(stage.name, config) != _weights(found[0].name, config):
+            _dry_run(stage, config)  # otherwise they differ in their data and learning rates only
     return found
+
+
+def _weights(name: str, config: Any) -> dict[str, float]:
+    """The weights of a stage."""
+    factor = config.stages[name].self_supervised
+    weights = config.weights.to_dict()
+    return {k: v if k == "supervised" else factor * v for k, v in weights.items()}
 
 
 def _starting_at(params: Any, salience: float) -> Any:
@@ -182,7 +191,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
             front_end=setting.front_end,
             network=_network(network),
             settings=settings,
-            weights=config.weights.to_dict(),
+            weights=_weights(name, config),
         ),
         evaluate=evaluate,
         optimizer=optimize.optimizer(
