@@ -55,7 +55,7 @@ class Options:
         reader = datasets.READERS[self.dataset]
         hops = round(self.record_seconds * self.sample_rate_hz / self.hop_samples)
         return records.Layout(
-            stems=reader.stems,
+            stems=reader.stems_of(self.source),
             channels=self.channels,
             sample_rate_hz=self.sample_rate_hz,
             hop_samples=self.hop_samples,

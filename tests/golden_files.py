@@ -19,7 +19,7 @@ def read(name: str) -> tuple[dict, dict, dict, dict]:
     ]
     state, inputs, output = parts
     inputs = {key: jnp.asarray(value) for key, value in inputs.items()}
-    return state, inputs, output, json.loads(str(arrays["config"]))
+    return state, inputs, output, json.loads(arrays["config"].item())
 
 
 def relative_error(found, expected) -> float:

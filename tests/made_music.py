@@ -88,3 +88,35 @@ def _write(directory: pathlib.Path, views: dict, layout: records.Layout) -> path
         }
         builder.write_dataset(directory / view, cut, layout=layout)
     return directory
+
+
+TRANSFER = {
+    "chorales": ("soprano", "alto", "tenor", "bass"),
+    "ensemble": ("flute", "trumpet", "guitar", "saxophone"),
+}
+
+
+def prepare_transfer(directory: pathlib.Path) -> pathlib.Path:
+    """Stand-ins for the sets of configs/transfer.py:quickstart: tones in two stems, noise in two."""
+    layout = dataclasses.replace(
+        LAYOUT, sample_rate_hz=8000, hop_samples=64, record_samples=400 * 64
+    )
+    for name, stems in TRANSFER.items():
+        full = dataclasses.replace(layout, stems=stems)
+        splits = {}
+        for split, names in {"train": "abcd", "valid": "e", "test": "f"}.items():
+            made = [_four_stems(name + one, full) for one in names]
+            splits[split] = (record for track in made for record in records.cut(track, full))
+        builder.write_dataset(directory / name, splits, layout=full)
+    return directory
+
+
+def _four_stems(name: str, layout: records.Layout):
+    track = tones(name, frames=500, layout=layout)
+    rng = np.random.default_rng(sum(name.encode()))
+    noise = rng.normal(0, 1000, track["stems"].shape).astype(np.int16)
+    track["stems"] = np.concatenate([track["stems"], noise], axis=1)
+    track["has_stems"] = np.full(4, True)
+    for key in ("f0_hz", "has_pitch"):
+        track[key] = np.repeat(track[key], 2, axis=1)
+    return track

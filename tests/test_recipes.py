@@ -33,9 +33,14 @@ def multi_pitch(tmp_path_factory):
     return made_music.prepare_multi_pitch(tmp_path_factory.mktemp("multi_pitch"))
 
 
+@pytest.fixture(scope="module")
+def stems(tmp_path_factory):
+    return made_music.prepare_transfer(tmp_path_factory.mktemp("stems"))
+
+
 @pytest.fixture
-def data_of(data, multi_pitch):
-    return {"majl": data, "ss_mpe": multi_pitch}
+def data_of(data, multi_pitch, stems):
+    return {"majl": data, "ss_mpe": multi_pitch, "transfer": stems}
 
 
 def _stages(config, workdir):

@@ -8,7 +8,10 @@ from typing import Any
 from majl_jax.datasets import (
     audio_folder,
     bach10,
+    band,
+    choir,
     chorales,
+    dagstuhl_choirset,
     drums,
     e_gmd,
     fma,
@@ -21,6 +24,8 @@ from majl_jax.datasets import (
     musicnet,
     nsynth,
     quartets,
+    slakh,
+    stem_folders,
     su,
     trios,
     urmp,
@@ -32,7 +37,7 @@ from majl_jax.datasets.track import Track
 class Reader:
     """How a data set is listed: `tracks(source, *, sample_rate_hz, hop_samples, channels, seed)`.
 
-    voices: of its pitch labels, see `records.Layout`.
+    voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they depend on it.
     """
 
     tracks: Callable[..., list[Track]]
@@ -41,6 +46,11 @@ class Reader:
     version: int = 1  # counted up when the reader gives other audio or labels than before
     needs_source: bool = True
     voices: int = 0
+    find_stems: Callable[[str | None], tuple[str, ...]] | None = None
+
+    def stems_of(self, source: str | None) -> tuple[str, ...]:
+        """The names of the stems of the copy below `source`."""
+        return self.find_stems(source) if self.find_stems else self.stems
 
 
 def _chorales(view: str) -> Reader:
@@ -55,6 +65,19 @@ def _mir1k(**which: str) -> Reader:
 def _musdb18(edition: str, *, with_medleydb: bool = True) -> Reader:
     tracks = functools.partial(musdb18.tracks, edition=edition, with_medleydb=with_medleydb)
     return Reader(tracks, musdb18.STEMS, channels=(1, 2))
+
+
+def _slakh(edition: str) -> Reader:
+    return Reader(functools.partial(slakh.tracks, edition=edition), slakh.STEMS)
+
+
+def _stem_folders(layout: str) -> Reader:
+    return Reader(
+        functools.partial(stem_folders.tracks, layout=layout),
+        stems=(),
+        channels=(1, 2),
+        find_stems=functools.partial(stem_folders.find_stems, layout=layout),
+    )
 
 
 def _urmp_mixes(half: str = "") -> Reader:
@@ -89,7 +112,24 @@ READERS: dict[str, Reader] = {
     "quartets_unlabelled": dataclasses.replace(
         _of(quartets, built_in=True), tracks=functools.partial(quartets.tracks, view="unlabelled")
     ),
+    "ensemble": Reader(
+        functools.partial(quartets.tracks, view="ensemble"),
+        tuple(quartets.ENSEMBLE),
+        needs_source=False,
+    ),
     "drums": _of(drums, built_in=True),
+    "drum_kit": dataclasses.replace(
+        _of(drums, built_in=True),
+        tracks=functools.partial(drums.tracks, view="kit"),
+        stems=drums.KIT_STEMS,
+    ),
+    "band": _of(band, built_in=True),
+    "choir": _of(choir, built_in=True),
+    "slakh2100": _slakh("original"),
+    "slakh2100_redux": _slakh("redux"),
+    "slakh2100_author": _slakh("author"),
+    "babyslakh": _slakh("baby"),
+    "dagstuhl_choirset": _of(dagstuhl_choirset),
     "urmp": _of(urmp),
     "urmp_mixes": _urmp_mixes(),
     "urmp_t1": _urmp_mixes("T1"),
@@ -104,4 +144,7 @@ READERS: dict[str, Reader] = {
     "fma": _of(fma, channels=(1, 2)),
     "e_gmd": _of(e_gmd),
     "audio_folder": _of(audio_folder, channels=(1, 2)),
+    "stems_coherent": _stem_folders("by_song"),
+    "stems_coherent_by_source": _stem_folders("by_source"),
+    "stems_incoherent": _stem_folders("incoherent"),
 }

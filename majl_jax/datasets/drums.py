@@ -1,4 +1,7 @@
-"""`drums`: 24 generated grooves for a drum kit, rendered; percussion alone, without pitch labels."""
+"""`drums`: 24 generated grooves for a drum kit, rendered; percussion alone, without pitch labels.
+
+`drum_kit` has the same grooves with the parts of the kit as stems.
+"""
 
 import dataclasses
 import functools
@@ -11,7 +14,9 @@ from majl_jax.datasets import rendering
 from majl_jax.datasets.track import SPLITS_FOLDER, Recording, Track, no_pitch, read_split
 
 STEMS = ("drums",)
+KIT_STEMS = ("kick", "snare", "cymbals", "percussion")
 VOICES = 1
+VIEWS = ("full", "kit")
 SPLIT_LIST = SPLITS_FOLDER / "drums.txt"
 TEMPO_RANGE = (60.0, 180.0)  # quarter notes per minute
 GROOVE_S = 18.5
@@ -25,6 +30,8 @@ KICK, STICK, SNARE, CLAP, CLOSED_HAT, PEDAL_HAT, OPEN_HAT = 36, 37, 38, 39, 42, 
 LOW_TOM, MID_TOM, HIGH_TOM, CRASH, RIDE, TAMBOURINE, COWBELL = 45, 47, 50, 49, 51, 54, 56
 HIGH_CONGA, LOW_CONGA, CABASA, CLAVES = 63, 64, 69, 75
 FILL_KEYS = (SNARE, HIGH_TOM, MID_TOM, LOW_TOM)
+# Keys of the parts of a kit; all others are percussion.
+KIT_KEYS = ((KICK,), (STICK, SNARE), (CLOSED_HAT, PEDAL_HAT, OPEN_HAT, CRASH, RIDE))
 
 # A bar of each style: key, velocity, and the strokes at sixteenth notes 0 to 15, or so many of them.
 Pattern = tuple[tuple[int, int, tuple[int, ...]], ...]
@@ -105,12 +112,12 @@ def tracks(
     seed: int = 0,
     view: str = "full",
 ) -> list[Track]:
-    """The grooves, about 20 s each; "full" is the only view, as there is nothing to leave out."""
+    """The grooves, about 20 s each, as one stem ("full") or by the parts of the kit ("kit")."""
     del channels
     if source is not None:
         raise ValueError(f"drums are generated; leave out --source (got {source!r})")
-    if view != "full":
-        raise ValueError(f"view must be 'full', got {view!r}")
+    if view not in VIEWS:
+        raise ValueError(f"view must be 'full' or 'kit', got {view!r}")
     return [
         Track(
             id=name,
@@ -125,6 +132,7 @@ def tracks(
                 sample_rate_hz=sample_rate_hz,
                 hop_samples=hop_samples,
                 seed=seed,
+                view=view,
             ),
         )
         for name, style, kit, split in read_split(SPLIT_LIST)
@@ -132,25 +140,49 @@ def tracks(
 
 
 def load(
-    name: str, *, style: str, kit: int, sample_rate_hz: int, hop_samples: int, seed: int
+    name: str,
+    *,
+    style: str,
+    kit: int,
+    sample_rate_hz: int,
+    hop_samples: int,
+    seed: int,
+    view: str = "full",
 ) -> Recording:
-    """Draws and renders one groove; the same seed gives the same samples."""
+    """Draws and renders one groove; the same seed gives the same samples, and every view the same groove."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     strokes = play(style, rng)
+    parts, stems = (by_part(strokes), KIT_STEMS) if view == "kit" else ((strokes,), STEMS)
     frames = int(np.ceil((GROOVE_S + TAIL_S) * sample_rate_hz / hop_samples))
     samples = frames * hop_samples
-    midi = midi_bytes(strokes, kit=kit, duration_s=samples / sample_rate_hz)
-    sound = rendering.render(midi, sample_rate_hz=sample_rate_hz, samples=samples)
-    f0_hz, has_pitch = no_pitch(samples, stems=len(STEMS), hop_samples=hop_samples, voices=VOICES)
+    audio = np.zeros((samples, len(stems), 1), np.float32)
+    for stem, part in enumerate(parts):
+        if len(part.keys):  # not every style uses the whole kit
+            midi = midi_bytes(part, kit=kit, duration_s=samples / sample_rate_hz)
+            audio[:, stem, 0] = rendering.render(
+                midi, sample_rate_hz=sample_rate_hz, samples=samples
+            )
+    peak = max(np.abs(audio).max(), np.abs(audio.sum(axis=1)).max())
+    f0_hz, has_pitch = no_pitch(samples, stems=len(stems), hop_samples=hop_samples, voices=VOICES)
     return Recording(
-        audio=(sound * np.float32(PEAK / np.abs(sound).max()))[:, None, None],
-        stems=STEMS,
-        has_stems=np.ones(len(STEMS), bool),
+        audio=audio * np.float32(PEAK / peak),
+        stems=stems,
+        has_stems=np.ones(len(stems), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,
         voices=VOICES,
+    )
+
+
+def by_part(strokes: Strokes) -> tuple[Strokes, ...]:
+    """The strokes of each of `KIT_STEMS`; together they are all strokes."""
+    of_part = [np.isin(strokes.keys, keys) for keys in KIT_KEYS]
+    of_part.append(~np.any(of_part, axis=0))
+    return tuple(
+        Strokes(strokes.onsets_s[its], strokes.keys[its], strokes.velocities[its])
+        for its in of_part
     )
 
 

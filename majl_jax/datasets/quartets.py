@@ -1,6 +1,7 @@
 """`quartets`: excerpts of string quartets by Haydn and Mozart (music21), rendered with exact stems.
 
-The instruments share no sample of the sound font with those of the chorales.
+The instruments share no sample of the sound font with those of the chorales. They are drawn for every excerpt, but in the view
+"ensemble", where each part has its own.
 """
 
 import dataclasses
@@ -26,7 +27,8 @@ from majl_jax.datasets.track import (
 
 STEMS = ("violin_1", "violin_2", "viola", "cello")
 VOICES = 0  # voice i is the pitch of stem i
-VIEWS = ("full", "unlabelled")
+ENSEMBLE = {"flute": 75, "trumpet": 56, "guitar": 27, "saxophone": 67}  # stem to program
+VIEWS = ("full", "unlabelled", "ensemble")
 SPLIT_LIST = SPLITS_FOLDER / "quartets.txt"
 EXCERPT_S = 58.0  # with the silence before it and the last release, at most a minute
 TEMPO_SPREAD = 0.1  # tempos are drawn within this share of the listed one
@@ -51,7 +53,7 @@ def tracks(
     seed: int = 0,
     view: str = "full",
 ) -> list[Track]:
-    """The excerpts of one view: "full", or "unlabelled", the mixtures of the train split alone.
+    """The excerpts of one view: "full", "ensemble", or "unlabelled", the mixtures of the train split alone.
 
     All excerpts of a movement are one group; all movements of a quartet are in one split.
     """
@@ -59,7 +61,7 @@ def tracks(
     if source is not None:
         raise ValueError(f"quartets come with music21; leave out --source (got {source!r})")
     if view not in VIEWS:
-        raise ValueError(f"view must be 'full' or 'unlabelled', got {view!r}")
+        raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
     return [
         Track(
             id=f"{movement.replace('/', '_')}_{first}",
@@ -78,7 +80,7 @@ def tracks(
             ),
         )
         for movement, first, tempo, split in read_split(SPLIT_LIST)
-        if view == "full" or split == "train"
+        if view != "unlabelled" or split == "train"
     ]
 
 
@@ -101,9 +103,11 @@ def load(
     score = excerpt(read_score(movement), first, first + EXCERPT_S * tempo / 60)
     if not any(score):
         raise BadTrack(f"{movement} has no note from quarter {first} on; check {SPLIT_LIST}")
-    played = performance.perform(score, rng, quarters_per_minute=(tempo, tempo), programs=PROGRAMS)
+    alone = view == "ensemble"
+    programs = tuple((program,) for program in ENSEMBLE.values()) if alone else PROGRAMS
+    played = performance.perform(score, rng, quarters_per_minute=(tempo, tempo), programs=programs)
     recording = chorales.render(played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples)
-    recording = dataclasses.replace(recording, stems=STEMS)
+    recording = dataclasses.replace(recording, stems=tuple(ENSEMBLE) if alone else STEMS)
     return unknown_pitch(unknown_stems(recording)) if view == "unlabelled" else recording
 
 

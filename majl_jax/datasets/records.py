@@ -31,7 +31,7 @@ class Source(NamedTuple):
     """One data set of a stream of batches.
 
     stems: which of the set's stems stands in which place of the batch's stem axis: all of them,
-    once each, then "" for silent places; None keeps the set's own order.
+    once each, and "" for silent places; None keeps the set's own order.
     voices: number of places of the batch's voice axis. None: pitches stand where their stems do. A
     number: they are those of the mixture, in the set's order, and the rest of the places is empty.
     labels: False makes every pitch unknown, whatever the set says.

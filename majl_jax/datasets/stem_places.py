@@ -13,13 +13,12 @@ def stem_numbers(
 ) -> Int[np.ndarray, " place"]:
     """The number of the stem in each place, len(stems) for a silent one.
 
-    wanted: all of `stems`, once each, in any order, then "" for silent places; else ValueError.
+    wanted: all of `stems`, once each, in any order, and "" for silent places; else ValueError.
     """
-    named = list(wanted[: len(stems)])
-    if sorted(named) != sorted(stems) or any(name != SILENT for name in wanted[len(stems) :]):
+    if sorted(name for name in wanted if name != SILENT) != sorted(stems):
         raise ValueError(
             f"{data_set} has the stems {tuple(stems)}, which cannot be placed as {tuple(wanted)}: "
-            'expected each of them once, then "" for silent places'
+            'expected each of them once, and "" for silent places'
         )
     return np.asarray([list(stems).index(name) if name else len(stems) for name in wanted])
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from majl_jax import multi_pitch, multi_pitch_scores, optimize
+from majl_jax import basic_pitch, multi_pitch, multi_pitch_scores, optimize
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
 from majl_jax.datasets import beside, reader, records
@@ -136,11 +136,23 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     front_end, network = build(config)
     setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
     _check_data(setting)
+    _references(config)
     found = tuple(_stage(name, setting) for name in config.run)
     for number, stage in enumerate(found):
         if not number or _weights(stage.name, config) != _weights(found[0].name, config):
             _dry_run(stage, config)  # otherwise they differ in their data and learning rates only
     return found
+
+
+def _references(config: Any) -> dict[str, Callable[..., Any]]:
+    """Other people's systems that hear the test tracks."""
+    wanted = config.evaluation.references
+    if wanted not in ("", "basic_pitch"):
+        raise ValueError(f'config.evaluation.references is {wanted!r}; expected "" or basic_pitch')
+    if not wanted:
+        return {}
+    basic_pitch.weights_path()  # an hour later would be too late to say that it is not there
+    return {"Basic Pitch": basic_pitch.transcribe}
 
 
 def _weights(name: str, config: Any) -> dict[str, float]:
@@ -180,7 +192,8 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return setting.score(name, variables, "valid")
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        return setting.score(name, variables, "test", folder=folder, progress=f"{name}: test")
+        options = {"references": _references(config), "progress": f"{name}: test"}
+        return setting.score(name, variables, "test", folder=folder, **options)
 
     return Stage(
         name=name,

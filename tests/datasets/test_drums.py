@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import drums, rendering, track
+from majl_jax.datasets import READERS, drums, rendering, track
 from majl_jax.datasets.track import read_split
 
 RATE_HZ, HOP = 16000, 320
@@ -39,6 +39,44 @@ def test_a_groove_is_rendered_alike_twice_and_otherwise_with_another_seed():
     again = drums.tracks(**OPTIONS)[1].load()
     np.testing.assert_array_equal(loaded(1).audio, again.audio)
     assert not np.array_equal(loaded(1, seed=1).audio, again.audio)
+
+
+def test_the_parts_of_a_kit_sum_to_its_groove():
+    kit = drums.tracks(view="kit", **OPTIONS)
+    assert [(one.id, one.split) for one in kit] == [
+        (one.id, one.split) for one in drums.tracks(**OPTIONS)
+    ]
+    recording, groove = kit[0].load(), loaded(0).audio[:, 0]
+    track.check(recording)
+    np.testing.assert_array_equal(recording.audio, kit[0].load().audio)
+    assert recording.stems == READERS["drum_kit"].stems
+    assert recording.stems == ("kick", "snare", "cymbals", "percussion")
+    assert not recording.has_pitch.any() and recording.f0_hz.shape[1] == READERS["drum_kit"].voices
+    assert np.all(np.square(recording.audio).mean(axis=(0, 2)) > 1e-6)
+    mixture = recording.audio.sum(axis=1)
+    peak = max(np.abs(mixture).max(), np.abs(recording.audio).max())
+    assert abs(peak - drums.PEAK) < 1e-4
+    error = groove - np.vdot(mixture, groove) / np.vdot(mixture, mixture) * mixture
+    assert np.sum(groove**2) > 1e5 * np.sum(error**2)  # 50 dB; the files have 16 bits
+
+
+def test_every_stroke_belongs_to_one_part_of_the_kit():
+    keys = np.asarray([drums.KICK, drums.STICK, drums.SNARE, drums.OPEN_HAT, drums.CRASH])
+    keys = np.append(keys, [drums.CLAP, drums.LOW_TOM, drums.HIGH_CONGA, drums.COWBELL])
+    strokes = drums.Strokes(np.arange(9.0), keys, np.full(9, 90))
+    parts = drums.by_part(strokes)
+    assert [list(part.onsets_s) for part in parts] == [[0], [1, 2], [3, 4], [5, 6, 7, 8]]
+    for name, style, _, _ in read_split(drums.SPLIT_LIST):
+        groove = drums.play(style, np.random.default_rng(len(name)))
+        assert sum(len(part.keys) for part in drums.by_part(groove)) == len(groove.keys)
+
+
+def test_a_groove_without_a_part_of_the_kit_has_a_silent_stem():
+    kick = drums.Strokes(np.asarray([0.5]), np.asarray([drums.KICK]), np.asarray([90]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drums, "play", lambda style, rng: kick)
+        recording = drums.tracks(view="kit", **OPTIONS)[0].load()
+    assert recording.audio[:, 0].any() and not recording.audio[:, 1:].any()
 
 
 @pytest.mark.parametrize("number", (0, 3))

@@ -170,6 +170,18 @@ def test_labels_say_what_sounds():
         assert np.mean(rms[voiced] > 0.05 * np.median(rms[voiced])) > 0.97
 
 
+def test_an_ensemble_plays_the_same_notes_on_an_instrument_per_part():
+    full, ensemble = short(), short(view="ensemble")
+    assert (
+        ensemble.stems == ("flute", "trumpet", "guitar", "saxophone") and ensemble.has_stems.all()
+    )
+    for ours, theirs in zip(ensemble.notes, full.notes, strict=True):
+        assert len(ours) == len(theirs)
+    again = short(seed=1, view="ensemble")
+    assert not np.array_equal(again.audio[:30_000], ensemble.audio[:30_000])
+    assert len(quartets.tracks(view="ensemble", **OPTIONS)) == 48
+
+
 def test_the_unlabelled_view_is_the_mixture_alone():
     full, unlabelled = short(), short(view="unlabelled")
     np.testing.assert_allclose(unlabelled.audio[:, 0], full.audio.sum(axis=1), atol=1e-6)

@@ -164,8 +164,16 @@ def test_stereo_and_a_reordering_without_silent_places(open_batches, tmp_path):
     np.testing.assert_array_equal(batch["stems"][0], made("full", 2)["stems"][:, ::-1])
 
 
+def test_a_silent_place_between_stems(open_batches, folders):
+    source = records.Source(folders["full"], "train", 1.0, ("rest", "", "voice"))
+    batch = next(open_batches([source], **OPTIONS))
+    stored = made("full", 1)["stems"]
+    np.testing.assert_array_equal(batch["stems"][0][:, [0, 2]], stored)
+    assert not batch["stems"][0][:, 1].any() and batch["has_stems"].all()
+
+
 @pytest.mark.parametrize(
-    "stems", [("voice",), ("voice", "voice"), ("voice", "", "rest"), ("voice", "rest", "bass"), ()]
+    "stems", [("voice",), ("voice", "voice"), ("voice", ""), ("voice", "rest", "bass"), ()]
 )
 def test_other_stems_than_the_set_has_are_refused(open_batches, folders, stems):
     with pytest.raises(ValueError) as error:

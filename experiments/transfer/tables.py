@@ -1,0 +1,98 @@
+"""What Transfer's tables compare: pre-training sets, augmentations, and how much of the network is fine-tuned, on three small tasks."""
+
+from typing import Any
+
+from grid import Row, Run, Table
+
+COLUMNS = {  # score: heading, factor, digits
+    "si_sdr_db": ("SI-SDR dB", 1, 2),
+    "si_sdr_db_median": ("median dB", 1, 2),
+    "mixture/si_sdr_db": ("mixture dB", 1, 2),
+}
+
+# Large sets; the paper's are MUSDB, Slakh and both.
+PRETRAINING = {
+    "chorales": "chorales: melody=soprano, rest=alto+tenor+bass",
+    "band": "band: drums, other",
+    "chorales and band": "chorales: bass, other=soprano+alto+tenor; band: bass, other=drums+other",
+}
+# What it is changed by: the paper's four conditions.
+AUGMENTATION = {
+    "none": {},
+    "pitch": {"stages.pretrain.augmentation": "pitch"},
+    "stretch": {"stages.pretrain.augmentation": "stretch"},
+    "incoherent": {"stages.pretrain.mixing": "incoherent"},
+}
+# Small sets with other sources; the paper's are Bach10, Dagstuhl ChoirSet and Remixpacks. Their mixing in training and test.
+DOWNSTREAM = {
+    "ensemble": ("ensemble: flute, trumpet, guitar, saxophone", "incoherent", "coherent"),
+    "choir": ("choir: female, male", "coherent", "coherent"),
+    "drum_kit": ("drum_kit: kick, snare, cymbals", "incoherent", "incoherent"),
+}
+MASK = {
+    "stages.finetune.trained": "mask",
+    "stages.finetune.weights.deep_clustering": 0.0,
+    "stages.finetune.weights.mask_inference": 1.0,
+}
+
+
+def _task(stage: str, downstream: str) -> dict[str, Any]:
+    data, training, test = DOWNSTREAM[downstream]
+    return {
+        f"stages.{stage}.data": data,
+        f"stages.{stage}.mixing": training,
+        "evaluation.mixing": test,
+    }
+
+
+def pretraining(on: str, augmentation: str) -> Run:
+    """The run of a large set; the small ones borrow from it."""
+    name = f"pretrain_{on.replace(' and ', '+')}_{augmentation}"
+    return Run(
+        name, ("pretrain",), {"stages.pretrain.data": PRETRAINING[on], **AUGMENTATION[augmentation]}
+    )
+
+
+def finetuning(downstream: str, on: str, augmentation: str, trained: str) -> Run:
+    """Masks for a small set after pre-training."""
+    lender = pretraining(on, augmentation)
+    fields = {
+        **lender.fields,
+        **_task("finetune", downstream),
+        **(MASK if trained == "mask" else {}),
+    }
+    name = f"{downstream}_{lender.name.removeprefix('pretrain_')}_{trained}"
+    return Run(name, ("pretrain", "finetune"), fields, (lender, "pretrain"))
+
+
+def scratch(downstream: str) -> Run:
+    """The baseline, as many steps as both stages together."""
+    return Run(f"{downstream}_scratch", ("scratch",), _task("scratch", downstream))
+
+
+def label(on: str, augmentation: str, trained: str) -> str:
+    """Of a row."""
+    return f"{on}, {augmentation}, {trained}"
+
+
+def _table(downstream: str) -> Table:
+    rows = [Row("scratch", scratch(downstream), "scratch")]
+    rows += [
+        Row(
+            label(on, augmentation, trained),
+            finetuning(downstream, on, augmentation, trained),
+            "finetune",
+        )
+        for trained in ("whole", "mask")
+        for on in PRETRAINING
+        for augmentation in AUGMENTATION
+    ]
+    return Table(
+        f"{downstream}: fine-tuned against trained from nothing",
+        "pre-trained models are ahead, most on the smallest set; the mask layer alone stays behind",
+        tuple(rows),
+        base=0,
+    )
+
+
+TABLES = {downstream: _table(downstream) for downstream in DOWNSTREAM}

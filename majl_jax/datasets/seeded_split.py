@@ -1,0 +1,28 @@
+"""Splits of data sets that bring none: drawn by a seed, the same on every machine."""
+
+import hashlib
+from collections.abc import Iterable
+
+HELD_OUT = 10  # every so many go to test, and of the rest to valid
+FEWEST = 3  # with fewer, a split would be empty
+
+
+def shuffled(names: Iterable[str], *, seed: int | str) -> list[str]:
+    """The names by the SHA-256 of seed and name: which of two comes first does not depend on the others."""
+    return sorted(
+        names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="replace")).digest()
+    )
+
+
+def seeded_split(names: Iterable[str], *, seed: int) -> dict[str, str]:
+    """A split of every name: a tenth is test, a tenth of the others valid (one each at least), the rest train.
+
+    Fewer than three names are all train.
+    """
+    order = shuffled(names, seed=seed)
+    if len(order) < FEWEST:
+        return dict.fromkeys(order, "train")
+    test = max(1, round(len(order) / HELD_OUT))
+    valid = max(1, round((len(order) - test) / HELD_OUT))
+    splits = ["test"] * test + ["valid"] * valid + ["train"] * (len(order) - test - valid)
+    return dict(zip(order, splits, strict=True))

@@ -1,0 +1,260 @@
+"""`stems_coherent`, `stems_coherent_by_source`, `stems_incoherent`: stems of one's own, named by their folders.
+
+| layout | files | a track is |
+|---|---|---|
+| by song (coherent) | SONG/SOURCE.wav or SONG/SOURCE/SOURCE.wav | a song |
+| by source (coherent) | SOURCE/SONG.wav, as in nussl's MixSourceFolder | the files of one name |
+| incoherent | SOURCE/any name.wav, in subfolders or not | one file of each source, paired by the seed |
+
+All may be below train/, valid/ (or validation/) and test/; else a tenth is test and a tenth of the rest valid, drawn by the
+seed. The mixture is the sum of the stems: a folder or file named mix or mixture is not read.
+
+Of incoherent stems, every file is in a track. Where a source has fewer files than another, its files are used again: with
+silence instead there would be nothing to separate, and no score is defined on it. Shorter files end in silence.
+"""
+
+import collections
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from majl_jax.audio import files
+from majl_jax.datasets import audio_folder, stem_pairs
+from majl_jax.datasets.seeded_split import seeded_split
+from majl_jax.datasets.track import Recording, Track, no_pitch, stack
+
+TREES = {
+    "by_song": "SONG/SOURCE.wav or SONG/SOURCE/SOURCE.wav",
+    "by_source": "SOURCE/SONG.wav, of the same name in the folder of every source",
+    "incoherent": "SOURCE/any name.wav",
+}
+SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
+MIXTURES = ("mix", "mixture")
+MOST_STEMS = 16
+UNREADABLE = "files of this format cannot be read: convert them to .wav or .flac"
+ELSEWHERE = "not where this layout has files"
+NO_AUDIO = "no audio file in it"
+
+
+class File(NamedTuple):
+    """An audio file: of which song and source it is, or why it is left out."""
+
+    path: pathlib.Path
+    split: str  # "" where there are no folders of splits
+    song: str
+    source: str
+    left_out: str = ""
+
+
+def tracks(
+    source: str | None,
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    seed: int = 0,
+    layout: str = "by_song",
+) -> list[Track]:
+    """The songs below `source`, or made-up ones of unrelated files; beside them all that is left out.
+
+    ValueError where the folders cannot be of this layout.
+    """
+    found = find_files(source, layout)
+    root, stems = pathlib.Path(str(source)), stems_of(found, str(source), layout)
+    load_stems = functools.partial(
+        load,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        channels=channels,
+        pad=layout == "incoherent",
+    )
+    left_out = [
+        Track(
+            id=audio_folder.identity(one.path.relative_to(root).as_posix()),
+            split=one.split or "train",
+            paths=(one.path,),
+            load=functools.partial(load_stems, {one.source: one.path}),
+            left_out=one.left_out,
+        )
+        for one in found
+        if one.left_out
+    ]
+    used = [one for one in found if not one.left_out]
+    if layout == "incoherent":
+        of_source = {
+            stem: {one.path: one.split for one in used if one.source == stem} for stem in stems
+        }
+        return stem_pairs.tracks(of_source, root=root, load=load_stems, seed=seed) + left_out
+    return _songs(used, stems, f"{source}: {_expected(layout)}", load_stems, seed) + left_out
+
+
+def _songs(
+    used: Sequence[File],
+    stems: tuple[str, ...],
+    expected: str,
+    load_stems: functools.partial[Recording],
+    seed: int,
+) -> list[Track]:
+    """The songs of coherent stems; those with other stems than most are left out."""
+    songs: dict[tuple[str, str], dict[str, pathlib.Path]] = collections.defaultdict(dict)
+    for one in used:
+        paths = songs[one.split, one.song]
+        # Of a file that is there twice, the lossless one is read.
+        paths[one.source] = min(paths.get(one.source, one.path), one.path, key=_suffix_number)
+    names = {(split, song): f"{split}/{song}" if split else song for split, song in songs}
+    faults = {key: _unlike(paths, stems) for key, paths in songs.items()}
+    if all(faults.values()):
+        raise ValueError(
+            f"{expected}; no song has {', '.join(stems)} and nothing else: is a name misspelt?"
+        )
+    drawn = seeded_split((names[key] for key, fault in faults.items() if not fault), seed=seed)
+    return [
+        Track(
+            id=audio_folder.identity(names[key]),
+            split=key[0] or drawn.get(names[key], "train"),
+            group=key[1],
+            paths=tuple(paths.values()),
+            seconds=max(map(audio_folder.about_seconds, paths.values())),
+            load=functools.partial(
+                load_stems, {stem: paths[stem] for stem in stems if stem in paths}
+            ),
+            left_out=faults[key],
+        )
+        for key, paths in songs.items()
+    ]
+
+
+def _suffix_number(path: pathlib.Path) -> int:
+    return audio_folder.SUFFIXES.index(path.suffix.lower())
+
+
+def _unlike(paths: Mapping[str, pathlib.Path], stems: tuple[str, ...]) -> str:
+    """Why a song with these stems is left out, if so."""
+    missing = [stem for stem in stems if stem not in paths]
+    others = [name for name in paths if name not in stems]
+    told = [f"without {', '.join(missing)}"] if missing else []
+    told += [f"with {', '.join(others)}, which most songs do not have"] if others else []
+    return " and ".join(told)
+
+
+def find_stems(source: str | None, *, layout: str) -> tuple[str, ...]:
+    """The names of the stems below `source`, in alphabetical order."""
+    return stems_of(find_files(source, layout), str(source), layout)
+
+
+def stems_of(found: Sequence[File], source: str, layout: str) -> tuple[str, ...]:
+    """The names of the sources of the files; of songs, those that at least half of them have."""
+    has = {(one.split, one.song, one.source) for one in found if not one.left_out}
+    songs = {(split, song) for split, song, _ in has}
+    counts = collections.Counter(name for *_, name in has)
+    least = len(songs) / 2 if layout == "by_song" else 1
+    stems = tuple(sorted(name for name, count in counts.items() if count >= least))
+    if not 2 <= len(stems) <= MOST_STEMS:
+        other = {"by_song": "stems_coherent_by_source", "by_source": "stems_coherent"}.get(layout)
+        advice = f"; if it is the other way round, use {other}" if other else ""
+        named = ", ".join(stems[:4]) + ", ..." * (len(stems) > 4)
+        raise ValueError(
+            f"{source} has {len(stems)} sources ({named}), expected 2 to {MOST_STEMS}: {_expected(layout)}{advice}"
+        )
+    return stems
+
+
+def find_files(source: str | None, layout: str) -> list[File]:
+    """The audio files below `source` but those of mixtures; ValueError where the folder of a source is empty."""
+    if layout not in TREES:
+        raise ValueError(f"expected a layout of {tuple(TREES)}; got {layout!r}")
+    if source is None:
+        raise ValueError(f"--source is missing: a folder of stems; {_expected(layout)}")
+    root = pathlib.Path(source)
+    tops = [name for name in SPLITS if (root / name).is_dir()]
+    out = []
+    for path in audio_folder.find_files(root):
+        parts = (*path.relative_to(root).parts[:-1], path.stem)
+        if tops and parts[0] not in tops:
+            out.append(File(path, "", "", "", audio_folder.OUTSIDE))
+            continue
+        split = SPLITS[parts[0]] if tops else ""
+        parts = parts[1:] if tops else parts
+        if is_mixture(parts, layout):
+            continue
+        placed = place(parts, layout)
+        fault = "" if placed else ELSEWHERE
+        if path.suffix.lower() in audio_folder.UNREADABLE_SUFFIXES:
+            fault = UNREADABLE
+        out.append(File(path, split, *(placed or ("", "")), fault))
+    if all(one.left_out for one in out):
+        raise FileNotFoundError(f"{source}: no stems found; {_expected(layout)}")
+    if layout == "by_song" and any(one.song in MIXTURES for one in out):
+        raise ValueError(f"{source} has a folder of mixtures, so use stems_coherent_by_source")
+    return out + _empty_folders(root, tops, out, layout)
+
+
+def is_mixture(parts: tuple[str, ...], layout: str) -> bool:
+    """Whether a file, by its path without suffix, is a mixture."""
+    return parts[-1 if layout == "by_song" else 0] in MIXTURES
+
+
+def place(parts: tuple[str, ...], layout: str) -> tuple[str, str] | None:
+    """(song, source) of a file by its path without suffix; None where it has no place."""
+    match layout, parts:
+        case "by_song", (song, name):
+            return song, name
+        case "by_song", (song, folder, name) if folder == name:
+            return song, name
+        case "by_source", (name, song):
+            return song, name
+        case "incoherent", (name, _, *_):
+            return "", name
+    return None
+
+
+def _empty_folders(
+    root: pathlib.Path, tops: Sequence[str], found: Sequence[File], layout: str
+) -> list[File]:
+    """Folders of songs without audio; one of a source is a ValueError, as its name may be a stem that is missing."""
+    out = []
+    for top in tops or [""]:
+        for folder in sorted(path for path in (root / top).iterdir() if path.is_dir()):
+            hidden = folder.name.startswith(".") or folder.name in MIXTURES
+            if hidden or any(one.path.is_relative_to(folder) for one in found):
+                continue
+            if layout != "by_song":
+                raise ValueError(f"{folder}: {NO_AUDIO}; {_expected(layout)}")
+            out.append(File(folder, SPLITS.get(top, ""), "", "", NO_AUDIO))
+    return out
+
+
+def _expected(layout: str) -> str:
+    return f"expected {TREES[layout]}, or the same below train/, valid/ and test/"
+
+
+def load(
+    paths: Mapping[str, pathlib.Path],
+    *,
+    sample_rate_hz: int,
+    hop_samples: int,
+    channels: int = 1,
+    pad: bool = False,
+) -> Recording:
+    """The files by their stems, without pitch labels; pad: they may be of any lengths."""
+    given = [
+        files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)[0]
+        for path in paths.values()
+    ]
+    if pad:
+        samples = max(map(len, given))
+        given = [np.pad(one, ((0, samples - len(one)), (0, 0))) for one in given]
+    audio = stack(given, sample_rate_hz=sample_rate_hz)
+    f0_hz, has_pitch = no_pitch(len(audio), stems=len(paths), hop_samples=hop_samples)
+    return Recording(
+        audio=audio,
+        stems=tuple(paths),
+        has_stems=np.ones(len(paths), bool),
+        f0_hz=f0_hz,
+        has_pitch=has_pitch,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+    )

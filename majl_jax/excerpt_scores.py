@@ -1,0 +1,204 @@
+"""Separation scored on fixed excerpts: SI-SDR of every source, by masks or by clustering an embedding.
+
+A row of tracks.jsonl is an excerpt and a system: its mean over the sources, and each source. Models that are judged on the same
+data have the same excerpts, so that their rows can be compared in pairs.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from majl_jax import clustering, metrics, scores
+from majl_jax.audio import files
+from majl_jax.datasets import stem_groups
+from majl_jax.excerpts import fixed_excerpts, in_batches
+
+SEEDS = {"valid": 1, "test": 2}  # of the excerpts, whatever the seed of the training
+Batch = tuple[Sequence[str], np.ndarray]  # names, sources [batch, time, source]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judge:
+    """Scores the variables of a stage; its functions are compiled once."""
+
+    system: str
+    folders: Mapping[pathlib.Path, stem_groups.Groups]  # the data sets, each gives as many excerpts
+    loss: Callable[[Any, jax.Array], jax.Array]  # (variables, sources) -> [batch]
+    estimate: Callable[[Any, jax.Array], jax.Array] | None
+    """(variables, audio [batch, time]) -> [batch, time, source]; None: there are no masks, the embedding is clustered."""
+    embed: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+    """(variables, audio) -> its embedding [batch, frame, frequency, dimension] and its STFT."""
+    inverse: Callable[[Any], jax.Array]  # STFT -> audio
+    samples: int
+    sample_rate_hz: int
+    valid_excerpts: int
+    test_excerpts: int
+    clustering_excerpts: int
+    batch_size: int
+    threshold_db: float
+    coherent: bool
+    examples: int
+
+    @functools.cached_property
+    def _loss(self) -> Callable:
+        return jax.jit(self.loss)
+
+    @functools.cached_property
+    def _estimate(self) -> Callable | None:
+        return self.estimate and jax.jit(self.estimate)
+
+    @functools.cached_property
+    def _embed(self) -> Callable:
+        return jax.jit(self.embed)
+
+    @functools.cached_property
+    def _inverse(self) -> Callable:
+        return jax.jit(self.inverse)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Their names, in their order."""
+        return tuple(next(iter(self.folders.values())))
+
+    def _excerpts(self, split: str, count: int) -> Iterator[Batch]:
+        each = -(-count // len(self.folders))
+        excerpts = (
+            fixed_excerpts(
+                folder,
+                split,
+                groups,
+                count=each,
+                samples=self.samples,
+                seed=SEEDS[split],
+                coherent=self.coherent,
+                threshold_db=self.threshold_db,
+            )
+            for folder, groups in self.folders.items()
+        )
+        return in_batches(
+            itertools.islice(itertools.chain.from_iterable(excerpts), count), self.batch_size
+        )
+
+    @functools.cached_property
+    def _validation(self) -> list[Batch]:
+        return list(self._excerpts("valid", self.valid_excerpts))
+
+    def validate(self, variables: Any) -> dict[str, float]:
+        """The mean loss of the validation excerpts, and with masks their mean SI-SDR."""
+        losses, ratios = [], []
+        for names, sources in self._validation:
+            losses += np.asarray(self._loss(variables, sources), np.float64)[: len(names)].tolist()
+            if self._estimate is not None:
+                estimates = np.asarray(self._estimate(variables, sources.sum(-1)))
+                pairs = zip(names, estimates, sources, strict=False)
+                ratios += [np.mean(_ratios(e, s)) for _, e, s in pairs]
+        found = {"loss": float(np.mean(losses)), "minus_loss": -float(np.mean(losses))}
+        return found | ({"si_sdr_db": float(np.mean(ratios))} if ratios else {})
+
+    def test(self, variables: Any, folder: pathlib.Path) -> dict[str, float]:
+        """Means over the test excerpts; `folder` gets tracks.jsonl and examples/."""
+        rows: list[scores.Row] = []
+        by_masks = self._estimate is not None
+        count = self.test_excerpts if by_masks else self.clustering_excerpts
+        separate = self._by_masks if by_masks else self._by_clustering
+        for names, sources in _with_progress(
+            self._excerpts("test", count), -(-count // self.batch_size), f"{self.system}: test"
+        ):
+            for system, estimates in separate(variables, sources, len(names)).items():
+                for name, estimate, truth in zip(names, estimates, sources, strict=False):
+                    rows.append(self._row(name, system, estimate, truth))
+                    if (
+                        system == self.system
+                        and len(list(folder.glob("examples/*"))) < self.examples
+                    ):
+                        self._write_example(
+                            folder / "examples" / files.safe_name(name), estimate, truth
+                        )
+        scores.write_rows(folder / "tracks.jsonl", rows)
+        flat = scores.flatten(scores.aggregate(rows), self.system)
+        means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
+        return {**means, "si_sdr_db_median": flat["si_sdr_db_median"]}
+
+    def _by_masks(self, variables: Any, sources: np.ndarray, count: int) -> dict[str, np.ndarray]:
+        del count
+        mixture = sources.sum(-1)
+        estimates = np.asarray(self._estimate(variables, mixture)) if self._estimate else mixture
+        return {
+            self.system: estimates,
+            "mixture": np.repeat(mixture[..., None], sources.shape[2], 2),
+        }
+
+    def _by_clustering(
+        self, variables: Any, sources: np.ndarray, count: int
+    ) -> dict[str, np.ndarray]:
+        """By k-means on the embedding, with soft and with binary masks, in the order that suits the sources best."""
+        mixture, places = sources.sum(-1), sources.shape[2]
+        embedding, spectrum = map(np.asarray, self._embed(variables, mixture))
+        soft, binary = np.zeros_like(sources), np.zeros_like(sources)
+        for i in range(count):
+            masks = clustering.masks_by_clustering(
+                embedding[i], np.abs(spectrum[i]), sources=places
+            )
+            parts = self._of_masks(masks, spectrum[i])
+            table = [[_si_sdr_db(part, truth) for truth in sources[i].T] for part in parts.T]
+            order = clustering.best_order(np.array(table))
+            soft[i] = parts[:, order]
+            nearest = np.eye(places, dtype=masks.dtype)[masks.argmax(-1)]
+            binary[i] = self._of_masks(nearest, spectrum[i])[:, order]
+        found = {self.system: soft, f"{self.system}, binary masks": binary}
+        found["mixture"] = np.repeat(mixture[..., None], places, 2)
+        return found
+
+    def _of_masks(self, masks: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
+        return np.asarray(self._inverse(np.moveaxis(masks, -1, 0) * spectrum)).T
+
+    def _row(self, name: str, system: str, estimate: np.ndarray, truth: np.ndarray) -> scores.Row:
+        ratios = dict(zip(self.sources, _ratios(estimate, truth), strict=True))
+        each = {f"si_sdr_db_{source}": value for source, value in ratios.items()}
+        values = {"si_sdr_db": sum(ratios.values()) / len(ratios), **each}
+        undefined = {k: "the estimate is silent" for k, v in values.items() if not math.isfinite(v)}
+        seconds = round(self.samples / self.sample_rate_hz, 3)
+        row = {
+            "track": name,
+            "system": system,
+            "seconds": seconds,
+            **values,
+            **dict.fromkeys(undefined),
+        }
+        return row | ({"skipped": undefined} if undefined else {})
+
+    def _write_example(self, folder: pathlib.Path, estimate: np.ndarray, truth: np.ndarray) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        signals = {"mixture": truth.sum(1)}
+        for number, source in enumerate(self.sources):
+            signals[f"{source}_estimate"] = estimate[:, number]
+            signals[f"{source}_truth"] = truth[:, number]
+        for name, audio in signals.items():
+            limited = np.clip(np.nan_to_num(audio), -1.0, 1.0)[:, None]
+            path = folder / f"{files.safe_name(name)}.wav"
+            files.write_wav(path, limited, sample_rate_hz=self.sample_rate_hz)
+
+
+def _ratios(
+    estimate: Float[np.ndarray, "time source"], truth: Float[np.ndarray, "time source"]
+) -> list[float]:
+    return [_si_sdr_db(e, s) for e, s in zip(estimate.T, truth.T, strict=True)]
+
+
+def _si_sdr_db(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """SI-SDR without the means, -inf for a silent estimate."""
+    return metrics.si_sdr_db(estimate, truth, zero_mean=True)
+
+
+def _with_progress(batches: Iterable[Any], total: int, label: str) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(batches, total=total, desc=label, unit="batch", leave=False, disable=None)

@@ -1,0 +1,361 @@
+"""Transfer: deep clustering on many songs, then masks for a task with few (Bugler, Pardo & Seetharaman, arXiv 2010.12650).
+
+Mixture -> BLSTM -> an embedding per point of the STFT, and a mask per source: a Chimera network. *pretrain* learns the
+embedding from a large set by deep clustering (losses/clustering.py); *finetune* takes the trunk and the embedding over,
+gets a new mask layer for its own sources, and learns either all of it (`trained = "whole"`) or the mask layer alone
+("mask"). *scratch* learns the same task from nothing, in as many steps as both together.
+
+What the paper leaves open is a field of configs/transfer.py and listed under Deviations in experiments/transfer/README.md.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from majl_jax import checkpoint, optimize, parallel
+from majl_jax.audio import mixing, remixing, scaled_stft, stretching
+from majl_jax.datasets import reader, records, stem_groups
+from majl_jax.datasets.schedule import Batches
+from majl_jax.evaluate import SegmentModel
+from majl_jax.excerpt_scores import Judge
+from majl_jax.losses import chimera as losses
+from majl_jax.models.chimera import Chimera
+from majl_jax.train import Stage
+
+Variables = Mapping[str, Any]
+STAGES = ("pretrain", "finetune", "scratch")
+AUGMENTATIONS = ("none", "pitch", "stretch")
+MIXINGS = ("coherent", "incoherent")
+JUDGED = (  # fields of config.evaluation
+    "valid_excerpts",
+    "test_excerpts",
+    "clustering_excerpts",
+    "batch_size",
+    "threshold_db",
+    "examples",
+)
+
+
+# ---- from the config to functions ---------------------------------------------------------------
+
+
+def build(config: Any, stage: str) -> Chimera:
+    """The network of a stage; the one that is pre-trained has no masks."""
+    sources = len(_sources(config, stage))
+    fields = {**config.network.to_dict(), "dtype": jnp.dtype(config.network.dtype)}
+    return Chimera(
+        frequency_bins=config.window_samples // 2 + 1,
+        sources=None if stage == "pretrain" else sources,
+        **fields,
+    )
+
+
+def _sources(config: Any, stage: str) -> tuple[str, ...]:
+    groups = stem_groups.parse(config.stages[stage].data)
+    return tuple(next(iter(groups.values())))
+
+
+def _spectrum(config: Any) -> Callable[[Array], Array]:
+    return functools.partial(
+        scaled_stft.stft,
+        window_samples=config.window_samples,
+        hop_samples=config.data.hop_samples,
+    )
+
+
+def separate(config: Any, network: Chimera, variables: Variables, audio: Array) -> Array:
+    """Sources [batch, time, source] of mixtures [batch, time]: masks times the STFT, with the mixture's phases."""
+    mixture = _spectrum(config)(audio)
+    heard: Any = network.apply(variables, jnp.abs(mixture), train=False)
+    estimates = jnp.moveaxis(heard.masks, -1, 1) * mixture[:, None]
+    sources = scaled_stft.istft(
+        estimates,
+        window_samples=config.window_samples,
+        hop_samples=config.data.hop_samples,
+        length_samples=audio.shape[-1],
+    )
+    return jnp.moveaxis(sources, 1, -1)
+
+
+def segment_model(config: Any) -> SegmentModel:
+    """What `majl_jax.separate` applies to a song: the sources of the last stage."""
+    stage = config.run[-1]
+    network = build(config, stage)
+
+    def apply(variables: Variables, audio: Array) -> dict[str, Array]:
+        if "mask" not in variables["params"]:
+            raise ValueError(
+                "this stage has learnt an embedding, no masks: choose --stage=finetune or scratch"
+            )
+        return {"stems": separate(config, network, variables, audio[..., 0])[..., None]}
+
+    return SegmentModel(
+        apply,
+        sample_rate_hz=config.data.sample_rate_hz,
+        segment_samples=config.data.segment_samples,
+        hop_samples=config.data.hop_samples,
+        stems=_sources(config, stage),
+    )
+
+
+# ---- from the config to stages ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A stage of a run, as the config and its data describe it."""
+
+    config: Any
+    name: str
+    network: Chimera
+    data: list[records.Source]
+    places: stem_groups.Places
+
+    @property
+    def options(self) -> Any:
+        return self.config.stages[self.name]
+
+    @property
+    def mask_only(self) -> bool:
+        return self.name != "pretrain" and self.options.trained == "mask"
+
+
+def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
+    """The stages that `config.run` names, in its order."""
+    del workdir
+    if not config.run or not set(config.run) <= set(STAGES):
+        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(STAGES)}")
+    if "finetune" in config.run and "pretrain" not in config.run[: config.run.index("finetune")]:
+        raise ValueError(f"config.run is {tuple(config.run)}; finetune has to follow pretrain")
+    found = []
+    for name in config.run:
+        setting = _open(config, name)
+        stage = _stage(setting)
+        _dry_run(stage, setting)
+        found.append(stage)
+    return tuple(found)
+
+
+def _open(config: Any, name: str) -> _Setting:
+    options = config.stages[name]
+    for field, known in (("augmentation", AUGMENTATIONS), ("mixing", MIXINGS)):
+        if options[field] not in known:
+            raise ValueError(
+                f"config.stages.{name}.{field} is {options[field]!r}; expected one of {', '.join(known)}"
+            )
+    if name != "pretrain" and options.trained not in ("whole", "mask"):
+        raise ValueError(
+            f"config.stages.{name}.trained is {options.trained!r}; expected whole or mask"
+        )
+    if config.frozen_trunk not in ("eval", "train"):
+        raise ValueError(f"config.frozen_trunk is {config.frozen_trunk!r}; expected eval or train")
+    used = losses.used_terms(options.weights.to_dict())
+    if (name == "pretrain") == ("mask_inference" in used) or (
+        name != "pretrain" and options.trained == "mask" and len(used) > 1
+    ):
+        raise ValueError(
+            f"config.stages.{name}.weights has the terms {', '.join(used)}: pretrain has no masks, a mask layer that is trained "
+            "alone (trained = mask) has mask_inference alone, and the other stages need it"
+        )
+    groups = stem_groups.parse(options.data)
+    folders = {data_set: pathlib.Path(config.data.directory) / data_set for data_set in groups}
+    grid = {field: config.data[field] for field in ("sample_rate_hz", "hop_samples")}
+    for folder in folders.values():
+        records.check_grid(records.open_prepared(folder), **grid)
+    data, places = stem_groups.open_sources(folders, groups, "train")
+    return _Setting(config, name, build(config, name), data, places)
+
+
+def _stage(setting: _Setting) -> Stage:
+    config, name, options = setting.config, setting.name, setting.options
+    judge = _judge(setting)
+    head = (("mask/.*", True), (".*", False)) if setting.mask_only else ((".*", True),)
+    return Stage(
+        name=name,
+        init=functools.partial(_init, setting),
+        batches=lambda previous: _batches(setting),
+        loss=functools.partial(_loss, setting, axis=parallel.AXIS),
+        evaluate=judge.validate,
+        test=judge.test,
+        optimizer=optimize.optimizer(
+            options.learning_rate,
+            clip_percentile=config.optimizer.clip_percentile,
+            clip_history_steps=config.optimizer.clip_history_steps,
+            plateau=True,
+        ),
+        steps=options.steps,
+        trainable=head,
+        plateau=optimize.Plateau(
+            "loss",
+            factor=config.optimizer.plateau_factor,
+            patience=config.optimizer.plateau_patience,
+        ),
+        best="minus_loss" if config.evaluation.select_best else None,
+    )
+
+
+def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
+    """Fresh variables; in `finetune` all but the mask layer are those of the stage before."""
+    shape = (1, 2, setting.network.frequency_bins)
+    fresh = jax.jit(functools.partial(setting.network.init, train=False))(key, jnp.zeros(shape))
+    if setting.name != "finetune" or previous is None:
+        return fresh
+    return checkpoint.hand_over(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
+
+
+def _batches(setting: _Setting) -> Batches:
+    data, length = setting.config.data, _excerpt_samples(setting)
+    return reader.named(data.reader)(
+        setting.data,
+        batch_size=setting.options.batch_size,
+        segment_samples=length,
+        seed=setting.config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _excerpt_samples(setting: _Setting) -> int:
+    """Whole hops; sound that is sped up needs more of it."""
+    samples, hop = setting.config.data.segment_samples, setting.config.data.hop_samples
+    if setting.options.augmentation == "stretch":
+        samples = stretching.needed_samples(samples, max(setting.config.augmentation.rates))
+    return -(-samples // hop) * hop
+
+
+def _loss(
+    setting: _Setting, params: Any, mutables: Any, batch: Any, key: Any, *, axis: str | None
+) -> Any:
+    """The loss of a device's share of a batch; the statistics of the network are those of all devices of `axis`."""
+    config = setting.config
+    mix_key, dropout_key = jax.random.split(key)
+    sources, known = _mix(setting, batch, mix_key)
+    return losses.chimera_loss(
+        params,
+        mutables,
+        sources,
+        known,
+        dropout_key,
+        network=setting.network.clone(statistics_axis=axis),
+        spectrum=_spectrum(config),
+        weights=setting.options.weights.to_dict(),
+        chunk_frames=config.chunk_frames,
+        train=not (setting.mask_only and config.frozen_trunk == "eval"),
+    )
+
+
+def _mix(
+    setting: _Setting, batch: Any, key: Any
+) -> tuple[Float[Array, "batch time source"], Bool[Array, "batch"]]:
+    """The sources of a batch, mixed and changed as the stage wants, and where all of them are known."""
+    options, config = setting.options, setting.config
+    stems = mixing.to_float(batch["stems"])
+    used = stems.shape[2] - setting.places.left_out
+    sources = remixing.group(stems[:, :, :used], setting.places.members).mean(
+        axis=-1, keepdims=True
+    )
+    if options.mixing == "incoherent":
+        sources = remixing.incoherent(sources, jax.random.fold_in(key, 0))
+    sources, known = sources[..., 0], batch["has_stems"].all(axis=1)
+    if options.mixing == "incoherent":  # an example of unknown stems would be in all of them
+        known = jnp.broadcast_to(known.all(), known.shape)
+    if options.augmentation == "none":
+        return sources, known
+    count, samples = sources.shape[2], config.data.segment_samples
+    keys = mixing.example_keys(jax.random.fold_in(key, 1), batch["index"])
+    if options.mixing == "incoherent":
+        keys = jax.vmap(lambda one: jax.random.split(one, count))(keys).reshape(-1)
+    else:  # one draw for all sources of a song
+        keys = jnp.repeat(keys, count)
+    flat = jnp.moveaxis(sources, 2, 1).reshape(-1, sources.shape[1])
+    if options.augmentation == "pitch":
+        most = config.augmentation.semitones
+        draws = stretching.draw_semitones(keys, -most, most)
+        flat = stretching.pitch_shift(flat, draws, max_semitones=most)
+    else:
+        draws = stretching.draw_rates(keys, *config.augmentation.rates)
+        flat = stretching.time_stretch(flat, draws, samples=samples)
+    changed = flat.reshape(len(sources), count, -1)[..., :samples]
+    return jnp.moveaxis(changed, 1, 2), known
+
+
+def _judge(setting: _Setting) -> Judge:
+    config, network = setting.config, setting.network
+    groups = stem_groups.parse(setting.options.data)
+    folder = pathlib.Path(config.data.directory)
+    used = losses.used_terms(setting.options.weights.to_dict())
+    term = "deep_clustering" if setting.name == "pretrain" else "mask_inference"
+    term = term if term in used else next(iter(used))
+
+    def loss(variables: Variables, sources: Array) -> Array:
+        magnitudes, mixture = losses.magnitudes_of(sources, _spectrum(config))
+        hidden: Any = network.apply(variables, mixture, train=False, method=network.trunk)
+        terms = losses.terms_of_hidden(
+            variables["params"],
+            hidden,
+            magnitudes,
+            mixture,
+            network=network,
+            used={term: 1.0},
+            chunk_frames=config.chunk_frames,
+        )
+        return terms[term]
+
+    def embed(variables: Variables, audio: Array) -> tuple[Array, Array]:
+        mixture = _spectrum(config)(audio)
+        heard: Any = network.apply(variables, jnp.abs(mixture), train=False)
+        return heard.embedding, mixture
+
+    def estimate(variables: Variables, audio: Array) -> Array:
+        return separate(config, network, variables, audio)
+
+    return Judge(
+        setting.name,
+        {folder / data_set: of_set for data_set, of_set in groups.items()},
+        loss=loss,
+        estimate=None if setting.name == "pretrain" else estimate,
+        embed=embed,
+        inverse=functools.partial(
+            scaled_stft.istft,
+            window_samples=config.window_samples,
+            hop_samples=config.data.hop_samples,
+            length_samples=config.data.segment_samples,
+        ),
+        samples=config.data.segment_samples,
+        sample_rate_hz=config.data.sample_rate_hz,
+        coherent=config.evaluation.mixing == "coherent",
+        **{name: config.evaluation[name] for name in JUDGED},
+    )
+
+
+def _dry_run(stage: Stage, setting: _Setting) -> None:
+    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
+    layout = records.open_prepared(setting.data[0].directory).layout
+    places = len(setting.data[0].stems or ())
+    samples, size = _excerpt_samples(setting), setting.options.batch_size
+    if layout.record_samples < samples:
+        raise ValueError(
+            f"{setting.data[0].directory} has records of {layout.record_samples} samples; stage {stage.name} needs {samples}: "
+            "prepare it again with longer --record_seconds, or shorten config.data.segment_samples"
+        )
+    variables = dict(
+        jax.eval_shape(
+            lambda key: _init(dataclasses.replace(setting, name="scratch"), key, None),
+            jax.random.key(0),
+        )
+    )
+    batch = {
+        "stems": jax.ShapeDtypeStruct((size, samples, places, layout.channels), np.int16),
+        "has_stems": jax.ShapeDtypeStruct((size, places), np.bool_),
+        "index": jax.ShapeDtypeStruct((size,), np.uint32),
+    }
+    params = variables.pop("params")
+    loss = functools.partial(_loss, setting, axis=None)
+    jax.eval_shape(loss, params, variables, batch, jax.random.key(0))

@@ -1,0 +1,76 @@
+"""Incoherent mixtures, activity and groups against plain loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from majl_jax.audio import remixing
+
+
+def _stems(batch=6, stems=4):
+    """A value for each example, stem and channel: 100 i + 10 j + c."""
+    i, _, j, c = np.meshgrid(*(np.arange(n) for n in (batch, 5, stems, 2)), indexing="ij")
+    return jnp.asarray(100 * i + 10 * j + c, jnp.float32)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stems_come_from_different_examples_and_none_is_lost(seed):
+    stems = np.asarray(_stems())
+    found = np.asarray(jax.jit(remixing.incoherent)(jnp.asarray(stems), jax.random.key(seed)))
+    used = []
+    for i in range(6):
+        sources = [int(found[i, 0, j, 0]) // 100 for j in range(4)]
+        assert len(set(sources)) == 4
+        for j, source in enumerate(sources):
+            np.testing.assert_array_equal(found[i, :, j], stems[source, :, j])
+        used += [(source, j) for j, source in enumerate(sources)]
+    assert len(set(used)) == 24
+
+
+def test_the_key_decides():
+    draws = [
+        np.asarray(remixing.incoherent_sources(jax.random.key(seed), batch=6, stems=3))
+        for seed in (0, 0, *range(1, 40))
+    ]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert len({draw.tobytes() for draw in draws}) > 20
+    # Every stem moves by every distance.
+    distances = np.stack([draw[0] for draw in draws])
+    assert all(set(column) == set(range(6)) for column in distances.T)
+
+
+def test_as_many_examples_as_stems_are_enough():
+    sources = remixing.incoherent_sources(jax.random.key(1), batch=4, stems=4)
+    for i in range(4):
+        assert set(np.asarray(sources)[i].tolist()) == set(np.asarray(sources)[:, i].tolist())
+    with pytest.raises(ValueError, match=r"4 stems needs .* batch of 3"):
+        remixing.incoherent(_stems(batch=3), jax.random.key(0))
+
+
+def test_active_stems():
+    rng = np.random.default_rng(0)
+    levels_db = np.array([[-20.0, -44.5], [-45.5, -80.0]])
+    x = rng.standard_normal((2, 4000, 2, 2))
+    x /= np.sqrt(np.mean(x**2, axis=(1, 3), keepdims=True))
+    stems = jnp.asarray(x * 10 ** (levels_db / 20)[:, None, :, None], jnp.float32)
+    np.testing.assert_array_equal(remixing.active(stems), [[True, True], [False, False]])
+    louder = remixing.active(stems, threshold_db=-30)
+    np.testing.assert_array_equal(louder, [[True, False], [False, False]])
+    assert not remixing.active(jnp.zeros((1, 100, 3, 1)), threshold_db=-200.0).any()
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 6])
+def test_groups_are_sums_of_consecutive_places(members):
+    stems = np.random.default_rng(1).standard_normal((2, 7, 6, 2)).astype(np.float32)
+    found = remixing.group(jnp.asarray(stems), members)
+    expected = np.zeros((2, 7, 6 // members, 2), np.float32)
+    for place in range(6):
+        expected[:, :, place // members] += stems[:, :, place]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [0, 4])
+def test_groups_must_fill_the_places(members):
+    with pytest.raises(ValueError, match="6 places"):
+        remixing.group(jnp.zeros((1, 3, 6, 1)), members)

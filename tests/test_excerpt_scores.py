@@ -1,0 +1,135 @@
+"""Scores on fixed excerpts with systems whose answers are known."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import made_music
+import numpy as np
+import pytest
+
+from majl_jax import metrics
+from majl_jax.audio import files, scaled_stft
+from majl_jax.datasets import records, stem_groups
+from majl_jax.excerpt_scores import Judge
+from majl_jax.excerpts import fixed_excerpts
+
+SAMPLES, SIZES = 8192, {"window_samples": 256, "hop_samples": 64}
+GROUPS = stem_groups.parse("chorales: drone=alto, melody=soprano, noise=tenor")["chorales"]
+SPLIT_HZ = 1000.0  # tones and a drone below, noise above as well
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return made_music.prepare_transfer(tmp_path_factory.mktemp("judged")) / "chorales"
+
+
+def _low_and_high(audio):
+    """Two "sources": below and above a frequency."""
+    spectrum = scaled_stft.stft(audio, **SIZES)
+    low = jnp.arange(129) * 8000 / 256 < SPLIT_HZ
+    parts = jnp.stack([spectrum * low, spectrum * ~low], axis=1)
+    return jnp.moveaxis(_inverse(parts), 1, -1)
+
+
+_inverse = functools.partial(scaled_stft.istft, **SIZES, length_samples=SAMPLES)
+
+
+def _embed(variables, audio):
+    spectrum = scaled_stft.stft(audio, **SIZES)
+    low = (jnp.arange(129) * 8000 / 256 < SPLIT_HZ) * jnp.ones((*spectrum.shape[:2], 1))
+    return jnp.stack([1.0 * ~(low > 0), low], axis=-1), spectrum
+
+
+def _judge(folder, **changes):
+    groups = stem_groups.parse("chorales: low=soprano+alto, noise=tenor+bass")["chorales"]
+    judge = Judge(
+        "ours",
+        {folder: groups},
+        loss=lambda variables, sources: jnp.mean(sources**2, axis=(1, 2)),
+        estimate=lambda variables, audio: _low_and_high(audio),
+        embed=_embed,
+        inverse=_inverse,
+        samples=SAMPLES,
+        sample_rate_hz=8000,
+        valid_excerpts=3,
+        test_excerpts=3,
+        clustering_excerpts=3,
+        batch_size=2,
+        threshold_db=-45.0,
+        coherent=True,
+        examples=1,
+    )
+    return dataclasses.replace(judge, **changes)
+
+
+def _rows(folder):
+    return [json.loads(line) for line in (folder / "tracks.jsonl").read_text().splitlines()]
+
+
+def test_validation_is_the_mean_over_the_excerpts(folder):
+    judge = _judge(folder)
+    found = judge.validate({})
+    excerpts = list(
+        fixed_excerpts(folder, "valid", judge.folders[folder], count=3, samples=SAMPLES, seed=1)
+    )
+    loss = np.mean([np.mean(one.sources**2) for one in excerpts])
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    assert found["minus_loss"] == -found["loss"]
+    ratios = []
+    for one in excerpts:
+        parts = np.asarray(_low_and_high(jnp.asarray(one.sources.sum(1))[None]))[0]
+        ratios += [
+            metrics.si_sdr_db(parts[:, i], one.sources[:, i], zero_mean=True) for i in range(2)
+        ]
+    np.testing.assert_allclose(found["si_sdr_db"], np.mean(ratios), rtol=1e-4)
+    assert "si_sdr_db" not in _judge(folder, estimate=None).validate({})
+
+
+def test_rows_means_and_examples_of_masks(folder, tmp_path):
+    found = _judge(folder).test({}, tmp_path)
+    rows = _rows(tmp_path)
+    assert [row["system"] for row in rows].count("ours") == 3 and len(rows) == 6
+    ours = [row for row in rows if row["system"] == "ours"]
+    np.testing.assert_allclose(found["si_sdr_db"], np.mean([row["si_sdr_db"] for row in ours]))
+    np.testing.assert_allclose(
+        ours[0]["si_sdr_db"], (ours[0]["si_sdr_db_low"] + ours[0]["si_sdr_db_noise"]) / 2
+    )
+    assert found["si_sdr_db"] > found["mixture/si_sdr_db"] + 3
+    (example,) = (tmp_path / "examples").iterdir()
+    names = {path.stem for path in example.iterdir()}
+    assert names == {"mixture", "low_estimate", "low_truth", "noise_estimate", "noise_truth"}
+    audio, rate_hz = files.read(example / "mixture.wav")
+    assert rate_hz == 8000 and len(audio) == SAMPLES
+
+
+def test_clusters_are_put_in_the_order_of_the_sources(folder, tmp_path):
+    """The embedding is that of the masks above, with its dimensions exchanged."""
+    by_masks = _judge(folder).test({}, tmp_path / "masks")
+    clustered = _judge(folder, estimate=None).test({}, tmp_path / "clusters")
+    systems = {row["system"] for row in _rows(tmp_path / "clusters")}
+    assert systems == {"ours", "ours, binary masks", "mixture"}
+    binary = clustered["ours,_binary_masks/si_sdr_db"]
+    np.testing.assert_allclose(binary, by_masks["si_sdr_db"], atol=1e-3)
+    assert clustered["mixture/si_sdr_db"] == by_masks["mixture/si_sdr_db"]
+
+
+def test_a_silent_estimate_is_counted_as_undefined(folder, tmp_path):
+    judge = _judge(folder, estimate=lambda variables, audio: jnp.zeros((*audio.shape, 2)))
+    found = judge.test({}, tmp_path)
+    assert np.isnan(found["si_sdr_db"])
+    (row, *_) = [row for row in _rows(tmp_path) if row["system"] == "ours"]
+    assert row["si_sdr_db"] is None and "silent" in row["skipped"]["si_sdr_db"]
+
+
+def test_several_sets_give_as_many_excerpts_each(folder, tmp_path):
+    other = folder.parent / "ensemble"
+    groups = stem_groups.parse("ensemble: low=flute+trumpet, noise=guitar+saxophone")["ensemble"]
+    judge = _judge(folder)
+    judge = dataclasses.replace(judge, folders={**judge.folders, other: groups}, test_excerpts=4)
+    judge.test({}, tmp_path)
+    names = [row["track"] for row in _rows(tmp_path) if row["system"] == "ours"]
+    assert [name[:3] for name in names] == ["cho", "cho", "ens", "ens"]
+    assert records.open_prepared(other).layout.stems[0] == "flute" and jax.devices()
