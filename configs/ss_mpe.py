@@ -149,6 +149,7 @@ def _paper() -> ConfigDict:
     config.evaluation.test_sets = ("bach10", "su", "trios", "musicnet", "guitarset")
     config.evaluation.valid_tracks = 0  # 0: all of the split
     config.evaluation.test_tracks = 0
+    config.evaluation.examples = 2  # tracks of each set that the report lets one look at
     config.evaluation.references = (
         ""  # "basic_pitch": its published model hears the test tracks too (extra `basic_pitch`)
     )

@@ -31,23 +31,23 @@ def examples(stages: Sequence[str], workdir: pathlib.Path) -> list[str]:
     if not parts:
         return ['<p class="note">No examples have been written yet.</p>']
     return [
-        '<p class="note">The stretch of a track where its true stem is loudest. Its spectrograms '
-        "share one colour scale.</p>",
+        '<p class="note">A stretch of a track; of one with a true stem, where that is loudest. Its '
+        "spectrograms share one colour scale.</p>",
         *parts,
     ]
 
 
 def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
     sounds, faults = {}, {}
-    for name in ("mixture", "estimate", "truth"):
+    names = sorted(path.stem for path in folder.glob("*.wav"))
+    for name in sorted(names, key=lambda name: name != "mixture"):
         path = folder / f"{name}.wav"
-        if path.exists():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", files.AudioFileWarning)  # seen in the picture
-                try:
-                    sounds[name] = files.read(path, channels=1, allow_truncated=True)
-                except files.AudioFileError as error:
-                    faults[name] = str(error)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", files.AudioFileWarning)  # seen in the picture
+            try:
+                sounds[name] = files.read(path, channels=1, allow_truncated=True)
+            except files.AudioFileError as error:
+                faults[name] = str(error)
     pictured = {name: _spectrogram(*sound) for name, sound in sounds.items()}
     reference = max((float(p[0].max()) for p in pictured.values()), default=1.0)
     figures = []
@@ -60,14 +60,23 @@ def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
             reference=reference,
             title=f"{folder.name}: {name}",
         )
-        link = urllib.parse.quote((folder / f"{name}.wav").relative_to(workdir).as_posix())
-        player = f'<audio controls preload="none" src="{page.text(link)}"></audio>'
+        link = _link(folder / f"{name}.wav", workdir)
+        player = f'<audio controls preload="none" src="{link}"></audio>'
         figures.append(page.figure(name, picture + player))
     figures += [page.figure(n, f'<p class="note">{page.text(f)}</p>') for n, f in faults.items()]
+    below = _pitch(folder / "pitch.csv")
+    if (folder / "picture.png").is_file():
+        link = _link(folder / "picture.png", workdir)
+        picture = f'<img src="{link}" alt="pitches of {page.text(folder.name)}" width="100%">'
+        below += page.figure("pitches", picture)
     return (
         f'<section class="example"><h3>{page.text(folder.name)}</h3>'
-        f'<div class="three">{"".join(figures)}</div>{_pitch(folder / "pitch.csv")}</section>'
+        f'<div class="three">{"".join(figures)}</div>{below}</section>'
     )
+
+
+def _link(path: pathlib.Path, workdir: pathlib.Path) -> str:
+    return page.text(urllib.parse.quote(path.relative_to(workdir).as_posix()))
 
 
 def _spectrogram(audio: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +86,8 @@ def _spectrogram(audio: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _pitch(path: pathlib.Path) -> str:
+    if not path.is_file():  # not every system hears pitch
+        return ""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from majl_jax import metrics, scores
+from majl_jax.audio import files
 from majl_jax.multi_pitch import (
     Estimate,
     MultiPitchModel,
@@ -21,6 +22,7 @@ from majl_jax.multi_pitch import (
     pitches_hz,
     transcribe,
 )
+from majl_jax.transcription import Picture
 
 RMS_SAMPLES = 2048
 
@@ -88,6 +90,8 @@ def score_tracks(
     batch_size: int = 8,
     references: Mapping[str, Callable[[np.ndarray], Estimate]] | None = None,
     folder: pathlib.Path | None = None,
+    example_count: int = 0,
+    example_seconds: float = 12.0,
     progress: str | None = None,
 ) -> dict[str, float]:
     """Plays the mixtures of whole tracks through the model and scores the pitches of all voices.
@@ -95,14 +99,15 @@ def score_tracks(
     tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name), at
       the sample rate and hop of the model.
     references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
-    folder: its tracks.jsonl gets a row per track and system, beside those that are there.
+    folder: its tracks.jsonl gets a row per track and system, beside those that are there, and examples/ the start of
+      the first `example_count` tracks, to hear and to see.
     progress: label of a progress bar, None for no bar.
 
     Returns means over tracks under the names of `score_track`, `<name>_skipped` where a score was
     undefined for some tracks, and the means of the references as <reference>/<name>.
     """
     rows: list[scores.Row] = []
-    for record in _with_progress(tracks, progress):
+    for number, record in enumerate(_with_progress(tracks, progress)):
         name, audio, f0_hz, has_pitch = _read(model, record)
         salience = transcribe(model, variables, audio, batch_size=batch_size)
         found: dict[str, Mapping[str, float]] = {system: dict.fromkeys(_SCORES, math.nan)}
@@ -118,6 +123,16 @@ def score_tracks(
             )
         for other, listen in (references or {}).items():
             found[other] = _compare(model, listen(audio), f0_hz, has_pitch)
+        if folder is not None and number < example_count:
+            _write_example(
+                folder / "examples" / files.safe_name(name),
+                model,
+                salience,
+                audio,
+                f0_hz,
+                frames=round(example_seconds * model.sample_rate_hz / model.hop_samples),
+                threshold=model.threshold if threshold is None else threshold,
+            )
         seconds = round(len(audio) / model.sample_rate_hz, 3)
         for who, values in found.items():
             rows.append({"track": name, "system": who, "seconds": seconds, **_row(values)})
@@ -154,6 +169,28 @@ def _read(
             f"labels every {model.hop_samples} samples at {model.sample_rate_hz} Hz"
         )
     return name, peak_normalized(audio), f0_hz, has_pitch
+
+
+def _write_example(
+    folder: pathlib.Path,
+    model: MultiPitchModel,
+    salience: np.ndarray,
+    audio: np.ndarray,
+    f0_hz: np.ndarray,
+    *,
+    frames: int,
+    threshold: float,
+) -> None:
+    """mixture.wav, and picture.png: the salience, the pitches picked from it, and the labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stretch = np.clip(audio[: frames * model.hop_samples, None], -1.0, 1.0)
+    files.write_wav(folder / "mixture.wav", stretch, sample_rate_hz=model.sample_rate_hz)
+    frame_s, shown = model.hop_samples / model.sample_rate_hz, np.nan_to_num(salience[:frames])
+    picture = Picture(frame_s=frame_s)
+    picture.push(shown, pick_pitches(shown, threshold=threshold))
+    frame, voice = np.nonzero(f0_hz[:frames])
+    truth = np.stack([frame * frame_s, f0_hz[frame, voice]], axis=1)
+    picture.draw(folder / "picture.png", model.bin_hz, title=folder.name, truth=truth)
 
 
 def _row(values: Mapping[str, float]) -> scores.Row:

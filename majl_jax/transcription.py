@@ -234,8 +234,15 @@ class Picture:
         self._salience.push(salience)
         self._picked.push(picked)
 
-    def draw(self, path: pathlib.Path, bin_hz: Float[np.ndarray, "bin"], *, title: str) -> None:
-        """Writes a PNG: salience on a log-frequency axis, a dot per picked pitch."""
+    def draw(
+        self,
+        path: pathlib.Path,
+        bin_hz: Float[np.ndarray, "bin"],
+        *,
+        title: str,
+        truth: Float[np.ndarray, "label 2"] | None = None,
+    ) -> None:
+        """Writes a PNG: salience on a log-frequency axis, a dot per picked pitch, a ring per true one (time in s, Hz)."""
         salience, picked = self._salience.finish(), self._picked.finish()
         column_s = self._frame_s * self._salience.per_column
         octaves = np.log2(bin_hz)
@@ -259,6 +266,9 @@ class Picture:
             axis.scatter(
                 column * column_s, octaves[number], s=size, color=colour, linewidths=0, label=label
             )
+        if truth is not None and len(truth):
+            style = {"facecolors": "none", "edgecolors": "white", "linewidths": 0.6}
+            axis.scatter(truth[:, 0], np.log2(truth[:, 1]), s=16, label="labels", **style)
         ticks_hz = [hz for hz in pictures.TICKS_HZ if bottom < np.log2(hz) < top]
         axis.set_yticks(np.log2(ticks_hz), [str(hz) for hz in ticks_hz])
         axis.set_ylim(bottom, top)

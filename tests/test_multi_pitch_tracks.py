@@ -12,7 +12,7 @@ import pytest
 import tiny_multi_pitch as tiny
 
 from majl_jax import metrics, multi_pitch, multi_pitch_scores, report, scores
-from majl_jax.audio import harmonic_cqt
+from majl_jax.audio import files, harmonic_cqt
 from majl_jax.models.timbre_trap import TimbreTrap
 
 GAIN = {"gain": np.float32(1.0)}
@@ -252,6 +252,7 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
     ]
     listen = lambda audio: (np.arange(2) * 0.1, [tiny.BIN_HZ[[2]]] * 2)  # noqa: E731
     options = {"system": "ss_mpe", "folder": folder, "references": {"Basic Pitch": listen}}
+    options |= {"example_count": 2, "example_seconds": 0.5}
     found = multi_pitch_scores.score_tracks(model, GAIN, tracks, **options)
     rows = scores.read_rows(folder / "tracks.jsonl")
     assert [row["track"] for row in rows if row["system"] == "ss_mpe"] == [
@@ -269,6 +270,10 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
     assert found["Basic_Pitch/precision"] == 1.0
     assert found["Basic_Pitch/recall"] == pytest.approx((13 / 125 + 13 / 250) / 2, rel=0.05)
 
+    audio, rate_hz = files.read(folder / "examples/two/mixture.wav")
+    assert len(audio) == pytest.approx(0.5 * rate_hz, rel=0.1)
+    assert {path.name for path in (folder / "examples").iterdir()} == {"low", "two"}
+
     more = {"system": "ss_mpe", "folder": folder}
     multi_pitch_scores.score_tracks(model, GAIN, [record("low", 3), record("new", 1)], **more)
     again = scores.read_rows(folder / "tracks.jsonl")
@@ -277,6 +282,10 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
     page = report.write_report(tmp_path / "run").read_text()
     assert "sounding frames without a pitch" in page and "Basic Pitch" in page
     assert "F1 %" in scores.text_table(again)
+    assert (
+        'src="main/examples/two/picture.png"' in page
+        and 'src="main/examples/low/mixture.wav"' in page
+    )
 
 
 def test_a_blank_or_broken_model_is_told_apart():

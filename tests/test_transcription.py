@@ -177,6 +177,9 @@ def test_the_picture_of_a_long_track_stays_small(tmp_path):
     assert not columns[: len(columns) // 2 - 1].any() and columns[len(columns) // 2 + 1 :, 7].all()
     picture.draw(tmp_path / "a.png", tiny.BIN_HZ, title="costs $5 or $6")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    truth = np.array([[60.0, tiny.BIN_HZ[9]]])
+    picture.draw(tmp_path / "b.png", tiny.BIN_HZ, title="costs $5 or $6", truth=truth)
+    assert (tmp_path / "b.png").read_bytes() != (tmp_path / "a.png").read_bytes()
 
 
 # The command -------------------------------------------------------------------------------------

@@ -192,7 +192,11 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return setting.score(name, variables, "valid")
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        options = {"references": _references(config), "progress": f"{name}: test"}
+        options: dict[str, Any] = {
+            "references": _references(config),
+            "example_count": config.evaluation.examples,
+            "progress": f"{name}: test",
+        }
         return setting.score(name, variables, "test", folder=folder, **options)
 
     return Stage(
