@@ -169,6 +169,7 @@ def _backward(residuals: tuple, cotangent: Array):
         return (tuple(new_before), tuple(new_states)), None
 
     state = (jnp.zeros((batch, units), jnp.float32),) * 2
+    # Not in the place of the gates, which XLA would then copy in every step.
     empty = tuple(_blank(gates[d].shape, dtype, cotangent) for d in _DIRECTIONS)
     (before, _), _ = jax.lax.scan(step, (empty, (state, state)), jnp.arange(frames))
     # Of each direction the hidden states that a frame starts from.
