@@ -6,6 +6,7 @@ Hershey et al. 2016 (arXiv 1508.04306), with the settings of nussl, `separation/
 import numpy as np
 import scipy.optimize
 from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist
 
 _LARGEST_SCORE = 1e9  # stands for infinity, of which no sum can be compared
 
@@ -28,30 +29,49 @@ def masks_by_clustering(
     sources is arbitrary, see `best_order`. A ValueError where the input is not finite, or has fewer distinct loud points
     than sources, as silence.
     """
-    from sklearn.cluster import KMeans
-
     _check(embedding, magnitude, sources=sources, percentile=percentile)
-    points = embedding.reshape(-1, embedding.shape[-1])
-    loud = (magnitude >= np.percentile(magnitude, percentile)) & (magnitude > 0)
-    chosen = points[loud.reshape(-1)]
-    if len(np.unique(chosen, axis=0)) < sources:
-        raise ValueError(
-            f"{len(np.unique(chosen, axis=0))} distinct embeddings at {len(chosen)} loud points (magnitude above 0 and at "
-            f"least percentile {percentile:g}) of {magnitude.shape[0]} frames x {magnitude.shape[1]} frequencies; expected "
-            f"at least {sources}, the sources. The input is silent or too short: leave it out, or take a lower percentile."
-        )
-    model = KMeans(
-        n_clusters=sources,
-        n_init=restarts,  # pyright: ignore[reportArgumentType]
-        random_state=seed,
-    ).fit(chosen)
-    distances = model.transform(points)
+    chosen = loud_points(embedding, magnitude, percentile=percentile)
+    found = centres(chosen, sources=sources, restarts=restarts, seed=seed)
+    distances = cdist(embedding.reshape(-1, embedding.shape[-1]), found)
     if binary:
         masks = np.eye(sources)[np.argmin(distances, axis=1)]
     else:
         near = np.exp(-beta * distances) + 1e-8
         masks = near / near.sum(axis=1, keepdims=True)
     return masks.astype(np.float32).reshape(*magnitude.shape, sources)
+
+
+def loud_points(
+    embedding: Float[np.ndarray, "frame frequency dimension"],
+    magnitude: Float[np.ndarray, "frame frequency"],
+    *,
+    percentile: float = 90.0,
+) -> Float[np.ndarray, "point dimension"]:
+    """The embeddings of the points whose magnitude is at least the percentile, and not 0."""
+    return embedding[(magnitude >= np.percentile(magnitude, percentile)) & (magnitude > 0)]
+
+
+def centres(
+    points: Float[np.ndarray, "point dimension"],
+    *,
+    sources: int,
+    restarts: int = 10,
+    seed: int = 0,
+) -> Float[np.ndarray, "source dimension"]:
+    """The centres of k-means, the best of `restarts` starts; a ValueError if fewer points differ than there are sources."""
+    from sklearn.cluster import KMeans
+
+    if (distinct := len(np.unique(points, axis=0))) < sources:
+        raise ValueError(
+            f"{distinct} distinct embeddings at {len(points)} loud points; expected at least {sources}, the sources. The input is "
+            "silent or too short: leave it out, or take a lower percentile."
+        )
+    model = KMeans(
+        n_clusters=sources,
+        n_init=restarts,  # pyright: ignore[reportArgumentType]
+        random_state=seed,
+    )
+    return model.fit(points).cluster_centers_.astype(np.float32)
 
 
 def best_order(scores: Float[np.ndarray, "estimate source"]) -> Int[np.ndarray, "source"]:

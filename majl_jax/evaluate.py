@@ -38,6 +38,8 @@ class SegmentModel:
     stems: tuple[str, ...] = ()
     bin_cents: np.ndarray | None = None
     """Centre of each salience bin in cents above 10 Hz; None when there is no salience."""
+    for_song: Callable[[Any, Iterable[np.ndarray]], Any] | None = None
+    """(variables, the blocks of a song at the model's rate) -> the variables for this song, if it has to be heard first."""
 
     def __post_init__(self) -> None:
         if self.segment_samples % self.hop_samples or self.segment_samples <= 0:

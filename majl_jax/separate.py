@@ -6,7 +6,8 @@ Each song gets a folder DIR/<song>/ with <stem>.wav, accompaniment.wav (the song
 pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's sample
 rate and channels. Memory does not grow with the length of a song.
 
-A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per frame: time, then all pitches
+A run of the recipe transfer gives all of its sources; its pre-training (--stage=pretrain), which has no masks, clusters each song by
+k-means. A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per frame: time, then all pitches
 in Hz, separated by tabs), pitches.mid (notes) and picture.png.
 
 --pitch-only writes pitch and picture alone; without --checkpoint it uses the published weights of
@@ -68,6 +69,9 @@ def load_run(
     module = importlib.import_module(f"majl_jax.recipes.{name}")
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     variables, meta = checkpoint.load_variables(run, stage, which)
+    ran = list(config.get("run", ()))
+    if meta["stage"] in ran:  # the model of the run as far as this stage
+        config.run = ran[: ran.index(meta["stage"]) + 1]
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
     return give(config), variables, label
 

@@ -66,6 +66,13 @@ def separate_file(
     info = files.inspect(path, allow_truncated=options.allow_truncated)
     outputs = _Outputs(folder, info, model, options)
     voices = _voices(info.channels, model, with_stems=bool(outputs.stems))
+    if model.for_song is not None:
+        heard = resampling.resample_blocks(
+            files.stream(path, allow_truncated=options.allow_truncated),
+            source_hz=info.sample_rate_hz,
+            target_hz=model.sample_rate_hz,
+        )
+        variables = model.for_song(variables, heard)
     with outputs:
         song = outputs.remember(
             files.stream(path, allow_truncated=options.allow_truncated), progress

@@ -149,3 +149,8 @@ def test_a_song_is_separated_by_the_masks_of_a_run(data, tmp_path):
     assert names == {"flute", "trumpet", "guitar", "saxophone", "rest"}
     total = sum(files.read(tmp_path / f"out/song/{name}.wav")[0] for name in names)
     np.testing.assert_allclose(total, song, atol=1e-4)
+    assert separate.main([*call, "--stage=pretrain", f"--output={tmp_path / 'clusters'}"]) == 0
+    names = {path.stem for path in (tmp_path / "clusters/song").glob("*.wav")}
+    assert names == {"cluster_1", "cluster_2", "rest"}
+    rest, _ = files.read(tmp_path / "clusters/song/rest.wav")
+    assert np.abs(rest).max() < 1e-3  # soft masks add up to 1

@@ -11,7 +11,7 @@ What the paper leaves open is a field of configs/transfer.py and listed under De
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import checkpoint, optimize, parallel
-from majl_jax.audio import mixing, remixing, scaled_stft, stretching
+from majl_jax.audio import mixing, remixing, stretching
+from majl_jax.chimera_separation import Separator
 from majl_jax.datasets import reader, records, stem_groups
 from majl_jax.datasets.schedule import Batches
 from majl_jax.evaluate import SegmentModel
@@ -33,6 +34,7 @@ Variables = Mapping[str, Any]
 STAGES = ("pretrain", "finetune", "scratch")
 AUGMENTATIONS = ("none", "pitch", "stretch")
 MIXINGS = ("coherent", "incoherent")
+GRID = ("sample_rate_hz", "hop_samples", "segment_samples")
 JUDGED = (  # fields of config.evaluation
     "valid_excerpts",
     "test_excerpts",
@@ -62,47 +64,17 @@ def _sources(config: Any, stage: str) -> tuple[str, ...]:
     return tuple(next(iter(groups.values())))
 
 
-def _spectrum(config: Any) -> Callable[[Array], Array]:
-    return functools.partial(
-        scaled_stft.stft,
-        window_samples=config.window_samples,
-        hop_samples=config.data.hop_samples,
-    )
-
-
-def separate(config: Any, network: Chimera, variables: Variables, audio: Array) -> Array:
-    """Sources [batch, time, source] of mixtures [batch, time]: masks times the STFT, with the mixture's phases."""
-    mixture = _spectrum(config)(audio)
-    heard: Any = network.apply(variables, jnp.abs(mixture), train=False)
-    estimates = jnp.moveaxis(heard.masks, -1, 1) * mixture[:, None]
-    sources = scaled_stft.istft(
-        estimates,
-        window_samples=config.window_samples,
-        hop_samples=config.data.hop_samples,
-        length_samples=audio.shape[-1],
-    )
-    return jnp.moveaxis(sources, 1, -1)
+def separator(config: Any, network: Chimera) -> Separator:
+    """The network with the grid of the config."""
+    grid = {name: config.data[name] for name in GRID}
+    return Separator(network, config.window_samples, **grid)
 
 
 def segment_model(config: Any) -> SegmentModel:
-    """What `majl_jax.separate` applies to a song: the sources of the last stage."""
+    """What `majl_jax.separate` applies to a song: the masks of the last stage, or clusters if that is pretrain."""
     stage = config.run[-1]
-    network = build(config, stage)
-
-    def apply(variables: Variables, audio: Array) -> dict[str, Array]:
-        if "mask" not in variables["params"]:
-            raise ValueError(
-                "this stage has learnt an embedding, no masks: choose --stage=finetune or scratch"
-            )
-        return {"stems": separate(config, network, variables, audio[..., 0])[..., None]}
-
-    return SegmentModel(
-        apply,
-        sample_rate_hz=config.data.sample_rate_hz,
-        segment_samples=config.data.segment_samples,
-        hop_samples=config.data.hop_samples,
-        stems=_sources(config, stage),
-    )
+    sources, heard = _sources(config, stage), separator(config, build(config, stage))
+    return heard.cluster_model(len(sources)) if stage == "pretrain" else heard.mask_model(sources)
 
 
 # ---- from the config to stages ------------------------------------------------------------------
@@ -244,7 +216,7 @@ def _loss(
         known,
         dropout_key,
         network=setting.network.clone(statistics_axis=axis),
-        spectrum=_spectrum(config),
+        spectrum=separator(config, setting.network).spectrum,
         weights=setting.options.weights.to_dict(),
         chunk_frames=config.chunk_frames,
         train=not (setting.mask_only and config.frozen_trunk == "eval"),
@@ -288,14 +260,14 @@ def _mix(
 
 def _judge(setting: _Setting) -> Judge:
     config, network = setting.config, setting.network
-    groups = stem_groups.parse(setting.options.data)
+    heard = separator(config, network)
     folder = pathlib.Path(config.data.directory)
+    groups = stem_groups.parse(setting.options.data)
     used = losses.used_terms(setting.options.weights.to_dict())
-    term = "deep_clustering" if setting.name == "pretrain" else "mask_inference"
-    term = term if term in used else next(iter(used))
+    term = next(iter(used)) if setting.name == "pretrain" else "mask_inference"
 
     def loss(variables: Variables, sources: Array) -> Array:
-        magnitudes, mixture = losses.magnitudes_of(sources, _spectrum(config))
+        magnitudes, mixture = losses.magnitudes_of(sources, heard.spectrum)
         hidden: Any = network.apply(variables, mixture, train=False, method=network.trunk)
         terms = losses.terms_of_hidden(
             variables["params"],
@@ -308,26 +280,13 @@ def _judge(setting: _Setting) -> Judge:
         )
         return terms[term]
 
-    def embed(variables: Variables, audio: Array) -> tuple[Array, Array]:
-        mixture = _spectrum(config)(audio)
-        heard: Any = network.apply(variables, jnp.abs(mixture), train=False)
-        return heard.embedding, mixture
-
-    def estimate(variables: Variables, audio: Array) -> Array:
-        return separate(config, network, variables, audio)
-
     return Judge(
         setting.name,
         {folder / data_set: of_set for data_set, of_set in groups.items()},
         loss=loss,
-        estimate=None if setting.name == "pretrain" else estimate,
-        embed=embed,
-        inverse=functools.partial(
-            scaled_stft.istft,
-            window_samples=config.window_samples,
-            hop_samples=config.data.hop_samples,
-            length_samples=config.data.segment_samples,
-        ),
+        estimate=None if setting.name == "pretrain" else heard.by_masks,
+        embed=heard.embed,
+        inverse=heard.inverse,
         samples=config.data.segment_samples,
         sample_rate_hz=config.data.sample_rate_hz,
         coherent=config.evaluation.mixing == "coherent",
