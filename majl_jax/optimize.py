@@ -50,6 +50,33 @@ def cosine_warmup(peak: float, *, warmup_steps: int) -> Schedule:
     return rate
 
 
+def warmup_decay(
+    peak: float,
+    *,
+    warmup_steps: int,
+    decay_from: int,
+    decay_every: int,
+    factor: float,
+    decay_to: int,
+) -> Schedule:
+    """With n = step + 1: peak min((n - 1) / (warmup_steps - 1), 1), and from n = `decay_from` on times factor ** ((n - decay_from) // decay_every).
+
+    n grows no further than `decay_to` (the code of Saijo & Bando 2025, whose first rate is 0).
+    """
+    if not 2 <= warmup_steps <= decay_from <= decay_to or decay_every < 1:
+        raise ValueError(
+            f"expected 2 <= warmup_steps <= decay_from <= decay_to and decay_every of 1 or more, got {warmup_steps}, {decay_from}, "
+            f"{decay_to} and {decay_every}"
+        )
+
+    def rate(step):
+        n = jnp.minimum(step + 1, decay_to)
+        falls = jnp.maximum(n - decay_from, 0) // decay_every
+        return peak * jnp.minimum((n - 1) / (warmup_steps - 1), 1.0) * factor**falls
+
+    return rate
+
+
 @dataclasses.dataclass(frozen=True)
 class Plateau:
     """When to lower the learning rate: `metric` of a validation has not fallen for more than `patience` validations.

@@ -26,6 +26,22 @@ def test_the_warmup_of_ss_mpe_reaches_its_peak_and_stays():
         optimize.cosine_warmup(1.0, warmup_steps=-1)
 
 
+def test_the_schedules_of_mixit_give_the_rates_of_the_authors_code():
+    """Multipliers at update n, the first being 1, as the released schedule computes them."""
+    times = {"decay_from": 4001, "decay_every": 2038, "decay_to": 152_850}
+    rate = optimize.warmup_decay(1e-3, warmup_steps=4000, factor=0.965, **times)
+    known = {1: 0, 2000: 4.999e-4, 4001: 1e-3, 6039: 9.65e-4, 50_000: 4.567e-4}
+    known |= {100_000: 1.874e-4, 152_850: 7.42e-5, 999_999: 7.42e-5}
+    np.testing.assert_allclose([rate(n - 1) for n in known], list(known.values()), rtol=5e-4)
+    times = {"decay_from": 60_500, "decay_every": 220, "decay_to": 99_000}
+    rate = optimize.warmup_decay(1.0, warmup_steps=5000, factor=0.98, **times)
+    np.testing.assert_allclose(
+        [rate(n - 1) for n in (5000, 60_000, 80_000, 99_000)], [1, 1, 0.169, 0.0291], rtol=2e-3
+    )
+    with pytest.raises(ValueError, match="expected 2 <= warmup_steps <= decay_from"):
+        optimize.warmup_decay(1.0, warmup_steps=5, factor=0.9, **{**times, "decay_from": 4})
+
+
 def test_parts_of_a_network_have_learning_rates_of_their_own():
     params = {"encoder": jnp.ones(3), "decoder": jnp.ones(3)}
     grads = {"encoder": jnp.array([1.0, -2.0, 3.0]), "decoder": jnp.array([1.0, -2.0, 3.0])}
