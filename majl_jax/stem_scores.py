@@ -1,0 +1,153 @@
+"""Separation of all stems of whole tracks, scored: uSDR in both definitions, cSDR and SI-SDR.
+
+A row of tracks.jsonl is a track and a system: the mean over the stems of each score, and each stem's own.
+"""
+
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from majl_jax import metrics, scores
+from majl_jax.audio import files
+from majl_jax.datasets.cutting import INT16_SCALE
+from majl_jax.evaluate import SegmentModel, apply_track
+
+Stems = Float[np.ndarray, "time stem channel"]
+
+
+def score_stems(
+    model: SegmentModel,
+    variables: Any,
+    tracks: Iterable[Mapping[str, Any]],
+    *,
+    columns: Sequence[int],
+    system: str = "model",
+    overlap: float = 0.5,
+    batch_size: int = 4,
+    folder: pathlib.Path | None = None,
+    example_count: int = 0,
+    example_seconds: float = 12.0,
+    progress: str | None = None,
+) -> dict[str, float]:
+    """Plays whole tracks through the model and scores each of its stems, and the untouched mixture beside it.
+
+    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name). columns: for each stem of
+      the model, its number in the records; the others are left out of the mixture.
+    folder: gets tracks.jsonl, and examples/<track>/ of the first `example_count` tracks.
+
+    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score.
+    """
+    rows: list[scores.Row] = []
+    for number, record in enumerate(_with_progress(tracks, progress)):
+        truth = np.asarray(record["stems"], np.float32)[:, list(columns)] / np.float32(INT16_SCALE)
+        if truth.shape[2] != model.channels:
+            truth = np.repeat(truth.mean(2, keepdims=True), model.channels, axis=2)
+        mixture = truth.sum(axis=1)
+        outputs = apply_track(model, variables, mixture, overlap=overlap, batch_size=batch_size)
+        untouched = np.repeat(mixture[:, None], truth.shape[1], axis=1)
+        seconds = round(len(mixture) / model.sample_rate_hz, 3)
+        for name, estimate in ((system, outputs["stems"]), ("mixture", untouched)):
+            row = {"track": record["track"], "system": name, "seconds": seconds}
+            rate_hz = model.sample_rate_hz
+            rows.append(row | score(estimate, truth, stems=model.stems, sample_rate_hz=rate_hz))
+        if folder is not None and number < example_count:
+            stretch = slice(0, round(example_seconds * model.sample_rate_hz))
+            place = folder / "examples" / files.safe_name(record["track"])
+            _write_example(place, model, outputs["stems"][stretch], truth[stretch])
+    if not rows:
+        raise ValueError(
+            "no track to evaluate: the split is empty; check the data set and its splits"
+        )
+    if folder is not None:
+        scores.write_rows(folder / "tracks.jsonl", rows)
+    flat = scores.flatten(scores.aggregate(rows), system)
+    means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
+    return means | {k: v for k, v in flat.items() if k.endswith("_median")}
+
+
+def score(
+    estimate: Stems, truth: Stems, *, stems: Sequence[str], sample_rate_hz: int
+) -> dict[str, Any]:
+    """Each score of each stem, and its mean over the stems that have one; None, with a reason in "skipped": undefined.
+
+    usdr_db: channels' energies together (Music Demixing Challenge); usdr_channels_db: the mean of the channels' decibels;
+    csdr_db: the median over windows of 1 s of BSS Eval v4's SDR, without those in which a stem is silent.
+    """
+    each: dict[str, dict[str, float | None]] = {}
+    skipped: dict[str, str] = {}
+    chunk_sdrs = _chunk_sdrs(estimate, truth, window_samples=sample_rate_hz)
+    for number, stem in enumerate(stems):
+        found, reason = _of_stem(estimate[:, number], truth[:, number])
+        found["csdr_db"] = chunk_sdrs.get(number)
+        for name, value in found.items():
+            defined = value is not None and math.isfinite(value)
+            each.setdefault(name, {})[stem] = value if defined else None
+            if not defined:
+                skipped[f"{name}_{stem}"] = reason or "the score is not finite"
+    row: dict[str, Any] = {}
+    for name, values in each.items():
+        kept = [value for value in values.values() if value is not None]
+        row[name] = sum(kept) / len(kept) if kept else None
+        if not kept:
+            skipped[name] = "no stem has this score"
+        row |= {f"{name}_{stem}": value for stem, value in values.items()}
+    return row | ({"skipped": skipped} if skipped else {})
+
+
+def _of_stem(
+    estimate: Float[np.ndarray, "time channel"], truth: Float[np.ndarray, "time channel"]
+) -> tuple[dict[str, float | None], str]:
+    names = ("usdr_db", "usdr_channels_db", "si_sdr_db")
+    if not np.any(truth):
+        return dict.fromkeys(names), "the true stem is silent"
+    if not np.isfinite(estimate).all():
+        return dict.fromkeys(names), "the estimate is not finite"
+    values = (
+        metrics.usdr_db(estimate, truth),
+        metrics.usdr_db(estimate, truth, channel_mean=True),
+        metrics.si_sdr_db(estimate, truth),
+    )
+    return dict(zip(names, values, strict=True)), ""
+
+
+def _chunk_sdrs(estimate: Stems, truth: Stems, *, window_samples: int) -> dict[int, float]:
+    """By number of the stem; silent stems and estimates are left out, as BSS Eval cannot judge them."""
+    sounding = [
+        n
+        for n in range(truth.shape[1])
+        if np.any(truth[:, n]) and np.any(estimate[:, n]) and np.isfinite(estimate[:, n]).all()
+    ]
+    if not sounding:
+        return {}
+    if len(truth) < window_samples:
+        return {}
+    pair = (np.moveaxis(x[:, sounding], 1, 0) for x in (estimate, truth))
+    windows = metrics.bss_eval_v4(*pair, window_samples=window_samples, sdr_only=True)
+    medians = metrics.median_over_windows(windows)
+    return dict(zip(sounding, map(float, medians["sdr_db"]), strict=True))
+
+
+def _write_example(
+    folder: pathlib.Path, model: SegmentModel, estimate: Stems, truth: Stems
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    signals = {"mixture": truth.sum(1)}
+    for number, stem in enumerate(model.stems):
+        signals[f"{stem}_estimate"] = estimate[:, number]
+        signals[f"{stem}_truth"] = truth[:, number]
+    for name, audio in signals.items():
+        path = folder / f"{files.safe_name(name)}.wav"
+        limited = np.clip(np.nan_to_num(audio), -1.0, 1.0)
+        files.write_wav(path, limited, sample_rate_hz=model.sample_rate_hz)
+
+
+def _with_progress(tracks: Iterable[Any], label: str | None) -> Iterable[Any]:
+    if label is None:
+        return tracks
+    from tqdm import tqdm
+
+    return tqdm(tracks, desc=label, unit="track", mininterval=1.0, leave=False, disable=None)
