@@ -101,8 +101,10 @@ def _cell(found: Sequence[float], column: Column) -> str:
     _, factor, digits = column
     if not found:
         return "–"
-    spread = statistics.stdev(found) if len(found) > 1 else 0.0
-    return f"{factor * statistics.mean(found):.{digits}f} ± {factor * spread:.{digits}f}"
+    mean = f"{factor * statistics.mean(found):.{digits}f}"
+    if len(found) == 1:
+        return mean
+    return f"{mean} ± {factor * statistics.stdev(found):.{digits}f}"
 
 
 def _difference(lines: Sequence[Line], ours: str, other: str, score: str, column: Column) -> str:

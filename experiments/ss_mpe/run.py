@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import grid  # noqa: E402
 import summary  # noqa: E402
-from tables import COLUMNS, MOST, TABLES  # noqa: E402
+from tables import COLUMNS, MOST, TABLES, WARM  # noqa: E402
 
 CURVES = {  # detector: heading
     "activation_mass": "active bins per frame",
@@ -41,36 +41,44 @@ def draw_curves(options: argparse.Namespace) -> None:
     """Activity, silence and recall of both kinds of music over the steps of the open runs and the remedies."""
     from matplotlib.figure import Figure
 
-    names = ["all", f"open_{MOST}", "energy+sparsity"]
+    names = ["supervised", "all", f"open_{MOST}", "energy+sparsity"]
     names += [row.run.name for row in TABLES["cure"].rows if row.run.name.startswith("cure_")]
     figure = Figure(figsize=(11, 6), dpi=110)
     axes = figure.subplots(len(SETS), len(CURVES), sharex=True, squeeze=False)
-    for name in names:
-        rows = _validation(options.workdir / options.on / name)
+    start = _validation(options.workdir / options.on / WARM.name, WARM.stages[-1])
+    start = {0: start[max(start)]} if start else {}
+    for number, name in enumerate(names):
+        rows = _validation(options.workdir / options.on / name, "finetune")
+        if not rows:
+            continue
+        rows = {**start, **rows}
         for (place, data_set), (column, (score, heading)) in (
             (a, b) for a in enumerate(SETS) for b in enumerate(CURVES.items())
         ):
             ax = axes[place][column]
             steps = sorted(rows)
             means = [_mean(rows[step], f"{score}_{data_set}") for step in steps]
-            ax.plot(steps, means, label=name.removeprefix("cure_"))
+            style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
+            ax.plot(steps, means, label=name.removeprefix("cure_").replace("_", " "), **style)
             ax.set_title(f"{heading}, {SETS[data_set]}", fontsize=9)
             ax.spines[["top", "right"]].set_visible(False)
             ax.grid(alpha=0.3)
+    for ax in axes.flat:
+        ax.set_ylim(bottom=0)
     for ax in axes[-1]:
-        ax.set_xlabel("step")
+        ax.set_xlabel("step after labels alone")
     axes[0][-1].legend(frameon=False, fontsize=6, bbox_to_anchor=(1.02, 1.0), loc="upper left")
     figure.tight_layout()
     (HERE / "figures").mkdir(exist_ok=True)
     figure.savefig(HERE / "figures" / "degeneration.png")
 
 
-def _validation(folder: pathlib.Path) -> dict[int, list[dict[str, float]]]:
-    """Step to the validation lines of all seeds of a run."""
+def _validation(folder: pathlib.Path, stage: str) -> dict[int, list[dict[str, float]]]:
+    """Step to the validation lines of all seeds of a stage of a run."""
     found: dict[int, list[dict[str, float]]] = {}
     for path in sorted(folder.glob("seed*/metrics.jsonl")):
         for line in map(json.loads, path.read_text().splitlines()):
-            if line["kind"] == "valid" and line["stage"] == "finetune":
+            if line["kind"] == "valid" and line["stage"] == stage:
                 found.setdefault(line["step"], []).append(line)
     return found
 
