@@ -75,11 +75,14 @@ def select_heads(
         _, outputs = scipy.optimize.linear_sum_assignment(snr_db[stems], maximize=True)
         votes[stems, outputs] += 1
         sums[stems] += snr_db[stems]
+    if not count:
+        raise ValueError("select_heads got no segment; expected some in which each stem sounds.")
     sounding = votes.sum(axis=1)
-    if not count or not sounding.all():
-        silent = ", ".join(map(str, np.flatnonzero(sounding == 0)))
-        reason = f"stem {silent} never sounds in {count} segments" if count else "got no segment"
-        raise ValueError(f"select_heads: {reason}; expected some in which each stem sounds.")
+    if not sounding.all():
+        raise ValueError(
+            f"stem {', '.join(map(str, np.flatnonzero(sounding == 0)))} never sounds in {count} segments; expected some in "
+            "which each stem sounds. Take more of the validation set, or leave the stem out."
+        )
     mean_snr_db = sums / sounding[:, None]
     return HeadSelection(unique_heads(votes, mean_snr_db), votes, mean_snr_db, count)
 

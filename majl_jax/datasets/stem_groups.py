@@ -81,6 +81,8 @@ def open_sources(
     prepared = {name: open_prepared(folders[name]) for name in groups}
     stems = {name: one.layout.stems for name, one in prepared.items()}
     where = places(groups, stems)
+    # Whose pitches they are does not matter here, but all sets have to have as many.
+    voices = max(one.layout.pitch_voices for one in prepared.values())
     sources = []
     for name, of_set in groups.items():
         row: list[str] = []
@@ -89,7 +91,7 @@ def open_sources(
         rest = [stem for stem in stems[name] if stem not in row]
         row += [*rest, *[SILENT] * (where.left_out - len(rest))]
         tracks = len(set(prepared[name].split(split).track))
-        sources.append(Source(folders[name], split, float(tracks), tuple(row)))
+        sources.append(Source(folders[name], split, float(tracks), tuple(row), voices))
     return sources, where
 
 

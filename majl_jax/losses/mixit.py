@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 ASSIGNMENTS = ("exhaustive", "least_squares")
 _EPSILON = 1e-8
-_RIDGE = 1e-6
+_SMALLEST_RIDGE = 1e-30
 _MOST_OUTPUTS = 16  # 65,536 choices
 
 
@@ -87,8 +87,13 @@ def assigned_sums(
     estimates: Float[Array, "batch time output channel"], assignment: Int[Array, "batch output"]
 ) -> Float[Array, "batch time 2 channel"]:
     """The sums of the outputs that go to mixture 0 and to mixture 1."""
+    batch, time, outputs, channels = estimates.shape
     to_mixture = jax.nn.one_hot(assignment, 2, dtype=jnp.float32)
-    return _einsum("btnc,bnm->btmc", *_float32(estimates, to_mixture))
+    # Outputs and channels as one axis, here and in `_products`: a sum over either alone would copy all outputs to turn them.
+    weights = _einsum("bnm,cd->bncmd", to_mixture, jnp.eye(channels))
+    weights = weights.reshape(batch, outputs * channels, 2 * channels)
+    sums = _einsum("btn,bnm->btm", _folded(estimates), weights)
+    return sums.reshape(batch, time, 2, channels)
 
 
 def all_losses(
@@ -161,19 +166,35 @@ def least_squares_assignment(
 def least_squares_coefficients(
     estimates: Float[Array, "batch time output channel"],
     mixtures: Float[Array, "batch time 2 channel"],
+    *,
+    ridge: float | int = 1e-6,
 ) -> Float[Array, "batch output 2"]:
-    """A = (G + lambda I)^-1 C of the first channel, E A ≈ X, with lambda = 1e-6 trace(G) / N against outputs that are alike."""
-    gram, cross = (x[:, 0] for x in _products(estimates[..., :1], mixtures[..., :1]))
-    ridge = _RIDGE * jnp.trace(gram, axis1=1, axis2=2) / gram.shape[-1]
-    ridge = jnp.where(ridge > 0.0, ridge, 1.0)  # all outputs are silent
-    return jnp.linalg.solve(gram + ridge[:, None, None] * jnp.eye(gram.shape[-1]), cross)
+    """A = (G + lambda I)^-1 C of the first channel, E A ≈ X, with lambda = ridge · trace(G) / N against outputs that are alike.
+
+    The authors have no ridge, so outputs that are silent or alike leave A undefined, as they are early in training.
+    """
+    gram, cross = (x[:, 0] for x in _products(estimates, mixtures))
+    outputs = gram.shape[-1]
+    added = ridge * jnp.trace(gram, axis1=1, axis2=2) / outputs
+    added = jnp.maximum(added, _SMALLEST_RIDGE)  # all outputs are silent: A = 0
+    return jnp.linalg.solve(gram + added[:, None, None] * jnp.eye(outputs), cross)
 
 
 def _products(estimates: Array, mixtures: Array) -> tuple[Array, Array]:
     """(G [batch, channel, output, output], C [batch, channel, output, mixture])."""
-    estimates, mixtures = _float32(estimates, mixtures)
-    gram = _einsum("btnc,btlc->bcnl", estimates, estimates)
-    return gram, _einsum("btnc,btmc->bcnm", estimates, mixtures)
+    (batch, _, outputs, channels), folded = estimates.shape, _folded(estimates)
+
+    def products(other: Array) -> Array:
+        all_channels = _einsum("btn,btl->bnl", folded, _folded(other))
+        all_channels = all_channels.reshape(batch, outputs, channels, -1, channels)
+        return jnp.moveaxis(jnp.diagonal(all_channels, axis1=2, axis2=4), -1, 1)
+
+    return products(estimates), products(mixtures)
+
+
+def _folded(x: Array) -> Array:
+    """[batch, time, source, channel] as float32 [batch, time, source and channel]."""
+    return x.astype(jnp.float32).reshape(*x.shape[:2], -1)
 
 
 def _choices(outputs: int) -> Array:

@@ -45,13 +45,14 @@ def test_stems_that_a_set_does_not_have():
 
 
 def _write(folder, stems, tracks, rng):
-    layout = dataclasses.replace(made_music.LAYOUT, stems=stems)
+    voices = 3 if stems[0] == "guitar" else 0  # pitches of the mixture, or one per stem
+    layout = dataclasses.replace(made_music.LAYOUT, stems=stems, voices=voices)
     made = []
     for name in range(tracks):
         samples = layout.record_samples
         audio = rng.integers(-3000, 3000, (samples, len(stems), 1)).astype(np.int16)
         frames = samples // layout.hop_samples
-        blank = np.zeros((frames, len(stems)), np.float32)
+        blank = np.zeros((frames, layout.pitch_voices), np.float32)
         track = {"stems": audio, "has_stems": np.ones(len(stems), bool), "track": f"{name}"}
         track |= {"f0_hz": blank, "has_pitch": blank > 0, "start_sample": 0}
         track["valid_samples"] = samples
