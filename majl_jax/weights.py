@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from majl_jax.models.crepe import CAPACITY
+from majl_jax.published.bs_locoformer import convert_bs_locoformer
 from majl_jax.published.chimera import convert_chimera
 from majl_jax.published.crepe import convert_crepe
 from majl_jax.published.filling import Tensors, Variables, WeightsError, flat, nest
@@ -32,6 +33,7 @@ __all__ = ["WeightsError", "convert", "load", "load_crepe", "save"]
 
 
 ARCHITECTURES: dict[str, Callable[..., Variables]] = {
+    "bs_locoformer": convert_bs_locoformer,
     "chimera": convert_chimera,
     **{f"crepe-{name}": functools.partial(convert_crepe, capacity=name) for name in CAPACITY},
     "harmof0": convert_harmof0,

@@ -108,6 +108,9 @@ FINETUNING = Table(
 
 _STOP = {"self_supervision__stop_gradient": True}
 _TEACHER = {"self_supervision__teacher_decay": 0.99}
+_STOPPED = _after_labels(
+    "all_stop_gradient", **_STOP
+)  # what of a cure is not the unlabelled music's
 _ANCHORED, _ACTIVITY = {"weights__anchored": 1.0}, {"weights__activity": 1.0}
 _REMEDIES = {
     "stop gradient": _STOP,
@@ -129,6 +132,7 @@ CURE = Table(
     (
         Row("labels only", SUPERVISED, FINETUNE),
         Row("+ all three, no unlabelled", ALL, FINETUNE),
+        Row("+ all three, stop gradient, no unlabelled", _STOPPED, FINETUNE),
         Row("unlabelled, no remedy", OPEN_RUN, FINETUNE),
         *(
             Row(

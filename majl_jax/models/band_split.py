@@ -4,6 +4,7 @@ Repositories b-sigpro/mixit-mss, merlresearch/tf-locoformer. Bands of equal widt
 product, whose first axis is the band.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -109,7 +110,7 @@ class BandSplitLocoformer(nn.Module):
     ) -> Complex[Array, "batch source channel frame frequency"]:
         """Estimates of any number of frames; in training a dropout above 0 needs the key "dropout"."""
         groups = self._checked(spectrum.shape)
-        names = [field for field in LocoformerSizes.__dataclass_fields__]
+        names = (field.name for field in dataclasses.fields(LocoformerSizes))
         sizes = LocoformerSizes(**{name: getattr(self, name) for name in names})
         encoder = rematerialised(BandEncoder, self.remat)
         hidden = encoder(groups, self.features, self.dtype, name="encoder")(spectrum)
