@@ -103,22 +103,31 @@ class _Setting:
         return pathlib.Path(self.config.data.directory) / data_set
 
     def score(
-        self, name: str, variables: Variables, split: str, **options: Any
+        self,
+        name: str,
+        variables: Variables,
+        split: str,
+        *,
+        references: Mapping[str, Callable[..., Any]] | None = None,
+        **options: Any,
     ) -> dict[str, float]:
         """Macro means over the tracks of every scored set, <score>_<set>; those of the first set without its name."""
         chosen, found = self.config.evaluation, {}
         sets = chosen.sets if split == "valid" else chosen.test_sets
         for number, data_set in enumerate(sets):
             tracks = records.read_tracks(self.path(data_set), split)
+            suffix = f", {data_set}" if number else ""
             scores = multi_pitch_scores.score_tracks(
                 self.model,
                 variables,
                 itertools.islice(tracks, chosen[f"{split}_tracks"] or None),
-                system=name if number == 0 else f"{name}, {data_set}",
+                system=name + suffix,
+                references={k + suffix: listen for k, listen in (references or {}).items()},
                 batch_size=chosen.batch_size,
                 **options,
             )
-            found |= {f"{k}_{data_set}": v for k, v in scores.items()}
+            shorter = {k.replace(f"{suffix.replace(' ', '_')}/", "/"): v for k, v in scores.items()}
+            found |= {f"{k}_{data_set}": v for k, v in shorter.items()}
             if number == 0:
                 found |= scores
         return found
