@@ -69,7 +69,8 @@ def load_run(
     module = importlib.import_module(f"majl_jax.recipes.{name}")
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     variables, meta = checkpoint.load_variables(run, stage, which)
-    ran = list(config.get("run", ()))
+    stages: Any = config.get("run", ())
+    ran = list(stages)
     if meta["stage"] in ran:  # the model of the run as far as this stage
         config.run = ran[: ran.index(meta["stage"]) + 1]
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"

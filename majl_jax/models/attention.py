@@ -180,6 +180,8 @@ def _few_rows(function: Any, *arrays: Array) -> Any:
 
     def within(logits: int, *arrays: Array) -> Any:
         steps = -(-rows // max(1, logits // positions**2))
+        if steps == 1:
+            return function(*arrays)
         size = -(-rows // steps)
         pieces = [
             jnp.pad(x, ((0, steps * size - rows), *((0, 0),) * (x.ndim - 1))).reshape(

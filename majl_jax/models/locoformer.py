@@ -4,6 +4,7 @@ As the released code computes it (merlresearch/tf-locoformer): without the facto
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -127,10 +128,22 @@ class RMSGroupNorm(nn.Module):
     def __call__(self, inputs: Float[Array, "*any feature"]) -> Float[Array, "*any feature"]:
         """Of the same shape; the gradient is finite at 0."""
         scale = self.param("scale", nn.initializers.ones, inputs.shape[-1:])
-        grouped = inputs.astype(jnp.float32).reshape(*inputs.shape[:-1], self.groups, -1)
-        power = jnp.mean(grouped**2, -1, keepdims=True)
-        level = jnp.sqrt(jnp.maximum(power, _SMALLEST_POWER)) + _EPSILON
-        return (grouped / level).reshape(inputs.shape) * scale
+        return _group_normed(inputs, scale, self.groups)
+
+
+# Their insides are computed anew in the backward pass: a scan over layers would keep each array of them.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)
+def _group_normed(inputs: Array, scale: Array, groups: int) -> Array:
+    grouped = inputs.astype(jnp.float32).reshape(*inputs.shape[:-1], groups, -1)
+    power = jnp.mean(grouped**2, -1, keepdims=True)
+    level = jnp.sqrt(jnp.maximum(power, _SMALLEST_POWER)) + _EPSILON
+    return (grouped / level).reshape(inputs.shape) * scale
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _gated(convolved: Array, bias: Array) -> Array:
+    value, gate = jnp.split(convolved + bias, 2, -1)
+    return value * nn.silu(gate)
 
 
 class ConvSwiGLU(nn.Module):
@@ -152,8 +165,7 @@ class ConvSwiGLU(nn.Module):
         channels = (features, 2 * self.sizes.hidden)
         kernel, bias = affine(self, "in", (size, *channels), size * features, dtype)
         convolved: Array = convolve(inputs.astype(dtype), kernel, size - 1)
-        value, gate = jnp.split(checkpoint_name(convolved, _CONVOLVED) + bias, 2, -1)
-        hidden = _dropped(self, value * nn.silu(gate))
+        hidden = _dropped(self, _gated(checkpoint_name(convolved, _CONVOLVED), bias))
         # PyTorch counts the outputs of a transposed convolution as its inputs.
         channels = (self.sizes.hidden, features)
         kernel, bias = affine(self, "out", (size, *channels), size * features, dtype)

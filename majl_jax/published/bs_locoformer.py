@@ -172,8 +172,9 @@ def _entry(
 
 
 def _split(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The last axis as the axes of the mask; an array of another size stays as it is, so that its shape can be told."""
-    return array.reshape(shape) if array.size == np.prod(shape) else array
+    """The last axis as the axes of the mask; an array that does not fit stays as it is, so that its shape can be told."""
+    fits = array.shape[:-1] == shape[: array.ndim - 1] and array.size == np.prod(shape)
+    return array.reshape(shape) if fits else array
 
 
 _CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
