@@ -285,7 +285,8 @@ def load_variables(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Model variables (NumPy) and meta of a checkpoint: the last stage's best unless told.
 
-    "best" is the last one if the stage names no metric to choose by, or no value was finite.
+    "best" is the last one if the stage names no metric to choose by, or no value was finite; the
+    mean of the best if the stage has an `average` above 1.
     """
     root = pathlib.Path(workdir).resolve()
     if not root.is_dir():
@@ -293,7 +294,35 @@ def load_variables(
             f"there is no run directory {root}: give the --workdir of a training run"
         )
     stage = _newest_stage(root) if stage is None else stage
+    if which == "best":
+        return load_mean(root, stage, best_steps(root, stage))
     return load_step(root, stage, choose_step(root, stage, which))
+
+
+def best_steps(workdir: str | os.PathLike, stage: str) -> list[int]:
+    """The steps whose mean the stage hands over, best first: one, or the `average` of the stage."""
+    directory = pathlib.Path(workdir) / stage / "checkpoints"
+    best = choose_step(workdir, stage, "best")
+    meta = _read_meta(directory / str(best))
+    scores = logs.scores(pathlib.Path(workdir), stage, meta["best"]) if meta["best"] else {}
+    ranked = _ranked(scores, _complete_steps(directory))
+    return ranked[: meta.get("average", 1)] or [best]
+
+
+def load_mean(
+    workdir: str | os.PathLike, stage: str, steps: Sequence[int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The mean of the parameters of checkpoints, the other variables and the meta of the first."""
+    variables, meta = load_step(workdir, stage, steps[0])
+    others = [load_step(workdir, stage, step)[0]["params"] for step in steps[1:]]
+
+    def mean(leaf: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        total = sum((x.astype(np.float64) for x in more), leaf.astype(np.float64))
+        return np.asarray(total / len(steps), leaf.dtype)
+
+    if others:
+        variables["params"] = jax.tree.map(mean, variables["params"], *others)
+    return variables, meta
 
 
 def load_step(

@@ -4,7 +4,8 @@ import datetime
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import tqdm
@@ -15,6 +16,17 @@ def say(text: str) -> None:
     if jax.process_index() == 0:
         tqdm.tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
+
+
+def with_progress(
+    items: Iterable[Any], label: str | None, *, unit: str = "track", total: int | None = None
+) -> Iterable[Any]:
+    """The same items under a bar on a terminal; no label, no bar."""
+    if label is None:
+        return items
+    return tqdm.tqdm(
+        items, desc=label, unit=unit, total=total, mininterval=1.0, leave=False, disable=None
+    )
 
 
 class Progress:

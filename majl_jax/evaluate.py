@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import scores
+from majl_jax import console, scores
 from majl_jax.audio import files
 
 Outputs = dict[str, np.ndarray]
@@ -38,6 +38,8 @@ class SegmentModel:
     stems: tuple[str, ...] = ()
     bin_cents: np.ndarray | None = None
     """Centre of each salience bin in cents above 10 Hz; None when there is no salience."""
+    crossfade: bool = True
+    """Whether overlapping segments fade into each other; False: the plain mean where they overlap."""
     for_song: Callable[[Any, Iterable[np.ndarray]], Any] | None = None
     """(variables, the blocks of a song at the model's rate) -> the variables for this song, if it has to be heard first."""
 
@@ -71,7 +73,8 @@ def stream(
     """
     step_samples = _step_samples(model, overlap)
     program, variables = _prepare(model, variables, batch_size, devices)
-    samples = _OverlapAdd(_window(model.segment_samples, step_samples), step_samples)
+    window = _window(model.segment_samples, step_samples, crossfade=model.crossfade)
+    samples = _OverlapAdd(window, step_samples)
     frames = _OverlapAdd(samples.window[:: model.hop_samples], step_samples // model.hop_samples)
     queue = _segments(blocks, model, step_samples)
     while part := list(itertools.islice(queue, batch_size)):
@@ -113,8 +116,12 @@ def _step_samples(model: SegmentModel, overlap: float) -> int:
     return step_frames * model.hop_samples
 
 
-def _window(segment_samples: int, step_samples: int) -> Float[np.ndarray, "time"]:
+def _window(
+    segment_samples: int, step_samples: int, *, crossfade: bool = True
+) -> Float[np.ndarray, "time"]:
     """Flat with sin^2 flanks as long as the overlap: two add up to one, none reaches zero."""
+    if not crossfade:
+        return np.ones(segment_samples, np.float32)
     fade_samples = min(segment_samples - step_samples, segment_samples // 2)
     window = np.ones(segment_samples)
     flank = np.sin(0.5 * np.pi * (np.arange(fade_samples) + 0.5) / max(fade_samples, 1)) ** 2
@@ -286,7 +293,7 @@ def score_tracks(
         _listen, variables=variables, output=output, overlap=overlap, batch_size=batch_size
     )
     rows: list[scores.Row] = []
-    for number, record in enumerate(_with_progress(tracks, progress)):
+    for number, record in enumerate(console.with_progress(tracks, progress)):
         take = scores.take_from_record(
             record,
             target=target,
@@ -340,11 +347,3 @@ def _listen(
     if "salience" not in result or model.bin_cents is None:
         return stem, None
     return stem, decode_pitch(result["salience"], model.bin_cents)
-
-
-def _with_progress(tracks: Iterable[Any], label: str | None) -> Iterable[Any]:
-    if label is None:
-        return tracks
-    from tqdm import tqdm
-
-    return tqdm(tracks, desc=label, unit="track", mininterval=1.0, leave=False, disable=None)

@@ -9,17 +9,18 @@ import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import clustering, metrics, scores
+from majl_jax import clustering, console, metrics, scores
 from majl_jax.audio import files
 from majl_jax.datasets import stem_groups
 from majl_jax.excerpts import fixed_excerpts, in_batches
+from majl_jax.stem_scores import write_example
 
 SEEDS = {"valid": 1, "test": 2}  # of the excerpts, whatever the seed of the training
 Batch = tuple[Sequence[str], np.ndarray]  # names, sources [batch, time, source]
@@ -109,19 +110,24 @@ class Judge:
         by_masks = self._estimate is not None
         count = self.test_excerpts if by_masks else self.clustering_excerpts
         separate = self._by_masks if by_masks else self._by_clustering
-        for names, sources in _with_progress(
-            self._excerpts("test", count), -(-count // self.batch_size), f"{self.system}: test"
-        ):
-            for system, estimates in separate(variables, sources, len(names)).items():
-                for name, estimate, truth in zip(names, estimates, sources, strict=False):
-                    rows.append(self._row(name, system, estimate, truth))
-                    if (
-                        system == self.system
-                        and len(list(folder.glob("examples/*"))) < self.examples
-                    ):
-                        self._write_example(
-                            folder / "examples" / files.safe_name(name), estimate, truth
-                        )
+        batches = console.with_progress(
+            self._excerpts("test", count),
+            f"{self.system}: test",
+            unit="batch",
+            total=-(-count // self.batch_size),
+        )
+        for names, sources in batches:
+            found = separate(variables, sources, len(names))
+            for i, name in enumerate(names):
+                if len(rows) < self.examples * len(found):
+                    write_example(
+                        folder / "examples" / files.safe_name(name),
+                        found[self.system][i][:, :, None],
+                        sources[i][:, :, None],
+                        stems=self.sources,
+                        sample_rate_hz=self.sample_rate_hz,
+                    )
+                rows += [self._row(name, who, made[i], sources[i]) for who, made in found.items()]
         scores.write_rows(folder / "tracks.jsonl", rows)
         flat = scores.flatten(scores.aggregate(rows), self.system)
         means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
@@ -175,17 +181,6 @@ class Judge:
         }
         return row | ({"skipped": undefined} if undefined else {})
 
-    def _write_example(self, folder: pathlib.Path, estimate: np.ndarray, truth: np.ndarray) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        signals = {"mixture": truth.sum(1)}
-        for number, source in enumerate(self.sources):
-            signals[f"{source}_estimate"] = estimate[:, number]
-            signals[f"{source}_truth"] = truth[:, number]
-        for name, audio in signals.items():
-            limited = np.clip(np.nan_to_num(audio), -1.0, 1.0)[:, None]
-            path = folder / f"{files.safe_name(name)}.wav"
-            files.write_wav(path, limited, sample_rate_hz=self.sample_rate_hz)
-
 
 def _ratios(
     estimate: Float[np.ndarray, "time source"], truth: Float[np.ndarray, "time source"]
@@ -196,9 +191,3 @@ def _ratios(
 def _si_sdr_db(estimate: np.ndarray, truth: np.ndarray) -> float:
     """SI-SDR without the means, -inf for a silent estimate."""
     return metrics.si_sdr_db(estimate, truth, zero_mean=True)
-
-
-def _with_progress(batches: Iterable[Any], total: int, label: str) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(batches, total=total, desc=label, unit="batch", leave=False, disable=None)

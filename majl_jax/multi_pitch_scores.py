@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from majl_jax import metrics, scores
+from majl_jax import console, metrics, scores
 from majl_jax.audio import files
 from majl_jax.multi_pitch import (
     Estimate,
@@ -107,7 +107,7 @@ def score_tracks(
     undefined for some tracks, and the means of the references as <reference>/<name>.
     """
     rows: list[scores.Row] = []
-    for number, record in enumerate(_with_progress(tracks, progress)):
+    for number, record in enumerate(console.with_progress(tracks, progress)):
         name, audio, f0_hz, has_pitch = _read(model, record)
         salience = transcribe(model, variables, audio, batch_size=batch_size)
         found: dict[str, Mapping[str, float]] = {system: dict.fromkeys(_SCORES, math.nan)}
@@ -221,11 +221,3 @@ def _means(rows: Sequence[scores.Row], system: str) -> dict[str, float]:
             if statistics["skipped"]:
                 means[f"{prefix}{metric}_skipped"] = float(statistics["skipped"])
     return means
-
-
-def _with_progress(tracks: Iterable[Any], label: str | None) -> Iterable[Any]:
-    if label is None:
-        return tracks
-    from tqdm import tqdm
-
-    return tqdm(tracks, desc=label, unit="track", mininterval=1.0, leave=False, disable=None)

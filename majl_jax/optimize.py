@@ -193,6 +193,7 @@ def optimizer(
     clip_percentile: float | None = None,
     clip_history_steps: int = 1024,
     plateau: bool = False,
+    accumulate_steps: int = 1,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -201,6 +202,7 @@ def optimizer(
 
     rate_factors: (pattern of paths, factor of the learning rate), the first that matches; () for one rate.
     plateau: whether a `Plateau` will lower the rate.
+    accumulate_steps: so many steps' mean gradient makes one update; schedules count updates.
     """
     if clip_norm is not None and clip_percentile is not None:
         raise ValueError("clip by clip_norm or by clip_percentile, not by both: set one to None")
@@ -219,7 +221,10 @@ def optimizer(
     schedule = learning_rate if callable(learning_rate) else constant(learning_rate)
     # Injected: then the learning rate in force stands in the state, where `readings` finds it.
     parts.append(optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=schedule))
-    return optax.chain(*parts)
+    chain = optax.chain(*parts)
+    if accumulate_steps == 1:
+        return chain
+    return optax.MultiSteps(chain, accumulate_steps).gradient_transformation()
 
 
 def readings(opt_state: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from majl_jax import datasets
+from majl_jax.audio import silence
 from majl_jax.datasets import loading, records, track
 
 SPLITS = ("train", "valid", "test")
@@ -49,6 +50,7 @@ class Options:
     seed: int
     file_format: str
     reader_version: int
+    drop_silence: bool = False
 
     def layout(self) -> records.Layout:
         """The layout of the records."""
@@ -88,6 +90,7 @@ def prepare(
             "tracks": {split: _count(tracks, split, skipped) for split in SPLITS},
             "skipped": skipped,
             "left_out": left_out,
+            "silent_records": {},  # counted while they are written
             "versions": _versions(),
         }
         _print_report(report, work)
@@ -100,7 +103,7 @@ def prepare(
         builder.write_dataset(
             directory,
             {
-                split: _records(tracks, split, skipped, options.layout(), work)
+                split: _records(tracks, split, report, options, work)
                 for split, count in report["tracks"].items()
                 if count
             },
@@ -110,6 +113,8 @@ def prepare(
             file_format=options.file_format,
         )
         shutil.rmtree(work)
+    if silent := sum(report["silent_records"].values()):
+        print(f"{options.dataset}: {silent} records left out, half or more of them is silence")
     size_mb = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
     seconds = time.monotonic() - started
     print(f"{options.dataset}: {size_mb:.0f} MB in {directory}, {seconds:.0f} s")
@@ -139,12 +144,25 @@ def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str
     return chosen, left_out
 
 
-def _records(tracks, split, skipped, layout, work) -> Iterator[records.Record]:
+def _records(
+    tracks: Sequence[track.Track],
+    split: str,
+    report: dict[str, Any],
+    options: Options,
+    work: pathlib.Path,
+) -> Iterator[records.Record]:
+    """The records of a split, without silent ones if that is wanted; `report` counts those by track."""
+    layout, counts = options.layout(), report["silent_records"]
     for one in tracks:
-        if one.split == split and one.id not in skipped:
+        if one.split == split and one.id not in report["skipped"]:
             with np.load(loading.cached(work, one.id)) as arrays:
                 whole = {key: arrays[key] for key in arrays.files}
-            yield from records.cut({**whole, "track": one.id}, layout)
+            for record in records.cut({**whole, "track": one.id}, layout):
+                mixture = record["stems"][: record["valid_samples"]].sum(axis=1, dtype=np.int32)
+                if options.drop_silence and silence.mostly_silent(mixture):
+                    counts[one.id] = counts.get(one.id, 0) + 1
+                else:
+                    yield record
 
 
 def _versions() -> dict[str, str]:
@@ -163,7 +181,11 @@ def _count(tracks: Sequence[track.Track], split: str, skipped: dict[str, str]) -
 
 def _refuse_other_options(directory: pathlib.Path, wanted: dict[str, Any]) -> None:
     prepared = records.open_prepared(directory)
-    made_with = {"channels": prepared.layout.channels, **prepared.options}
+    made_with = {
+        "channels": prepared.layout.channels,
+        "drop_silence": False,
+        **prepared.options,
+    }
     differences = [
         f"{name}={made_with.get(name)} then, {wanted[name]} now"
         for name in wanted
@@ -260,6 +282,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0, help="of what a built-in data set draws")
     parser.add_argument("--file_format", choices=records.FORMATS, default="tfrecord")
+    parser.add_argument(
+        "--drop_silence", action="store_true", help="leave out records of which half is silence"
+    )
     parser.add_argument("--max_bad_fraction", type=float, default=0.1)
     parsed = parser.parse_args(arguments)
     parsed.dataset = parsed.dataset.split(",")
@@ -279,7 +304,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares the data sets of the command line."""
     parsed = parse_arguments(arguments)
-    shared = ("sample_rate_hz", "hop_samples", "record_seconds", "tracks", "seed", "file_format")
+    shared = (
+        "sample_rate_hz",
+        "hop_samples",
+        "record_seconds",
+        "tracks",
+        "seed",
+        "file_format",
+        "drop_silence",
+    )
     try:
         for name in parsed.dataset:
             reader = datasets.READERS[name]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import metrics, scores
+from majl_jax import console, metrics, scores
 from majl_jax.audio import files
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.evaluate import SegmentModel, apply_track
@@ -42,7 +42,7 @@ def score_stems(
     Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score.
     """
     rows: list[scores.Row] = []
-    for number, record in enumerate(_with_progress(tracks, progress)):
+    for number, record in enumerate(console.with_progress(tracks, progress)):
         truth = np.asarray(record["stems"], np.float32)[:, list(columns)] / np.float32(INT16_SCALE)
         if truth.shape[2] != model.channels:
             truth = np.repeat(truth.mean(2, keepdims=True), model.channels, axis=2)
@@ -56,8 +56,13 @@ def score_stems(
             rows.append(row | score(estimate, truth, stems=model.stems, sample_rate_hz=rate_hz))
         if folder is not None and number < example_count:
             stretch = slice(0, round(example_seconds * model.sample_rate_hz))
-            place = folder / "examples" / files.safe_name(record["track"])
-            _write_example(place, model, outputs["stems"][stretch], truth[stretch])
+            write_example(
+                folder / "examples" / files.safe_name(record["track"]),
+                outputs["stems"][stretch],
+                truth[stretch],
+                stems=model.stems,
+                sample_rate_hz=model.sample_rate_hz,
+            )
     if not rows:
         raise ValueError(
             "no track to evaluate: the split is empty; check the data set and its splits"
@@ -131,23 +136,21 @@ def _chunk_sdrs(estimate: Stems, truth: Stems, *, window_samples: int) -> dict[i
     return dict(zip(sounding, map(float, medians["sdr_db"]), strict=True))
 
 
-def _write_example(
-    folder: pathlib.Path, model: SegmentModel, estimate: Stems, truth: Stems
+def write_example(
+    folder: pathlib.Path,
+    estimate: Stems,
+    truth: Stems,
+    *,
+    stems: Sequence[str],
+    sample_rate_hz: int,
 ) -> None:
+    """mixture.wav, and <stem>_estimate.wav and <stem>_truth.wav of each stem, for the report."""
     folder.mkdir(parents=True, exist_ok=True)
     signals = {"mixture": truth.sum(1)}
-    for number, stem in enumerate(model.stems):
+    for number, stem in enumerate(stems):
         signals[f"{stem}_estimate"] = estimate[:, number]
         signals[f"{stem}_truth"] = truth[:, number]
     for name, audio in signals.items():
         path = folder / f"{files.safe_name(name)}.wav"
         limited = np.clip(np.nan_to_num(audio), -1.0, 1.0)
-        files.write_wav(path, limited, sample_rate_hz=model.sample_rate_hz)
-
-
-def _with_progress(tracks: Iterable[Any], label: str | None) -> Iterable[Any]:
-    if label is None:
-        return tracks
-    from tqdm import tqdm
-
-    return tqdm(tracks, desc=label, unit="track", mininterval=1.0, leave=False, disable=None)
+        files.write_wav(path, limited, sample_rate_hz=sample_rate_hz)

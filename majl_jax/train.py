@@ -47,6 +47,7 @@ class Stage:
     trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
     plateau: optimize.Plateau | None = None  # lowers the learning rate by a metric of `evaluate`
     best: str | None = None  # the metric of `evaluate`, higher is better, that picks the checkpoint
+    average: int = 1  # the mean of so many best checkpoints is tested and handed over
     test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
 
 
@@ -113,7 +114,12 @@ def fit(
             return
         readings.fetch()
         log.sync()
-        about = {"stage": stage.name, "stage_index": index, "best": stage.best}
+        about = {
+            "stage": stage.name,
+            "stage_index": index,
+            "best": stage.best,
+            "average": stage.average,
+        }
         saves.save(state, {**about, "carried": readings.carried()}, position)
         saved = done
 
@@ -265,10 +271,11 @@ def _score(stage: Stage, evaluate: Callable | None, variables: Any) -> dict[str,
 
 def _finish(stage: Stage, mesh: Mesh, log: logs.RunLog, signals: interrupt.Signals) -> None:
     """Choose what the stage hands over, test it, and mark the stage complete."""
-    step = parallel.first_process(lambda: checkpoint.choose_step(log.workdir, stage.name, "best"))
+    steps = parallel.first_process(lambda: checkpoint.best_steps(log.workdir, stage.name))
+    step = steps[0]
     valid, test = logs.values(log.workdir, stage.name, step, "valid"), {}
     if stage.test is not None:
-        variables, _ = checkpoint.load_step(log.workdir, stage.name, step)
+        variables, _ = checkpoint.load_mean(log.workdir, stage.name, steps)
         run_test, folder = stage.test, log.workdir / stage.name
         with signals.interruptible():
             test = _score(stage, lambda v: run_test(v, folder), parallel.replicate(variables, mesh))
@@ -276,18 +283,19 @@ def _finish(stage: Stage, mesh: Mesh, log: logs.RunLog, signals: interrupt.Signa
         log.sync()
     metrics = {k: v if math.isfinite(v) else None for k, v in (test or valid).items()}
     if parallel.is_first_process():
-        text = json.dumps({"metrics": metrics, "step": step}, indent=2)
+        text = json.dumps({"metrics": metrics, "step": step, "steps": steps}, indent=2)
         logs.write_text(log.workdir / stage.name / "result.json", text + "\n")
     parallel.barrier("finish")
 
 
-def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], int] | None:
-    """The metrics of a complete stage and the step it hands over; None if it is not complete."""
+def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], list[int]] | None:
+    """The metrics of a complete stage and the steps whose mean it hands over; None if it is not complete."""
     path = workdir / stage / "result.json"
     if not path.exists():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
-    return {k: math.nan if v is None else v for k, v in result["metrics"].items()}, result["step"]
+    metrics = {k: math.nan if v is None else v for k, v in result["metrics"].items()}
+    return metrics, result.get("steps", [result["step"]])
 
 
 def run(
@@ -321,6 +329,11 @@ def run(
         raise ValueError(f"stages need different names, got {names}")
     for stage in stages:
         _check(stage)
+        if stage.average > max(1, keep_best if stage.best else 1):
+            raise ValueError(
+                f"stage {stage.name!r} averages its {stage.average} best checkpoints, but keeps {keep_best if stage.best else 1}: "
+                "raise config.train.keep_best, and let the stage choose its best"
+            )
     root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
     results: dict[str, dict[str, float]] = {}
     previous, ticks = None, 0
@@ -342,11 +355,11 @@ def run(
                     _finish(stage, mesh, log, signals)
                 else:
                     console.say(f"{stage.name}: complete already")
-                metrics, step = _result(root, stage.name) or ({}, 0)
-                previous, _ = checkpoint.load_step(root, stage.name, step)
+                metrics, steps = _result(root, stage.name) or ({}, [0])
+                previous, _ = checkpoint.load_mean(root, stage.name, steps)
                 results[stage.name] = metrics
                 ticks += stage.steps
-                console.say(f"{stage.name}: done at step {step}  {_shown(metrics)}")
+                console.say(f"{stage.name}: done at step {steps[0]}  {_shown(metrics)}")
         except interrupt.Stopped:
             console.say(
                 f"stopped; everything is saved in {root}: run the same command again to go on"

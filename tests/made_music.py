@@ -111,6 +111,27 @@ def prepare_transfer(directory: pathlib.Path) -> pathlib.Path:
     return directory
 
 
+def prepare_mixit(directory: pathlib.Path) -> pathlib.Path:
+    """Stand-ins for the sets of configs/mixit.py:quickstart, the large one and the one with few songs."""
+    layout = dataclasses.replace(
+        LAYOUT, stems=("bass", "drums", "other"), sample_rate_hz=8000, hop_samples=128, record_samples=100 * 128
+    )  # fmt: skip
+    for name, train in {"band": "abcd", "few/band": "ab"}.items():
+        splits = {}
+        for split, names in {"train": train, "valid": "e", "test": "f"}.items():
+            made = [_three_stems(one, layout) for one in names]
+            splits[split] = (record for track in made for record in records.cut(track, layout))
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        builder.write_dataset(directory / name, splits, layout=layout)
+    return directory
+
+
+def _three_stems(name: str, layout: records.Layout):
+    track = _four_stems(name, dataclasses.replace(layout, stems=("a", "b", "c", "d")))
+    track["stems"], track["has_stems"] = track["stems"][:, :3], track["has_stems"][:3]
+    return track | {key: track[key][:, :3] for key in ("f0_hz", "has_pitch")}
+
+
 def _four_stems(name: str, layout: records.Layout):
     track = tones(name, frames=500, layout=layout)
     rng = np.random.default_rng(sum(name.encode()))

@@ -178,6 +178,29 @@ def spoil(source: pathlib.Path) -> dict[str, str]:
     }
 
 
+def test_silent_records_are_left_out_and_counted_if_that_is_wanted(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, silent in (("song", slice(1500, 3200)), ("other", slice(2000, 2900))):
+        audio = rng.uniform(-0.3, 0.3, (6000, 1))
+        audio[silent] = 0.0  # of the second record, from 2000 to 4000: more than half, and less
+        (tmp_path / "source").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / f"source/{name}.wav", audio, 1000)
+    flags = ["--dataset=audio_folder", f"--source={tmp_path / 'source'}", "--processes=1"]
+    flags += ["--sample_rate_hz=1000", "--hop_samples=20", "--record_seconds=2"]
+    flags += ["--file_format=array_record", f"--output={tmp_path}"]
+    assert prepare.main([*flags, "--drop_silence"]) == 0
+    assert "1 records left out, half or more of them is silence" in capsys.readouterr().out
+    folder = tmp_path / "audio_folder"
+    found = [(r["track"], r["start_sample"]) for r in records.read_records(folder, "train")]
+    assert found == [
+        (n, s) for n in ("other", "song") for s in (0, 2000, 4000) if (n, s) != ("song", 2000)
+    ]
+    report = json.loads((folder / records.REPORT_FILE).read_text())
+    assert report["silent_records"] == {"song": 1}
+    assert prepare.main(flags) == 1
+    assert "drop_silence=True then, False now" in capsys.readouterr().err
+
+
 def test_bad_files_are_counted_and_named(source, tmp_path, capsys):
     faults = spoil(source)
     output = tmp_path / "out"

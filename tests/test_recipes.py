@@ -38,9 +38,14 @@ def stems(tmp_path_factory):
     return made_music.prepare_transfer(tmp_path_factory.mktemp("stems"))
 
 
+@pytest.fixture(scope="module")
+def mixtures(tmp_path_factory):
+    return made_music.prepare_mixit(tmp_path_factory.mktemp("mixtures"))
+
+
 @pytest.fixture
-def data_of(data, multi_pitch, stems):
-    return {"majl": data, "ss_mpe": multi_pitch, "transfer": stems}
+def data_of(data, multi_pitch, stems, mixtures):
+    return {"majl": data, "ss_mpe": multi_pitch, "transfer": stems, "mixit": mixtures}
 
 
 def _stages(config, workdir):
@@ -117,7 +122,8 @@ def test_every_preset_builds_its_full_networks(path):
     if config.recipe == "ss_mpe":
         assert len(recipe.multi_pitch_model(config).bin_hz) == 440
     else:
-        assert recipe.segment_model(config).segment_samples == config.data.segment_samples
+        part = config.evaluation if config.recipe == "mixit" else config.data
+        assert recipe.segment_model(config).segment_samples == part.segment_samples
     with pytest.raises(ValueError, match=r"no preset 'papper'; expected one of"):
         _config(path, "papper")
 

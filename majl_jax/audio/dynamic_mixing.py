@@ -7,9 +7,9 @@ is one device's share. What is drawn per example comes from a key per example (`
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from majl_jax.audio import mixing, remixing
+from majl_jax.audio import mixing
 
 LEVELS = ("rms", "mean_abs")
 _SILENT_POWER = 1e-12  # -120 dB, below the last bit of 16
@@ -54,19 +54,49 @@ def dynamic_mixing(
     low_db: float | int = -10.0,
     high_db: float | int = 10.0,
 ) -> Float[Array, "batch time stem channel"]:
-    """Stems of different examples (`remixing.incoherent`, by `key`), some left out, all at one level, times U(low_db, high_db) dB.
+    """Each stem of any example in which it is `sounding`, some left out, all at one level, times U(low_db, high_db) dB.
 
-    The mixture is the sum over stems. Stems that are silent stay so; `level` is that of `normalise_level`. A ValueError if the
-    batch has fewer examples than stems.
+    The mixture is the sum over stems. Where a stem comes from is drawn by `key`, all else by `keys`. Stems that are silent
+    stay so; `level` is that of `normalise_level`.
     """
     draws = jax.vmap(jax.random.split)(keys)
-    stems = remixing.incoherent(stems, key)
+    examples = draw_examples(key, sounding(stems))
+    stems = jax.vmap(lambda stem, example: stem[example], (2, 1), 2)(stems, examples)
     kept = draw_kept(draws[:, 0], stems=stems.shape[2], drop_probability=drop_probability)
     stems = normalise_level(stems * kept[:, None, :, None], level=level)
     gains_db = mixing.random_gains_db(
         draws[:, 1], jnp.ones_like(kept), low_db=float(low_db), high_db=float(high_db)
     )
     return mixing.apply_gains(stems, gains_db)
+
+
+def sounding(
+    stems: Float[Array, "batch time stem channel"],
+    *,
+    chunks: int = 10,
+    sounding_chunks: int = 5,
+    min_energy: float | int = 1e-3,
+) -> Bool[Array, "batch stem"]:
+    """Whether `sounding_chunks` of a stem's equal `chunks` have an energy sum x^2, over samples and channels, above min_energy.
+
+    The rule of Luo & Yu 2022 (arXiv 2209.15174, sec. IV-A) for the crop alone. Theirs also wants the energy above the 15th
+    percentile of the recording, which a crop does not know.
+    """
+    batch, time, count, channels = stems.shape
+    if time < chunks:
+        raise ValueError(f"sounding got {time} samples for {chunks} chunks; expected one for each.")
+    used = stems[:, : time // chunks * chunks]
+    energy = jnp.sum(used.reshape(batch, chunks, -1, count, channels) ** 2, axis=(2, 4))
+    return jnp.sum(energy > min_energy, axis=1) >= sounding_chunks
+
+
+def draw_examples(
+    key: Key[Array, ""], sounding: Bool[Array, "batch stem"]
+) -> Int[Array, "batch stem"]:
+    """The example that each stem of each example is taken from: any in which it sounds, or any at all if there is none."""
+    batch, stems = sounding.shape
+    draws = jax.random.uniform(key, (batch, batch, stems))
+    return jnp.argmax(draws + sounding, axis=1)
 
 
 def draw_kept(

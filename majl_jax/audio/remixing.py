@@ -1,8 +1,8 @@
-"""New mixtures from the stems of a batch: stems of different examples together, places summed into groups, and who sounds."""
+"""New mixtures from the stems of a batch: stems of different examples together, and places summed into groups."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 
 def incoherent_sources(
@@ -27,13 +27,6 @@ def incoherent(
     """Stem j of example i from example `incoherent_sources`[i, j]: no two stems of an example belong together any more."""
     sources = incoherent_sources(key, batch=stems.shape[0], stems=stems.shape[2])
     return jax.vmap(lambda stem, source: stem[source], in_axes=(2, 1), out_axes=2)(stems, sources)
-
-
-def active(
-    stems: Float[Array, "batch time stem channel"], *, threshold_db: float | int = -45.0
-) -> Bool[Array, "batch stem"]:
-    """Whether 10 log10 mean(x^2), over the excerpt and its channels, is above the threshold; 0 dB is a square wave of amplitude 1."""
-    return jnp.mean(jnp.square(stems), axis=(1, 3)) > 10.0 ** (threshold_db / 10.0)
 
 
 def group(

@@ -7,8 +7,9 @@ import numpy as np
 
 from majl_jax.datasets import records as on_disk
 from majl_jax.datasets import schedule
-from majl_jax.datasets.records import AnySource, Record
+from majl_jax.datasets.records import Record
 from majl_jax.datasets.stem_places import place
+from majl_jax.datasets.streams import AnySource, open_sources
 
 
 class Memory(schedule.Position):
@@ -141,7 +142,7 @@ def open_batches(
     distinct_offsets: int = 0,
 ) -> Memory:
     """Loads the sources of prepared data whole; called like `pipeline.open_batches`."""
-    opened = on_disk.open_sources(sources, min_valid_samples=min_valid_samples)
+    opened = open_sources(sources, min_valid_samples=min_valid_samples)
     groups = [
         [on_disk.read_record(one.prepared, one.split, int(number)) for number in one.records]
         for one in opened

@@ -13,14 +13,8 @@ from typing import Any
 import numpy as np
 
 from majl_jax.datasets import schedule, stem_places
-from majl_jax.datasets.records import (
-    AnySource,
-    Opened,
-    open_prepared,
-    open_sources,
-    read_records,
-    read_tracks,
-)
+from majl_jax.datasets.records import open_prepared, read_records, read_tracks
+from majl_jax.datasets.streams import AnySource, Opened, open_sources
 
 __all__ = ["Pipeline", "open_batches", "open_prepared", "read_records", "read_tracks"]
 
@@ -62,7 +56,7 @@ def open_batches(
     prefetch_batches: int = 2,
     parallel_reads: int = 4,
 ) -> Pipeline:
-    """Batches of random crops from prepared data sets, given as `records.Source`s.
+    """Batches of random crops from prepared data sets, given as `streams.Source`s.
 
     batch_size: of all processes together; process i of n gets the i-th part of each batch.
     Crops start at multiples of the hop and reach into padding only where a track is shorter than

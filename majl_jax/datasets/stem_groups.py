@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
-from majl_jax.datasets.records import Folder, Source, open_prepared
+from majl_jax.datasets.records import Folder, open_prepared
 from majl_jax.datasets.stem_places import SILENT
+from majl_jax.datasets.streams import Source
 
 FORM = '"SET: source, source=stem+stem; SET: ..."'
 Groups = Mapping[str, tuple[str, ...]]  # of one data set: source to the stems it is the sum of
@@ -96,8 +97,8 @@ def open_sources(
 
 
 def of_stems(
-    stems: Float[np.ndarray, "time stem channel"], names: Sequence[str], groups: Groups
-) -> Float[np.ndarray, "time source channel"]:
+    stems: Shaped[np.ndarray, "time stem channel"], names: Sequence[str], groups: Groups
+) -> Shaped[np.ndarray, "time source channel"]:
     """The sources of a record whose stems have these names."""
     sums = [
         stems[:, [list(names).index(stem) for stem in group]].sum(1) for group in groups.values()

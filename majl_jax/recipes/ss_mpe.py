@@ -24,7 +24,7 @@ from jaxtyping import Array
 from majl_jax import basic_pitch, multi_pitch, multi_pitch_scores, optimize
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
-from majl_jax.datasets import beside, reader, records
+from majl_jax.datasets import beside, reader, records, streams
 from majl_jax.datasets.schedule import Batches
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
@@ -278,7 +278,7 @@ def _batches(name: str, setting: _Setting) -> Batches:
     config = setting.config
     sizes = _data_sets(name, config)
     unlabelled = {config.data.unlabelled} - {config.data.labelled}
-    sources = records.mixture_sources(
+    sources = streams.mixture_sources(
         {setting.path(data_set): float(size) for data_set, size in sizes.items()},
         "train",
         unlabelled=[setting.path(data_set) for data_set in unlabelled],
@@ -292,9 +292,9 @@ def _batches(name: str, setting: _Setting) -> Batches:
     open_batches = reader.named(config.data.reader)
     offsets = config.data.distinct_offsets
     batches = open_batches(sources, seed=config.seed, distinct_offsets=offsets, **options)
-    if not config.weights.percussion:
+    if not _weights(name, config)["percussion"]:
         return batches
-    drums = [records.Source(setting.path(config.data.percussion), "train", 1.0)]
+    drums = [streams.Source(setting.path(config.data.percussion), "train", 1.0)]
     # Another seed: the drums' order has nothing to do with the music's.
     return beside.Beside(
         batches, open_batches(drums, seed=config.seed + 1, **options), key="percussion"

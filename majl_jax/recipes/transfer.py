@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 from majl_jax import checkpoint, optimize, parallel
 from majl_jax.audio import mixing, remixing, stretching
 from majl_jax.chimera_separation import Separator
-from majl_jax.datasets import reader, records, stem_groups
+from majl_jax.datasets import reader, records, stem_groups, streams
 from majl_jax.datasets.schedule import Batches
 from majl_jax.evaluate import SegmentModel
 from majl_jax.excerpt_scores import Judge
@@ -87,7 +87,7 @@ class _Setting:
     config: Any
     name: str
     network: Chimera
-    data: list[records.Source]
+    data: list[streams.Source]
     places: stem_groups.Places
 
     @property

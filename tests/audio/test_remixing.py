@@ -48,18 +48,6 @@ def test_as_many_examples_as_stems_are_enough():
         remixing.incoherent(_stems(batch=3), jax.random.key(0))
 
 
-def test_active_stems():
-    rng = np.random.default_rng(0)
-    levels_db = np.array([[-20.0, -44.5], [-45.5, -80.0]])
-    x = rng.standard_normal((2, 4000, 2, 2))
-    x /= np.sqrt(np.mean(x**2, axis=(1, 3), keepdims=True))
-    stems = jnp.asarray(x * 10 ** (levels_db / 20)[:, None, :, None], jnp.float32)
-    np.testing.assert_array_equal(remixing.active(stems), [[True, True], [False, False]])
-    louder = remixing.active(stems, threshold_db=-30)
-    np.testing.assert_array_equal(louder, [[True, False], [False, False]])
-    assert not remixing.active(jnp.zeros((1, 100, 3, 1)), threshold_db=-200.0).any()
-
-
 @pytest.mark.parametrize("members", [1, 2, 3, 6])
 def test_groups_are_sums_of_consecutive_places(members):
     stems = np.random.default_rng(1).standard_normal((2, 7, 6, 2)).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_records import HOP, LAYOUT, made_track
 
-from majl_jax.datasets import builder, memory, pipeline, records, schedule
+from majl_jax.datasets import builder, memory, pipeline, records, schedule, streams
 
 SEGMENT = 16
 OPTIONS = {"batch_size": 6, "segment_samples": SEGMENT, "seed": 5}
@@ -88,8 +88,8 @@ def test_distinct_offsets_repeat_themselves(open_batches, prepared, count):
 
 
 def test_labels_that_are_not_to_be_looked_at_are_gone(open_batches, prepared):
-    sources = records.mixture_sources({prepared: 1.0}, "train")
-    blind = records.mixture_sources({prepared: 1.0}, "train", unlabelled=[prepared])
+    sources = streams.mixture_sources({prepared: 1.0}, "train")
+    blind = streams.mixture_sources({prepared: 1.0}, "train", unlabelled=[prepared])
     (seen,), (unseen,) = (take(open_batches(some, **OPTIONS), 1) for some in (sources, blind))
     assert seen["has_pitch"].any() and not unseen["has_pitch"].any()
     np.testing.assert_array_equal(seen["stems"], unseen["stems"])

@@ -110,6 +110,25 @@ def test_terms_without_a_weight_are_not_computed(original):
             _loss(params, statistics, sources, weights=wrong)
 
 
+def test_a_network_without_statistics():
+    network = NETWORK.clone(norm="instance", dropout=0.2)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 2, 17)))
+    assert set(variables) == {"params"}
+    sources = 0.1 * jax.random.normal(jax.random.key(1), (2, 77, 2))
+    value, (mutables, _) = chimera.chimera_loss(
+        variables["params"],
+        {},
+        sources,
+        jnp.ones(2, bool),
+        jax.random.key(2),
+        network=network,
+        spectrum=SPECTRUM,
+        weights=PAPER,
+        chunk_frames=4,
+    )
+    assert np.isfinite(value) and mutables == {}
+
+
 def test_silence_has_a_finite_loss_and_gradient(original):
     params, statistics = _parts(original[0])
     value, gradient = jax.value_and_grad(lambda p: _loss(p, statistics, jnp.zeros((2, 77, 2)))[0])(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from majl_jax.losses import clustering
-from majl_jax.losses.permutation import permutation_invariant
 
 B, T, F, S, D = 2, 7, 5, 3, 4
 LOSSES = {
@@ -320,54 +319,3 @@ def test_a_batch_of_another_precision_is_summed_in_float32():
     for mine, other in zip(found, expected, strict=True):
         assert mine.dtype == jnp.float32
         np.testing.assert_array_equal(mine, other)
-
-
-def test_permutation_invariant_of_closed_forms():
-    _, sources, mix, masks = _closed_form()
-    value, order = permutation_invariant(
-        lambda targets: clustering.mask_inference(masks, mix, targets), sources
-    )
-    np.testing.assert_allclose(value, [0.36020199, 0.42239057], rtol=1e-6)
-    np.testing.assert_allclose(value.mean(), 0.3912962763, rtol=1e-6)
-    np.testing.assert_array_equal(order, [[0, 1, 2], [2, 0, 1]])
-
-
-def test_permutation_invariant_takes_one_order_for_the_example(golden):
-    """nussl takes the minimum at every point, so its value for reversed sources is no larger."""
-    estimates, sources = golden["raw/estimates"], golden["source_magnitudes"][..., ::-1]
-    ones = jnp.ones(sources.shape[:3])
-    value, order = permutation_invariant(
-        lambda targets: clustering.mask_inference(estimates, ones, targets), sources
-    )
-    expected = [
-        min(
-            float(jnp.abs(estimates[i] - sources[i][..., list(p)]).mean()) for p in ((0, 1), (1, 0))
-        )
-        for i in range(len(estimates))
-    ]
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
-    assert value.mean() > golden["raw/loss_pit_l1_reversed_targets"]
-    assert set(map(tuple, np.asarray(order))) <= {(0, 1), (1, 0)}
-
-
-def test_permutation_invariant_has_the_gradient_of_the_best_order():
-    _, sources, mix, masks = _closed_form()
-    shuffled = sources[..., jnp.array([1, 2, 0])]
-
-    def invariant(masks):
-        return permutation_invariant(
-            lambda targets: clustering.mask_inference(masks, mix, targets), shuffled
-        )[0].mean()
-
-    best = jnp.stack([sources[0], sources[1][..., jnp.array([2, 0, 1])]])
-    expected = jax.jit(jax.grad(lambda x: clustering.mask_inference(x, mix, best).mean()))(masks)
-    np.testing.assert_allclose(jax.jit(jax.grad(invariant))(masks), expected, atol=1e-9)
-
-
-def test_errors_name_the_sizes():
-    _, magnitudes = _random()
-    y, w, hidden = magnitudes, magnitudes.sum(-1), jnp.zeros((3, 11, 4))
-    with pytest.raises(ValueError, match="chunk_frames is 0"):
-        clustering.chunked_grams(lambda x: x, hidden, y, w, chunk_frames=0)
-    with pytest.raises(ValueError, match="7 sources have 5040 orders"):
-        permutation_invariant(lambda x: x.sum((1, 2)), jnp.zeros((1, 2, 7)))
