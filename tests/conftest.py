@@ -7,6 +7,8 @@ import shutil
 import sys
 import tempfile
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPROC"] = "16"  # the size of XLA's thread pool; with fewer, collectives can dead-lock
 _FAKE_DEVICES = "--xla_force_host_platform_device_count=4"
@@ -23,3 +25,16 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 # Tests share small models and scripts that lie beside them.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests that ask whether whole runs work, not how exactly or fast: XLA compiles twice as fast without most optimisations."""
+    import jax
+
+    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+    jax.config.update(name.lower(), True)
+    os.environ[name] = "1"  # of child processes
+    yield
+    jax.config.update(name.lower(), False)
+    del os.environ[name]

@@ -72,6 +72,19 @@ def test_segments_that_disagree_are_faded_into_each_other_without_a_click():
     assert np.abs(np.diff(hard)).max() > largest_step  # what the fade is there for
 
 
+def test_without_a_crossfade_segments_are_averaged_where_they_overlap():
+    def numbered(variables, audio):  # the value of each segment's first sample
+        return {"stems": (0 * audio + audio[:, :1])[:, :, None] * variables["gain"]}
+
+    audio = np.arange(4 * SEGMENT, dtype=np.float32)[:, None]
+    model = make_model(numbered, bin_cents=None, crossfade=False)
+    out = evaluate.apply_track(model, UNITY, audio)["stems"][:, 0, 0]
+    half = SEGMENT // 2
+    starts = half * np.arange(7)
+    expected = [0.0, *(starts[1:] + starts[:-1]) / 2, starts[-1]]
+    np.testing.assert_allclose(out, np.repeat(expected, half), rtol=1e-6)
+
+
 def test_streaming_in_blocks_of_any_size_equals_the_whole():
     audio = noise(3001)
     whole = evaluate.apply_track(MODEL, UNITY, audio, batch_size=4)

@@ -144,6 +144,25 @@ def test_optimizer_is_adam_or_adamw_after_clipping():
         optimize.optimizer(1e-2, clip_norm=1.0, clip_percentile=10.0)
 
 
+def test_accumulated_gradients_make_one_update_and_schedules_count_updates():
+    rate = optimize.step_decay(0.1, factor=0.5, every_steps=1)
+    params = {"w": jnp.array([1.0, -2.0])}
+    gradients = [{"w": jnp.array(g)} for g in ([1.0, 0.0], [0.0, 3.0], [2.0, 2.0], [1.0, 0.0])]
+    whole, parts = (optimize.optimizer(rate, clip_norm=1.0, accumulate_steps=n) for n in (1, 2))
+    state, expected = whole.init(params), params
+    for first, second in (gradients[:2], gradients[2:]):
+        mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
+        updates, state = whole.update(mean, state, expected)
+        expected = optax.apply_updates(expected, updates)
+    state, found = parts.init(params), params
+    for number, gradient in enumerate(gradients):
+        updates, state = parts.update(gradient, state, found)
+        assert np.any(updates["w"]) == number % 2
+        found = optax.apply_updates(found, updates)
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
+    np.testing.assert_allclose(optimize.readings(state)["learning_rate"], 0.05)
+
+
 def test_readings_tell_learning_rate_and_clip_norm_through_frozen_parts():
     schedule = optimize.step_decay(0.1, factor=0.5, every_steps=2)
     params = {"a": jnp.ones(3), "b": jnp.ones(2)}

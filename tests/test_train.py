@@ -83,7 +83,7 @@ def test_stages_hand_over_the_best_and_are_done_once(tmp_path):
     assert isinstance(previous_seen[1]["params"]["body"]["w"], np.ndarray)
     assert checkpoint.load_variables(tmp_path, "first")[1]["step"] == 20
     written = json.loads((tmp_path / "first" / "result.json").read_text())
-    assert written == {"metrics": {"sdr_db": 7.5, "undefined": None}, "step": 20}
+    assert written == {"metrics": {"sdr_db": 7.5, "undefined": None}, "step": 20, "steps": [20]}
     assert (tmp_path / "first" / "tracks.jsonl").exists()
 
     before = rows(tmp_path)
@@ -381,9 +381,36 @@ def test_only_trainable_leaves_change(tmp_path):
     assert np.all(last(tmp_path)["params"]["head"]["w"] != fresh["head"]["w"])
 
 
+def test_the_mean_of_the_best_checkpoints_is_tested_and_handed_over(tmp_path):
+    scores, evaluated, tested, handed = iter([1.0, 5.0, math.nan, 2.0]), [], [], []
+
+    def evaluate(variables):
+        evaluated.append(np.asarray(variables["params"]["body"]["w"]))
+        return {"score": next(scores)}
+
+    def test(variables, folder):
+        tested.append(np.asarray(variables["params"]["body"]["w"]))
+        return {}
+
+    def init(key, previous):
+        handed.append(previous["params"]["body"]["w"])
+        return tiny.line_init(key, None)
+
+    first = tiny.line_stage("first", 40, evaluate=evaluate, best="score", test=test, average=2)
+    second = tiny.line_stage("second", 3, init=init, evaluate=None)
+    run((first, second), tmp_path, evaluate_every_steps=10, keep_best=2)
+    mean = (evaluated[1] + evaluated[3]) / 2
+    loaded = checkpoint.load_variables(tmp_path, "first")[0]["params"]["body"]["w"]
+    for found in (tested[0], handed[0], loaded):
+        np.testing.assert_allclose(found, mean, rtol=1e-6)
+    assert np.abs(evaluated[1] - evaluated[3]).max() > 1e-3
+    assert json.loads((tmp_path / "first/result.json").read_text())["steps"] == [20, 40]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"average": 2}, r"averages its 2 best checkpoints, but keeps 1: raise"),
         ({"trainable": (("head/.*", True),)}, "no pattern of trainable matches"),
         ({"trainable": (("hat/.*", False), (".*", True))}, "match no parameter"),
         ({"init": lambda key, previous: {"state": {}}}, "expected 'params'"),

@@ -1,0 +1,58 @@
+"""MixIT's tables on built-in music: separation learnt from mixtures, then from few songs with stems.
+
+    python experiments/mixit/run.py --table=main,amount,assignment,size
+
+Every row is trained with every seed, each run by `majl_jax.main` in a process of its own, several at a time. A killed run goes on
+where it stopped. Results: results.jsonl, tables.md and figures/ beside this file.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import grid  # noqa: E402
+import summary  # noqa: E402
+from tables import COLUMNS, TABLES  # noqa: E402
+
+GRID = ("--sample_rate_hz=8000", "--hop_samples=128")
+
+
+def prepare(options: argparse.Namespace) -> dict[str, Any]:
+    """Prepares the data and returns the config fields that name them."""
+    folder = options.data / "mixit"
+    grid.prepare("band", folder, "--tracks=train=46,valid=4,test=1", *GRID)
+    grid.prepare("chorales", folder, "--tracks=train=60,valid=4,test=1", *GRID)
+    grid.prepare("band", folder / "few", "--tracks=train=4,valid=6,test=10", *GRID)
+    return {"data.directory": str(folder)}
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = grid.parser(__doc__ or "", config="configs/mixit.py:experiment", folder=HERE)
+    options = grid.parse(parser, TABLES, arguments)
+    options.on = "mixit"
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepares, trains, collects, draws."""
+    options = parse(arguments)
+    report = summary.Report(
+        "MixIT",
+        "mixit",
+        TABLES,
+        COLUMNS,
+        shown=("usdr_db", "csdr_db_median"),
+        data={"mixit": ("synthetic songs of bass, drums and other", "")},
+    )
+    grid.run_tables(options, TABLES, prepare(options), lambda results: report.write(results, HERE))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

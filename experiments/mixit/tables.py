@@ -1,0 +1,104 @@
+"""What MixIT's tables compare: from nothing against pre-trained on mixtures, how many mixtures, how outputs are assigned, and sizes."""
+
+from typing import Any
+
+from grid import Row, Run, Table
+
+COLUMNS = {  # score: heading, factor, digits
+    "usdr_db": ("uSDR dB", 1, 2),
+    "csdr_db_median": ("cSDR dB", 1, 2),
+    "usdr_db_bass": ("bass", 1, 2),
+    "usdr_db_drums": ("drums", 1, 2),
+    "usdr_db_other": ("other", 1, 2),
+    "mixture/usdr_db": ("mixture", 1, 2),
+}
+PRETRAIN, SUPERVISED, SCRATCH = "pretrain", "supervised", "scratch"
+SETS = {  # folders of unlabelled music, in words
+    "few/band": "the 4 labelled songs",
+    "band": "46 songs",
+    "band,chorales": "46 songs and 60 chorales",
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"network.features": 16, "network.attention_features": 16, "network.hidden": 16},
+    "medium": {},
+    "large": {"network.features": 32, "network.attention_features": 32, "network.hidden": 48},
+}
+
+
+def pretraining(name: str, **fields: Any) -> Run:
+    """Mixtures alone; `__` in a field stands for a point."""
+    return Run(name, (PRETRAIN,), {key.replace("__", "."): value for key, value in fields.items()})
+
+
+def supervised(lender: Run) -> Run:
+    """Few songs with stems, after a pre-training."""
+    name = lender.name.replace("pretrain", "supervised")
+    return Run(name, (PRETRAIN, SUPERVISED), lender.fields, (lender, PRETRAIN))
+
+
+PRETRAINED = pretraining("pretrain")
+FROM_NOTHING = Run("scratch", (SCRATCH,))
+LONGER = Run("scratch_longer", (SCRATCH,), {"stages.scratch.steps": 1200})
+
+MAIN = Table(
+    "From nothing, and pre-trained on mixtures",
+    "pre-trained models are ahead of those of as many steps from nothing",
+    (
+        Row("from nothing", FROM_NOTHING, SCRATCH),
+        Row("from nothing, three times the steps", LONGER, SCRATCH),
+        Row("mixtures alone, outputs chosen", PRETRAINED, PRETRAIN),
+        Row("pre-trained, then supervised", supervised(PRETRAINED), SUPERVISED),
+    ),
+    base=0,
+)
+
+_BY_SET = {
+    one: PRETRAINED if one == "band" else pretraining(f"pretrain_on_{number}", data__unlabelled=one)
+    for number, one in enumerate(SETS)
+}
+AMOUNT = Table(
+    "Amount of unlabelled music",
+    "more unlabelled music is better",
+    (
+        Row("none: from nothing", FROM_NOTHING, SCRATCH),
+        *(Row(words, supervised(_BY_SET[one]), SUPERVISED) for one, words in SETS.items()),
+    ),
+    base=0,
+)
+
+_LEAST_SQUARES = pretraining("pretrain_least_squares", stages__pretrain__assignment="least_squares")
+ASSIGNMENT = Table(
+    "Assignment of outputs to mixtures",
+    "the paper takes least squares, which is cheap; whether it is worse is open",
+    (
+        Row("exhaustive", supervised(PRETRAINED), SUPERVISED),
+        Row("least squares", supervised(_LEAST_SQUARES), SUPERVISED),
+        Row("exhaustive, mixtures alone", PRETRAINED, PRETRAIN),
+        Row("least squares, mixtures alone", _LEAST_SQUARES, PRETRAIN),
+    ),
+    base=0,
+)
+
+
+def _sized(size: str) -> tuple[Run, Run]:
+    if size == "medium":
+        return FROM_NOTHING, supervised(PRETRAINED)
+    fields = SIZES[size]
+    scratch = Run(f"scratch_{size}", (SCRATCH,), fields)
+    return scratch, supervised(Run(f"pretrain_{size}", (PRETRAIN,), fields))
+
+
+SIZE = Table(
+    "Size of the network",
+    "larger networks gain more from pre-training",
+    tuple(
+        Row(f"{size}, {words}", run, stage)
+        for size in SIZES
+        for words, run, stage in zip(
+            ("from nothing", "pre-trained"), _sized(size), (SCRATCH, SUPERVISED), strict=True
+        )
+    ),
+    base=0,
+)
+
+TABLES = {"main": MAIN, "amount": AMOUNT, "assignment": ASSIGNMENT, "size": SIZE}

@@ -1,0 +1,462 @@
+"""MixIT: a network learns to separate from mixtures alone, then from few songs with stems (Saijo & Bando, arXiv 2505.07631).
+
+A band-split TF-Locoformer hears the sum of two mixtures and gives N outputs. *pretrain* puts each output to one of the two and
+holds the sums against them (losses/mixit.py); *supervised* takes the outputs that are most like the stems (head_selection.py)
+and all else over, and learns from stems, mixed anew at every step; *scratch* learns the same from fresh parameters.
+
+What the paper leaves open is a field of configs/mixit.py and listed under Deviations in experiments/mixit/README.md.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from majl_jax import console, head_selection, logs, optimize, parallel, weights
+from majl_jax.audio import dynamic_mixing, mixing, remixing
+from majl_jax.band_split_separation import Separator
+from majl_jax.datasets import reader, records, stem_groups, streams
+from majl_jax.datasets.cutting import INT16_SCALE
+from majl_jax.datasets.schedule import Batches
+from majl_jax.evaluate import SegmentModel
+from majl_jax.losses import mixit as losses
+from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
+from majl_jax.stem_scores import score_stems
+from majl_jax.train import Stage
+
+Variables = Mapping[str, Any]
+STAGES = ("pretrain", "supervised", "scratch")
+MIXINGS = ("dynamic", "none")
+VALIDATION_SEED = 1  # of its crops and pairs, whatever the seed of the training
+HEADS_FILE = "heads.json"
+
+
+# ---- from the config to functions ---------------------------------------------------------------
+
+
+def stems_of(config: Any) -> tuple[str, ...]:
+    """The stems that the labelled data sets have in common, in alphabetical order."""
+    return tuple(next(iter(stem_groups.parse(config.data.labelled).values())))
+
+
+def build(config: Any, stage: str) -> BandSplitLocoformer:
+    """The network of a stage: `outputs` of them in pretrain, else one per stem."""
+    fields = config.network.to_dict()
+    fields |= {"dtype": jnp.dtype(fields["dtype"]), "bands": tuple(fields["bands"])}
+    count = fields.pop("outputs")
+    return BandSplitLocoformer(
+        sources=count if stage == "pretrain" else len(stems_of(config)),
+        audio_channels=config.data.channels,
+        **fields,
+    )
+
+
+def separator(config: Any, network: BandSplitLocoformer) -> Separator:
+    """The network with its STFT."""
+    return Separator(
+        network, config.window_samples, config.data.hop_samples, config.data.sample_rate_hz
+    )
+
+
+def segment_model(config: Any, stage: str | None = None) -> SegmentModel:
+    """What `majl_jax.separate` applies to a song: the stems, or all outputs of a network that is not yet told which are which."""
+    last = str(config.run[-1]) if stage is None else stage
+    network, names = build(config, last), stems_of(config)
+    if last == "pretrain":
+        names = tuple(f"output_{number + 1}" for number in range(network.sources))
+    return separator(config, network).segment_model(
+        names,
+        segment_samples=config.evaluation.segment_samples,
+        crossfade=config.evaluation.crossfade,
+    )
+
+
+# ---- from the config to stages ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A stage of a run, as the config and its data describe it."""
+
+    config: Any
+    name: str
+    separator: Separator
+    folders: Mapping[str, pathlib.Path]  # of the data sets
+    groups: Mapping[str, stem_groups.Groups]  # of each: the stems that make up each source
+    places: stem_groups.Places | None  # of the stems in a batch; None where only their sum counts
+    workdir: pathlib.Path
+
+    @property
+    def options(self) -> Any:
+        return self.config.stages[self.name]
+
+    def sources(self, split: str) -> list[streams.Source]:
+        """The stream of a split: each data set by its number of songs."""
+        if self.places is not None:
+            return stem_groups.open_sources(self.folders, self.groups, split)[0]
+        tracks = {
+            folder: float(len(set(records.open_prepared(folder).split(split).track)))
+            for folder in self.folders.values()
+        }
+        return streams.mixture_sources(tracks, split)
+
+
+def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
+    """The stages that `config.run` names, in its order."""
+    _check(config)
+    found = []
+    for name in config.run:
+        setting = _open(config, name, workdir)
+        stage = _stage(setting)
+        _dry_run(setting)
+        found.append(stage)
+    return tuple(found)
+
+
+def _check(config: Any) -> None:
+    if not config.run or not set(config.run) <= set(STAGES):
+        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(STAGES)}")
+    start = config.stages.supervised.start
+    run = tuple(config.run)
+    before = run[: run.index("supervised")] if "supervised" in run else STAGES
+    if not start and "pretrain" not in before:
+        raise ValueError(
+            f"config.run is {tuple(config.run)}; supervised has to follow pretrain, or config.stages.supervised.start has to "
+            "name a file of weights (.npz, made by majl_jax.weights)"
+        )
+    if start and not pathlib.Path(start).is_file():
+        raise FileNotFoundError(f"config.stages.supervised.start names {start}, which is no file")
+    for name in ("supervised", "scratch"):
+        if (found := config.stages[name].mixing) not in MIXINGS:
+            raise ValueError(
+                f"config.stages.{name}.mixing is {found!r}; expected one of {', '.join(MIXINGS)}"
+            )
+    if (found := config.stages.pretrain.assignment) not in losses.ASSIGNMENTS:
+        raise ValueError(
+            f"config.stages.pretrain.assignment is {found!r}; expected one of {', '.join(losses.ASSIGNMENTS)}"
+        )
+    devices = jax.device_count()
+    if "pretrain" in config.run and config.stages.pretrain.batch_size % (2 * devices):
+        raise ValueError(
+            f"config.stages.pretrain.batch_size is {config.stages.pretrain.batch_size}; expected pairs on each of {devices} "
+            f"devices, a multiple of {2 * devices}"
+        )
+    outputs, stems = config.network.outputs, stems_of(config)
+    if "pretrain" in config.run and outputs < len(stems):
+        raise ValueError(
+            f"config.network.outputs is {outputs}; expected at least one for each of the stems {', '.join(stems)}"
+        )
+    for field, length in (("data", config.data), ("evaluation", config.evaluation)):
+        if length.segment_samples % config.data.hop_samples:
+            raise ValueError(
+                f"config.{field}.segment_samples is {length.segment_samples}; expected a multiple of config.data.hop_samples = "
+                f"{config.data.hop_samples}"
+            )
+
+
+def _open(config: Any, name: str, workdir: pathlib.Path) -> _Setting:
+    data = config.data
+    if name == "pretrain":
+        groups = {}
+        names = [one.strip() for one in data.unlabelled.split(",")]
+    else:
+        groups = stem_groups.parse(data.labelled)
+        names = list(groups)
+    folders = {one: pathlib.Path(data.directory) / one for one in names}
+    for folder in folders.values():
+        prepared = records.open_prepared(folder)
+        grid = {field: data[field] for field in ("sample_rate_hz", "hop_samples")}
+        records.check_grid(prepared, **grid)
+        if prepared.layout.channels != data.channels:
+            raise ValueError(
+                f"{folder} was prepared with {prepared.layout.channels} channels, config.data.channels is {data.channels}: prepare "
+                f"it again with --channels={data.channels} and another --output, or change the config"
+            )
+        if prepared.layout.record_samples < data.segment_samples:
+            raise ValueError(
+                f"{folder} has records of {prepared.layout.record_samples} samples, config.data.segment_samples is "
+                f"{data.segment_samples}: prepare it again with longer --record_seconds, or shorten the segments"
+            )
+    stems = {one: records.open_prepared(folder).layout.stems for one, folder in folders.items()}
+    places = stem_groups.places(groups, stems) if groups else None
+    heard = separator(config, build(config, name))
+    return _Setting(config, name, heard, folders, groups, places, workdir)
+
+
+def _stage(setting: _Setting) -> Stage:
+    config, name, options = setting.config, setting.name, setting.options
+    schedule = optimize.warmup_decay(
+        options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        decay_from=options.decay_from,
+        decay_every=options.decay_every,
+        factor=options.decay_factor,
+        decay_to=max(options.decay_from, -(-options.steps // options.accumulate_steps)),
+    )
+    program = jax.jit(lambda variables, batch, key: _terms(setting, variables, batch, key)[0])
+    judged = name != "pretrain" or config.evaluation.pretrained
+    return Stage(
+        name=name,
+        init=functools.partial(_init, setting),
+        batches=lambda previous: _batches(setting, "train"),
+        loss=functools.partial(_loss, setting),
+        evaluate=functools.partial(_validate, setting, program),
+        test=functools.partial(_test, setting) if judged else None,
+        optimizer=optimize.optimizer(
+            schedule,
+            weight_decay=config.optimizer.weight_decay,
+            clip_norm=config.optimizer.clip_norm,
+            accumulate_steps=options.accumulate_steps,
+        ),
+        steps=options.steps,
+        best="minus_loss",
+        average=config.evaluation.average,
+    )
+
+
+def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
+    """Fresh variables; in `supervised` those of pretrain, with the outputs that the stems got."""
+    options, network = setting.options, setting.separator.network
+    shape = (1, network.audio_channels, 2, sum(network.bands))
+    fresh = jax.jit(network.init)(key, jnp.zeros(shape, jnp.complex64))
+    if setting.name != "supervised":
+        return fresh
+    if options.start:
+        previous = weights.load(pathlib.Path(options.start))
+    if previous is None:
+        return fresh
+    outputs = jax.eval_shape(lambda: previous)["params"]["decoder"]["group0_mask"]["bias"].shape[-3]
+    params = previous["params"]
+    if outputs != network.sources or not options.start:
+        config = setting.config.copy_and_resolve_references()
+        config.network.outputs = outputs
+        before = separator(config, build(config, "pretrain"))
+        file = setting.workdir / setting.name / HEADS_FILE
+        choose = functools.partial(_heads, setting, before, previous, file)
+        params = select_outputs(params, parallel.first_process(choose))
+    _refuse_other_shapes(params, fresh["params"])
+    return {"params": jax.tree.map(np.asarray, params)}
+
+
+def _refuse_other_shapes(params: Any, fresh: Any) -> None:
+    found, wanted = (
+        {optimize.path_of(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params, fresh)
+    )
+    for path in sorted({*found, *wanted}):
+        if found.get(path) != wanted.get(path):
+            raise ValueError(
+                f"the parameters to start from have {path} of shape {found.get(path)}, the network {wanted.get(path)}; change "
+                "config.network, or start from others"
+            )
+
+
+# ---- input and loss -----------------------------------------------------------------------------
+
+
+def _batches(setting: _Setting, split: str) -> Batches:
+    config, training = setting.config, split == "train"
+    judged = config.evaluation.batch_size * (1 if setting.groups else 2)  # a mixture is of two
+    return reader.named(config.data.reader)(
+        setting.sources(split),
+        batch_size=setting.options.batch_size if training else judged,
+        segment_samples=config.data.segment_samples,
+        seed=config.seed if training else VALIDATION_SEED,
+        process_index=jax.process_index() if training else 0,
+        process_count=jax.process_count() if training else 1,
+    )
+
+
+def _loss(setting: _Setting, params: Any, mutables: Any, batch: Any, key: Any) -> Any:
+    total, terms = _terms(setting, {"params": params}, batch, key, train=True)
+    return total, (mutables, terms)
+
+
+def _terms(
+    setting: _Setting, variables: Variables, batch: Any, key: Any, *, train: bool = False
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of a device's share of a batch, in dB, and its parts."""
+    mix_key, dropout_key = jax.random.split(key)
+    use = _unlabelled if setting.name == "pretrain" else _labelled
+    return use(setting, variables, batch, mix_key, dropout_key if train else None)
+
+
+def _unlabelled(
+    setting: _Setting, variables: Variables, batch: Any, key: Any, dropout_key: Any
+) -> tuple[Array, dict[str, Array]]:
+    """MixIT on the sums of the first and the second half of a batch."""
+    options = setting.options
+    segments = mixing.mixture(mixing.to_float(batch["stems"]))
+    keys = mixing.example_keys(key, batch["index"][: len(segments) // 2])
+    low_db, high_db = options.snr_db
+    mixtures = dynamic_mixing.mixtures_of_mixtures(segments, keys, low_db=low_db, high_db=high_db)
+    estimates, level = setting.separator.normalised(
+        variables, mixtures.sum(axis=2), key=dropout_key
+    )
+    each, chosen = losses.mixit(
+        estimates, mixtures / level, assignment=options.assignment, max_snr_db=options.max_snr_db
+    )
+    used = jnp.abs(chosen.mean(axis=1) - 0.5)
+    return each.mean(), {"one_sided": jnp.mean(used == 0.5).astype(jnp.float32)}
+
+
+def _labelled(
+    setting: _Setting, variables: Variables, batch: Any, key: Any, dropout_key: Any
+) -> tuple[Array, dict[str, Array]]:
+    """The thresholded SNR of every stem, mean over the examples whose stems are all known."""
+    options, config = setting.options, setting.config
+    stems, known = _stems(setting, batch)
+    if options.mixing == "dynamic" and dropout_key is not None:
+        batch_key, example_key = jax.random.split(key)
+        low_db, high_db = options.gain_db
+        stems = dynamic_mixing.dynamic_mixing(
+            stems,
+            batch_key,
+            mixing.example_keys(example_key, batch["index"]),
+            drop_probability=options.drop_probability,
+            level=options.level,
+            low_db=low_db,
+            high_db=high_db,
+        )
+    estimates, level = setting.separator.normalised(variables, stems.sum(axis=2), key=dropout_key)
+    each = losses.inactive_sources(
+        estimates,
+        stems / level,
+        max_snr_db=options.max_snr_db,
+        inactive_db=options.inactive_db,
+        inactive_weight=options.inactive_weight,
+    )
+    share = known / jnp.maximum(known.sum(), 1)
+    by_stem = jnp.einsum("b,bsc->s", share, each) / config.data.channels
+    terms = dict(zip(stems_of(config), by_stem, strict=True))
+    return by_stem.mean(), terms
+
+
+def _stems(
+    setting: _Setting, batch: Any
+) -> tuple[Float[Array, "batch time stem channel"], Bool[Array, "batch"]]:
+    """The stems of a batch and where all are known; dynamic mixing needs those of the whole batch."""
+    places = setting.places
+    assert places is not None  # of a stage with stems
+    stems = mixing.to_float(batch["stems"])
+    stems = remixing.group(stems[:, :, : stems.shape[2] - places.left_out], places.members)
+    known = batch["has_stems"].all(axis=1)
+    if setting.options.mixing == "dynamic":
+        known = jnp.broadcast_to(known.all(), known.shape)
+    return stems, known
+
+
+def _dry_run(setting: _Setting) -> None:
+    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
+    places = len(setting.sources("train")[0].stems or ())
+    setting.sources("valid")
+    size, samples = setting.options.batch_size, setting.config.data.segment_samples
+    batch = {
+        "stems": jax.ShapeDtypeStruct(
+            (size, samples, places, setting.config.data.channels), np.int16
+        ),
+        "has_stems": jax.ShapeDtypeStruct((size, places), np.bool_),
+        "index": jax.ShapeDtypeStruct((size,), np.uint32),
+    }
+    fresh = dataclasses.replace(setting, name="scratch" if setting.groups else "pretrain")
+    variables = jax.eval_shape(lambda key: _init(fresh, key, None), jax.random.key(0))
+    jax.eval_shape(
+        functools.partial(_terms, setting, train=True), variables, batch, jax.random.key(0)
+    )
+
+
+# ---- evaluation ---------------------------------------------------------------------------------
+
+
+def _validate(setting: _Setting, program: Any, variables: Variables) -> dict[str, float]:
+    """The loss on the same crops of the validation set every time: no dropout, no dynamic mixing."""
+    batches, key = _batches(setting, "valid"), jax.random.key(VALIDATION_SEED)
+    found = [
+        program(variables, {k: batch[k] for k in ("stems", "has_stems", "index")}, key)
+        for _, batch in zip(range(setting.config.evaluation.valid_batches), batches, strict=False)
+    ]
+    loss = float(np.mean(found))
+    return {"loss": loss, "minus_loss": -loss}
+
+
+def _test(setting: _Setting, variables: Variables, folder: pathlib.Path) -> dict[str, float]:
+    """Scores on the labelled test songs; after pretrain, with the outputs that the validation songs choose."""
+    config, name = setting.config, setting.name
+    if name == "pretrain":
+        setting = _open(config, "supervised", setting.workdir)
+        before = separator(config, build(config, "pretrain"))
+        heads = _heads(setting, before, variables, folder / HEADS_FILE)
+        variables = {**variables, "params": select_outputs(variables["params"], heads)}
+    return score_stems(
+        segment_model(config, "supervised"),
+        variables,
+        _songs(setting, "test"),
+        columns=range(len(stems_of(config))),
+        system=name,
+        overlap=config.evaluation.overlap,
+        batch_size=config.evaluation.batch_size,
+        folder=folder,
+        example_count=config.evaluation.examples,
+        progress=f"{name}: test",
+    )
+
+
+def _songs(setting: _Setting, split: str) -> Iterator[dict[str, Any]]:
+    """Whole songs with the stems of the task."""
+    for name, folder in setting.folders.items():
+        stems = records.open_prepared(folder).layout.stems
+        for record in records.read_tracks(folder, split):
+            if record["has_stems"].all():
+                wanted = stem_groups.of_stems(
+                    record["stems"].astype(np.int32), stems, setting.groups[name]
+                )
+                yield {"track": record["track"], "stems": wanted}
+
+
+def _heads(
+    setting: _Setting, before: Separator, variables: Variables, file: pathlib.Path
+) -> list[int]:
+    """The output of each stem by a vote of the validation songs, kept in `file`."""
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))["heads"]
+    found = head_selection.select_heads(_segments(setting, before, variables))
+    stems = stems_of(setting.config)
+    about = {
+        "stems": stems,
+        "heads": found.heads,
+        "shares_of_votes": found.shares,
+        "most_voted": found.most_voted,
+        "votes": found.votes.tolist(),
+        "mean_snr_db": found.mean_snr_db.round(3).tolist(),
+        "segments": found.segments,
+    }
+    logs.write_text(file, json.dumps(about, indent=2) + "\n")
+    said = zip(stems, found.heads, found.shares, strict=True)
+    chosen = ", ".join(f"{stem} output {head + 1} ({share:.0%})" for stem, head, share in said)
+    console.say(f"{setting.name}: {chosen} of the votes of {found.segments} segments")
+    return list(found.heads)
+
+
+def _segments(
+    setting: _Setting, before: Separator, variables: Variables
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Estimates of all outputs and the true stems of the validation songs, a segment at a time, end to end."""
+    config, program = setting.config, jax.jit(before.separate)
+    samples, size = config.data.segment_samples, config.evaluation.batch_size
+    for song in console.with_progress(_songs(setting, "valid"), "which output is which stem"):
+        count = len(song["stems"]) // samples
+        stems = song["stems"][: count * samples] / np.float32(INT16_SCALE)
+        stems = stems.reshape(count, samples, *stems.shape[1:])
+        for first in range(0, count, size):
+            part = stems[first : first + size]
+            filled = np.zeros((size, *part.shape[1:]), np.float32)
+            filled[: len(part)] = part
+            estimates = np.asarray(program(variables, filled.sum(axis=2)))
+            yield from zip(estimates, part, strict=False)
