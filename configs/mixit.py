@@ -1,6 +1,6 @@
 """MixIT: separation learnt from mixtures alone, then from few songs with stems (arXiv 2505.07631).
 
-    python -m majl_jax.prepare --dataset=band --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/mixit
+    python -m majl_jax.prepare --dataset=band --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/mixit --tracks=train=46,valid=4,test=1
     python -m majl_jax.prepare --dataset=band --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/mixit/few \\
         --tracks=train=4,valid=6,test=10
     python -m majl_jax.main --config=configs/mixit.py:quickstart --workdir=runs/mixit
@@ -84,7 +84,7 @@ def _paper(size: str) -> ConfigDict:
         "fma"  # or several, with commas; of those with stems the mixtures alone are used
     )
     config.data.labelled = (
-        "musdb18: bass, drums, other, vocals"  # "SET: stem, stem=stem+stem; SET: ..."
+        "musdb18_hq: bass, drums, other, vocals"  # "SET: stem, stem=stem+stem; SET: ..."
     )
     config.data.sample_rate_hz = 44_100
     config.data.channels = 2

@@ -303,6 +303,8 @@ _IN_TEXT = {
     "sdr_db": "SDR dB",
     "nsdr_db": "NSDR dB",
     "si_sdr_db": "SI-SDR dB",
+    "usdr_db": "uSDR dB",
+    "csdr_db": "cSDR dB",
     "rpa": "RPA %",
     "rca": "RCA %",
     "oa": "OA %",
