@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import console, scores
+from majl_jax import console, context_windows, scores
 from majl_jax.audio import files
 
 Outputs = dict[str, np.ndarray]
@@ -40,6 +40,9 @@ class SegmentModel:
     """Centre of each salience bin in cents above 10 Hz; None when there is no salience."""
     crossfade: bool = True
     """Whether overlapping segments fade into each other; False: the plain mean where they overlap."""
+    context_samples: int = 0
+    """What an output depends on at either side of it. Above 0, segments overlap by twice as much and give exactly what
+    the song gives in one pass, whatever `overlap` is asked for; `apply` then takes other lengths too."""
     for_song: Callable[[Any, Iterable[np.ndarray]], Any] | None = None
     """(variables, the blocks of a song at the model's rate) -> the variables for this song, if it has to be heard first."""
 
@@ -73,6 +76,9 @@ def stream(
     """
     step_samples = _step_samples(model, overlap)
     program, variables = _prepare(model, variables, batch_size, devices)
+    if model.context_samples:
+        yield from _stream_in_context(model, program, variables, blocks, batch_size)
+        return
     window = _window(model.segment_samples, step_samples, crossfade=model.crossfade)
     samples = _OverlapAdd(window, step_samples)
     frames = _OverlapAdd(samples.window[:: model.hop_samples], step_samples // model.hop_samples)
@@ -91,6 +97,29 @@ def stream(
                 valid_frames = -(-len(segment) // model.hop_samples)
                 finished["salience"] += frames.add(outputs["salience"][index], valid_frames, last)
         yield {name: np.concatenate(pieces) for name, pieces in finished.items()}
+
+
+def _stream_in_context(
+    model: SegmentModel,
+    program: Any,
+    variables: Any,
+    blocks: Iterable[np.ndarray],
+    batch_size: int,
+) -> Iterator[Outputs]:
+    pieces = context_windows.pieces(
+        _checked(blocks, model),
+        segment_samples=model.segment_samples,
+        context_samples=model.context_samples,
+        hop_samples=model.hop_samples,
+    )
+    while part := list(itertools.islice(pieces, batch_size)):
+        samples = len(part[0].audio)  # less than a segment where the song is
+        rows = np.zeros((batch_size, samples, model.channels), np.float32)
+        for row, piece in zip(rows, part, strict=False):
+            row[:] = piece.audio
+        stems = np.asarray(program(variables, rows)["stems"])
+        kept = [made[piece.kept] for made, piece in zip(stems, part, strict=False)]
+        yield {"stems": np.concatenate(kept)}
 
 
 def apply_track(
@@ -159,12 +188,7 @@ def _segments(
 ) -> Iterator[tuple[np.ndarray, bool]]:
     """Yields (segment, is_last), one step apart; only the last may be short."""
     waiting = np.zeros((0, model.channels), np.float32)
-    for block in blocks:
-        if block.ndim != 2 or block.shape[1] != model.channels:
-            raise ValueError(
-                f"audio has shape {block.shape}; the model expects [time, {model.channels}]: "
-                "mix channels down or repeat them first"
-            )
+    for block in _checked(blocks, model):
         waiting = np.concatenate([waiting, block])
         first = 0
         while (
@@ -176,6 +200,16 @@ def _segments(
     if not len(waiting):
         raise ValueError("the track has no samples: nothing to apply the model to")
     yield waiting, True
+
+
+def _checked(blocks: Iterable[np.ndarray], model: SegmentModel) -> Iterator[np.ndarray]:
+    for block in blocks:
+        if block.ndim != 2 or block.shape[1] != model.channels:
+            raise ValueError(
+                f"audio has shape {block.shape}; the model expects [time, {model.channels}]: "
+                "mix channels down or repeat them first"
+            )
+        yield block
 
 
 def _check_outputs(model: SegmentModel, outputs: Outputs, batch_size: int) -> None:
