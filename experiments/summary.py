@@ -51,8 +51,9 @@ class Report:
 
 
 def values(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
-    """Seed to score of one row."""
-    return {x["seed"]: x["metrics"][score] for x in lines if x["row"] == row}
+    """Seed to score of one row, where it has that score."""
+    found = {x["seed"]: x["metrics"].get(score) for x in lines if x["row"] == row}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def _markdown(report: Report, name: str, data: str, lines: Sequence[Line]) -> list[str]:

@@ -30,7 +30,8 @@ class SegmentModel:
 
     apply: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
     """(variables, audio[batch, time, channel]) -> {"stems": [batch, time, stem, channel],
-    "salience": [batch, frame, bin] in 0..1}, either optional; time is always segment_samples."""
+    "salience": [batch, frame, bin] in 0..1}, either optional; time is segment_samples, with a context also the
+    length of a shorter song."""
     sample_rate_hz: int
     segment_samples: int
     hop_samples: int
@@ -71,7 +72,7 @@ def stream(
     """Yields finished stretches of every output, in order, while blocks of any size come in.
 
     Memory is one batch of segments whatever the length of the track, and every track of every
-    length runs the same compiled program: batches are filled up with silent rows whose output is
+    length runs the same compiled program (but songs shorter than a segment of a model with context): batches are filled up with silent rows whose output is
     dropped. Joined up, the stretches have as many samples as came in and a frame per begun hop.
     """
     step_samples = _step_samples(model, overlap)

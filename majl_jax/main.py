@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from majl_jax import scores
 
-RECIPES = ("majl", "ss_mpe", "transfer", "mixit")  # modules of majl_jax.recipes
+RECIPES = ("majl", "ss_mpe", "transfer", "mixit", "jukebox")  # modules of majl_jax.recipes
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:PRESET")
 _WORKDIR = flags.DEFINE_string(

@@ -27,6 +27,13 @@ def step_decay(initial: float, *, factor: float = 0.95, every_steps: int) -> Sch
     return lambda step: initial * factor ** (step // every_steps)
 
 
+def linear_warmup(peak: float, *, warmup_steps: int) -> Schedule:
+    """peak min(1, step / warmup_steps)."""
+    if warmup_steps < 1:
+        raise ValueError(f"warmup_steps is {warmup_steps}; expected at least 1")
+    return optax.linear_schedule(0.0, peak, warmup_steps)
+
+
 def warmup_cosine(
     peak: float, *, warmup_steps: int, total_steps: int, end: float = 0.0
 ) -> Schedule:

@@ -7,7 +7,7 @@ pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems ha
 rate and channels. Memory does not grow with the length of a song.
 
 A run of the recipe transfer gives all of its sources; its pre-training (--stage=pretrain), which has no masks, clusters each song by
-k-means. A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per frame: time, then all pitches
+k-means. A folder of runs of the recipe jukebox, one per stem, gives all of their stems. A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per frame: time, then all pitches
 in Hz, separated by tabs), pitches.mid (notes) and picture.png.
 
 --pitch-only writes pitch and picture alone; without --checkpoint it uses the published weights of
@@ -41,7 +41,7 @@ def load_run(
 ) -> tuple["SegmentModel | MultiPitchModel", Any, str]:
     """Returns the model of a training run, the variables of a stage, and in words what they are.
 
-    recipe: what the run has to be of, None for any.
+    recipe: what the run has to be of, None for any. A folder of runs, each of other stems, gives the stems of all.
     """
     import importlib
 
@@ -50,6 +50,9 @@ def load_run(
     from majl_jax import checkpoint
 
     manifest = run / "config.json"
+    if not manifest.is_file() and (runs := sorted(run.glob("*/config.json"))):
+        found = [load_run(one.parent, stage=stage, which=which, recipe=recipe) for one in runs]
+        return _together(run, found)
     if not manifest.is_file():
         raise FileNotFoundError(
             f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
@@ -75,6 +78,35 @@ def load_run(
         config.run = ran[: ran.index(meta["stage"]) + 1]
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
     return give(config), variables, label
+
+
+def _together(
+    folder: pathlib.Path, runs: Sequence[tuple["SegmentModel | MultiPitchModel", Any, str]]
+) -> tuple["SegmentModel", Any, str]:
+    """One model that gives the stems of several, which hear the same segments."""
+    import dataclasses
+
+    import jax.numpy as jnp
+
+    from majl_jax.evaluate import SegmentModel
+
+    models: list[Any] = [model for model, _, _ in runs]
+    fields = ("sample_rate_hz", "segment_samples", "hop_samples", "channels", "context_samples")
+    grids = {tuple(getattr(model, field, None) for field in fields) for model in models}
+    stems = [stem for model in models for stem in getattr(model, "stems", ())]
+    fits = all(isinstance(model, SegmentModel) and model.for_song is None for model in models)
+    if not fits or len(grids) > 1 or len(set(stems)) < len(stems):
+        raise ValueError(
+            f"{folder} holds the runs {', '.join(label for _, _, label in runs)}, with the stems {', '.join(stems)}; expected "
+            "runs that separate different stems at the same rate and in the same segments. Give one of them"
+        )
+
+    def apply(variables: Any, audio: Any) -> dict[str, Any]:
+        parts = [m.apply(v, audio)["stems"] for m, v in zip(models, variables, strict=True)]
+        return {"stems": jnp.concatenate(parts, axis=2)}
+
+    model = dataclasses.replace(models[0], apply=apply, stems=tuple(stems), bin_cents=None)
+    return model, [variables for _, variables, _ in runs], "; ".join(label for _, _, label in runs)
 
 
 def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str]:

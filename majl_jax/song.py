@@ -91,8 +91,11 @@ def separate_file(
 
 def _voices(
     channels: int, model: "SegmentModel", *, with_stems: bool
-) -> list[Callable[[Block], Block]]:
-    """What the model listens to, one after the other; the pitch of the last voice counts."""
+) -> Sequence[Callable[[Block], Block] | None]:
+    """What the model listens to, one after the other; the pitch of the last voice counts, and its stems only where it is the only one.
+
+    So the last of several is all channels together: for a model of pitch, else it is None and not heard.
+    """
     if channels == model.channels:
         return [lambda block: block]
     if channels > 1 and model.channels > 1:
@@ -103,7 +106,8 @@ def _voices(
     whole = [lambda block: resampling.mix_channels(block, model.channels)]
     if channels == 1 or not with_stems:
         return whole
-    return [_channel(number) for number in range(channels)] + whole
+    each = [_channel(number) for number in range(channels)]
+    return [*each, *(whole if model.bin_cents is not None else [None])]
 
 
 def _channel(number: int) -> Callable[[Block], Block]:
@@ -114,13 +118,14 @@ def _apply(
     model: "SegmentModel",
     variables: Any,
     blocks: Iterable[Block],
-    voices: Sequence[Callable[[Block], Block]],
+    voices: Sequence[Callable[[Block], Block] | None],
     add_pitch: Callable[[np.ndarray], None],
     options: Options,
 ) -> Iterator[Stems]:
     """Yields stems with the file's channels, hands the salience of the last voice to add_pitch."""
     from majl_jax import evaluate
 
+    heard = [voice for voice in voices if voice is not None]
     streams = [
         evaluate.stream(
             model,
@@ -130,13 +135,14 @@ def _apply(
             batch_size=options.batch_size,
             devices=options.devices,
         )
-        for voice, copy in zip(voices, itertools.tee(blocks, len(voices)), strict=True)
+        for voice, copy in zip(heard, itertools.tee(blocks, len(heard)), strict=True)
     ]  # in step with each other, so that the copies of the input stay as short as a batch
     for parts in zip(*streams, strict=True):
         if "salience" in parts[-1]:
             add_pitch(parts[-1]["salience"])
         if "stems" in parts[-1] and not options.pitch_only:
-            yield np.concatenate([part["stems"] for part in parts[:-1] or parts], axis=2)
+            of_channels = parts[: len(voices) - 1] or parts
+            yield np.concatenate([part["stems"] for part in of_channels], axis=2)
 
 
 class _Backlog:

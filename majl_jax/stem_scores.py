@@ -50,7 +50,10 @@ def score_stems(
         outputs = apply_track(model, variables, mixture, overlap=overlap, batch_size=batch_size)
         untouched = np.repeat(mixture[:, None], truth.shape[1], axis=1)
         seconds = round(len(mixture) / model.sample_rate_hz, 3)
-        for name, estimate in ((system, outputs["stems"]), ("mixture", untouched)):
+        systems = [(system, outputs["stems"])]
+        if truth.shape[1] > 1:  # a stem alone is its own mixture
+            systems.append(("mixture", untouched))
+        for name, estimate in systems:
             row = {"track": record["track"], "system": name, "seconds": seconds}
             rate_hz = model.sample_rate_hz
             rows.append(row | score(estimate, truth, stems=model.stems, sample_rate_hz=rate_hz))
@@ -71,7 +74,10 @@ def score_stems(
         scores.write_rows(folder / "tracks.jsonl", rows)
     flat = scores.flatten(scores.aggregate(rows), system)
     means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
-    return means | {k: v for k, v in flat.items() if k.endswith("_median")}
+    medians = {k: v for k, v in flat.items() if k.endswith("_median")}
+    # As it is published: of each stem the median over tracks, then the mean over the stems.
+    of_stems = [medians[f"csdr_db_{stem}_median"] for stem in model.stems]
+    return means | medians | {"csdr_db_median": sum(of_stems) / len(of_stems)}
 
 
 def score(

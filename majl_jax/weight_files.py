@@ -1,7 +1,8 @@
 """Reads arrays from weight files without running anything that is in them.
 
-`.h5`, `.npz` (Chainer: `.model`), `.safetensors` and PyTorch's zip archives (`.pt`, `.pth`). A PyTorch file holds a
-pickle, a program that may call any function: here it may only name tensors.
+`.h5`, `.npz` (Chainer: `.model`), `.safetensors` and what torch.save wrote (`.pt`, `.pth`, `.pth.tar`), as a zip archive or, before
+PyTorch 1.6, as pickles one after the other. A PyTorch file holds a pickle, a program that may call any function: here it may only
+name tensors.
 """
 
 import collections
@@ -21,6 +22,7 @@ import numpy as np
 Tensors = dict[str, np.ndarray]
 
 _MAX_PICKLE_BYTES = 64 * 2**20
+_OLD_TORCH = (0x1950A86A20F9469CFC6C, 1001)  # what its first two pickles say
 _TORCH_STORAGES = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -66,6 +68,7 @@ def read_tensors(path: pathlib.Path) -> Tensors:
         ".safetensors": read_safetensors,
         ".pt": read_torch,
         ".pth": read_torch,
+        ".tar": read_torch,  # as in checkpoint.pth.tar
     }
     if path.suffix not in readers:
         raise WeightFileError(
@@ -124,20 +127,72 @@ def read_safetensors(path: pathlib.Path) -> Tensors:
 
 def read_torch(path: pathlib.Path) -> Tensors:
     """Every tensor of a file written by torch.save; nested dictionaries are joined by a dot."""
+    content = _read_zipped(path) if zipfile.is_zipfile(path) else _read_old(path)
+    tensors: Tensors = {}
+    _flatten("", content, tensors)
+    return tensors
+
+
+def _read_zipped(path: pathlib.Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise WeightFileError(
-                f"{path}: found {len(pickles)} data.pkl, expected 1. Files older than PyTorch 1.6 "
-                "and TorchScript archives are not supported: save the state_dict anew."
+                f"{path}: found {len(pickles)} data.pkl, expected 1. TorchScript archives are not supported: save the "
+                "state_dict anew."
             )
         if pickles[0].file_size > _MAX_PICKLE_BYTES:
             raise WeightFileError(f"{path}: its pickle has {pickles[0].file_size} bytes, too many.")
-        unpickler = _TensorUnpickler(archive, pickles[0].filename.removesuffix("data.pkl"))
-        content = unpickler.load()
-    tensors: Tensors = {}
-    _flatten("", content, tensors)
-    return tensors
+        folder = pickles[0].filename.removesuffix("data.pkl")
+        byteorder = folder + "byteorder"
+        if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
+            raise WeightFileError("only little-endian PyTorch files are supported.")
+
+        def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+            # The key only picks a member of the opened archive: nothing is looked up on the disk.
+            info = archive.getinfo(f"{folder}data/{key}")
+            if info.file_size != count * dtype.itemsize:
+                raise WeightFileError(
+                    f"storage {key!r} has {info.file_size} bytes, expected {count * dtype.itemsize}."
+                )
+            return np.frombuffer(archive.read(info), dtype)
+
+        return _TensorUnpickler(io.BytesIO(archive.read(pickles[0])), storage).load()
+
+
+def _read_old(path: pathlib.Path) -> Any:
+    """Pickles of two numbers, of the machine, of the content and of the storages' keys; then count and values of each storage."""
+    data = path.read_bytes()
+    file = io.BytesIO(data)
+    wanted: dict[str, tuple[np.dtype, int]] = {}
+
+    def none(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        raise WeightFileError(f"storage {key!r} stands where none belongs.")
+
+    def note(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        if count * dtype.itemsize > len(data):
+            raise WeightFileError(f"storage {key!r} would be larger than the file.")
+        wanted[key] = dtype, count
+        return np.zeros(count, dtype)
+
+    if (_TensorUnpickler(file, none).load(), _TensorUnpickler(file, none).load()) != _OLD_TORCH:
+        raise WeightFileError(f"{path}: no file of torch.save.")
+    if not _TensorUnpickler(file, none).load()["little_endian"]:
+        raise WeightFileError("only little-endian PyTorch files are supported.")
+    start = file.tell()
+    _TensorUnpickler(file, note).load()  # which storages there are; their values come after it
+    found: dict[str, np.ndarray] = {}
+    for key in _TensorUnpickler(file, none).load():
+        dtype, count = wanted[key]
+        (stored,) = struct.unpack("<q", file.read(8))
+        if stored != count:
+            raise WeightFileError(f"storage {key!r} has {stored} values, expected {count}.")
+        values = file.read(count * dtype.itemsize)
+        if len(values) != count * dtype.itemsize:
+            raise WeightFileError(f"{path}: damaged, it ends within storage {key!r}.")
+        found[key] = np.frombuffer(values, dtype)
+    file.seek(start)
+    return _TensorUnpickler(file, lambda key, dtype, count: found[key]).load()
 
 
 def _flatten(prefix: str, value: Any, tensors: Tensors) -> None:
@@ -149,7 +204,7 @@ def _flatten(prefix: str, value: Any, tensors: Tensors) -> None:
 
 
 class _Storage:
-    """A flat buffer of the archive, not yet read."""
+    """A flat buffer of a file."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -158,13 +213,11 @@ class _Storage:
 class _TensorUnpickler(pickle.Unpickler):
     """Unpickles tensors, dictionaries and plain values; every other name is an error."""
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(io.BytesIO(archive.read(folder + "data.pkl")))
-        self._archive = archive
-        self._folder = folder
-        byteorder = folder + "byteorder"
-        if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
-            raise WeightFileError("only little-endian PyTorch files are supported.")
+    def __init__(
+        self, file: io.BytesIO, storage: Callable[[str, np.dtype, int], np.ndarray]
+    ) -> None:
+        super().__init__(file)
+        self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -182,17 +235,12 @@ class _TensorUnpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
-        if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"):
+        if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"):
             raise WeightFileError(f"unknown kind of storage {pid!r}.")
-        _, kind, key, _, count = pid
-        dtype = np.dtype(_TORCH_STORAGES[kind])
-        # The key only picks a member of the opened archive: nothing is looked up on the disk.
-        info = self._archive.getinfo(f"{self._folder}data/{key}")
-        if info.file_size != count * dtype.itemsize:
-            raise WeightFileError(
-                f"storage {key!r} has {info.file_size} bytes, expected {count * dtype.itemsize}."
-            )
-        return _Storage(np.frombuffer(self._archive.read(info), dtype))
+        _, kind, key, _, count, *view = pid
+        if any(part is not None for part in view) or not isinstance(count, int) or count < 0:
+            raise WeightFileError(f"unknown kind of storage {pid!r}.")
+        return _Storage(self._storage(key, np.dtype(_TORCH_STORAGES[kind]), count))
 
 
 def _strided(storage: Any, offset: int, shape: tuple, strides: tuple) -> np.ndarray:

@@ -24,6 +24,7 @@ from majl_jax.published.chimera import convert_chimera
 from majl_jax.published.crepe import convert_crepe
 from majl_jax.published.filling import Tensors, Variables, WeightsError, flat, nest
 from majl_jax.published.harmof0 import convert_harmof0
+from majl_jax.published.jukebox_vqvae import convert_jukebox_vqvae
 from majl_jax.published.resunet_decouple_plus import convert_resunet_decouple_plus
 from majl_jax.published.timbre_trap import convert_timbre_trap
 from majl_jax.published.unet import convert_unet
@@ -37,6 +38,7 @@ ARCHITECTURES: dict[str, Callable[..., Variables]] = {
     "chimera": convert_chimera,
     **{f"crepe-{name}": functools.partial(convert_crepe, capacity=name) for name in CAPACITY},
     "harmof0": convert_harmof0,
+    "jukebox_vqvae": convert_jukebox_vqvae,
     "resunet_decouple_plus": convert_resunet_decouple_plus,
     "timbre_trap": convert_timbre_trap,
     "unet": convert_unet,
@@ -54,6 +56,20 @@ def convert(architecture: str, tensors: Tensors, **sizes: Any) -> Variables:
             f"unknown architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}."
         )
     return ARCHITECTURES[architecture](tensors, **sizes)
+
+
+def check_shapes(found: Any, wanted: Any, *, where: str) -> None:
+    """A WeightsError if two trees of arrays differ in a path or a shape; where: whose the found ones are."""
+    ours, theirs = flat(wanted), flat(found)
+    for path in sorted({*ours, *theirs}):
+        shapes = [
+            "nothing" if path not in one else f"the shape {tuple(one[path].shape)}"
+            for one in (theirs, ours)
+        ]
+        if shapes[0] != shapes[1]:
+            raise WeightsError(
+                f"{where} has {shapes[0]} for {path}, the network {shapes[1]}; change config.network, or start from other weights"
+            )
 
 
 def load_crepe(capacity: str = "tiny") -> Variables:
@@ -93,6 +109,11 @@ def load(path: pathlib.Path) -> Variables:
     return nest(read_npz(pathlib.Path(path)))
 
 
+def _size(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    return name, int(number)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Converts a weight file; returns the exit status."""
     summary = (__doc__ or "").partition("\n")[0]
@@ -105,14 +126,27 @@ def main(argv: list[str] | None = None) -> int:
         help=", ".join(ARCHITECTURES),
     )
     parser.add_argument(
-        "--source", required=True, type=pathlib.Path, help=".h5 .npz .model .safetensors .pth"
+        "--source",
+        required=True,
+        type=pathlib.Path,
+        help=".h5 .npz .model .safetensors .pth .pth.tar",
     )
     parser.add_argument("--output", required=True, type=pathlib.Path, help="file to write, .npz")
+    parser.add_argument(
+        "--size",
+        action="append",
+        default=[],
+        type=_size,
+        metavar="NAME=NUMBER",
+        help="of an architecture that has any, as level=1 of jukebox_vqvae",
+    )
     options = parser.parse_args(argv)
     try:
-        variables = convert(options.architecture, read_tensors(options.source))
+        variables = convert(
+            options.architecture, read_tensors(options.source), **dict(options.size)
+        )
         save(variables, options.output)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     count = sum(array.size for array in flat(variables["params"]).values())

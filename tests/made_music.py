@@ -119,10 +119,25 @@ def prepare_mixit(directory: pathlib.Path) -> pathlib.Path:
     for name, train in {"band": "abcd", "few/band": "ab"}.items():
         splits = {}
         for split, names in {"train": train, "valid": "e", "test": "f"}.items():
-            made = [_three_stems(one, layout) for one in names]
+            made = [_three_stems(one, layout=layout) for one in names]
             splits[split] = (record for track in made for record in records.cut(track, layout))
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         builder.write_dataset(directory / name, splits, layout=layout)
+    return directory
+
+
+def prepare_jukebox(directory: pathlib.Path) -> pathlib.Path:
+    """Stand-ins for the sets of configs/jukebox.py:quickstart: other music, and songs with stems."""
+    layout = dataclasses.replace(
+        LAYOUT, sample_rate_hz=8000, hop_samples=64, record_samples=200 * 64
+    )
+    songs = dataclasses.replace(layout, stems=("bass", "drums", "other"))
+    for name, make, of in (("chorales", tones, layout), ("band", _three_stems, songs)):
+        splits = {}
+        for split, names in {"train": "abcd", "valid": "e", "test": "f"}.items():
+            made = [make(one, layout=of) for one in names]
+            splits[split] = (record for track in made for record in records.cut(track, of))
+        builder.write_dataset(directory / name, splits, layout=of)
     return directory
 
 

@@ -13,6 +13,7 @@ import pytest
 from majl_jax import checkpoint, logs, separate, train, weights
 from majl_jax.audio import files
 from majl_jax.losses import mixit as losses
+from majl_jax.models.band_split import select_outputs
 from majl_jax.recipes import mixit
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -139,6 +140,11 @@ def test_unknown_stems_do_not_count_and_dynamic_mixing_is_for_training_alone(dat
     assert loss(setting, has_stems=jnp.zeros_like(batch["has_stems"])) == 0
     np.testing.assert_allclose(loss(setting, train=True), whole, rtol=1e-5)
     dynamic = _opened(data, "scratch")
+    one = jnp.asarray(known).at[1:].set(False)
+    mixed = loss(
+        dynamic, train=True, has_stems=one
+    )  # all examples are made of the one that is known
+    assert np.isfinite(mixed) and mixed != 0
     np.testing.assert_allclose(loss(dynamic), whole, rtol=1e-5)
     assert abs(loss(dynamic, train=True) - whole) > 0.01
 
@@ -151,16 +157,22 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
     fields = {"run": ("supervised",), "stages__supervised__start": str(tmp_path / "stems.npz")}
     (stage,) = mixit.stages(_config(data, **fields), tmp_path)
     found = stage.init(jax.random.key(0), None)
-    jax.tree.map(np.testing.assert_array_equal, found["params"], stems["params"])
+    heads = json.loads((tmp_path / "supervised/heads.json").read_text())["heads"]
+    assert sorted(heads) == [0, 1, 2]  # as many outputs as stems may still stand in another order
+    ordered = select_outputs(stems["params"], heads)
+    jax.tree.map(np.testing.assert_array_equal, found["params"], ordered)
     (stage,) = mixit.stages(_config(data, **fields, network__features=12), tmp_path)
-    with pytest.raises(ValueError, match=r"the parameters to start from have decoder/group0_first"):
+    with pytest.raises(ValueError, match=r"stems.npz has the shape .* for decoder/group0_first"):
         stage.init(jax.random.key(0), None)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("run", ("supervised",), "supervised has to follow pretrain, or"),
+        ("run", ("supervised",), "supervised has to follow pretrain at once, or"),
+        ("run", ("pretrain", "scratch", "supervised"), "supervised has to follow pretrain at once"),
+        ("stages__supervised__start", __file__, "supervised starts from one of both"),
+        ("stages__supervised__batch_size", 4, "with two examples or more on each"),
         ("run", ("train",), "expected some of pretrain, supervised, scratch"),
         (
             "stages__supervised__mixing",
@@ -183,6 +195,17 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
 def test_a_wrong_config_is_refused_before_training(data, field, value, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         mixit.stages(_config(data, **{field: value}), pathlib.Path())
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [("paper_small", 29_544_552), ("paper", 52_721_960), ("paper_large", 117_018_152)],
+)
+def test_the_presets_have_the_published_sizes(preset, parameters):
+    network = mixit.build(_config("nowhere", preset), "supervised")
+    spectrum = jnp.zeros((1, 2, 4, 1025), jnp.complex64)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), spectrum)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
 
 
 def test_a_song_is_separated_by_a_run(run, tmp_path):

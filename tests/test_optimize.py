@@ -13,6 +13,8 @@ def test_schedules_give_the_numbers_of_their_formulas():
         [decay(0), decay(9), decay(10), decay(35)], 0.1 * 0.95 ** np.array([0, 0, 1, 3])
     )
     assert optimize.constant(3e-4)(jnp.int32(77)) == 3e-4
+    warmup = optimize.linear_warmup(3e-4, warmup_steps=100)
+    np.testing.assert_allclose([warmup(s) for s in (0, 50, 100, 999)], [0, 1.5e-4, 3e-4, 3e-4])
     cosine = optimize.warmup_cosine(1.0, warmup_steps=10, total_steps=110, end=0.1)
     expected = [0.0, 0.5, 1.0, 0.1 + 0.9 / 2, 0.1, 0.1]
     np.testing.assert_allclose([cosine(s) for s in (0, 5, 10, 60, 110, 999)], expected, atol=1e-7)

@@ -45,9 +45,20 @@ def mixtures(tmp_path_factory):
     return made_music.prepare_mixit(tmp_path_factory.mktemp("mixtures"))
 
 
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory):
+    return made_music.prepare_jukebox(tmp_path_factory.mktemp("coded"))
+
+
 @pytest.fixture
-def data_of(data, multi_pitch, stems, mixtures):
-    return {"majl": data, "ss_mpe": multi_pitch, "transfer": stems, "mixit": mixtures}
+def data_of(data, multi_pitch, stems, mixtures, coded):
+    return {
+        "majl": data,
+        "ss_mpe": multi_pitch,
+        "transfer": stems,
+        "mixit": mixtures,
+        "jukebox": coded,
+    }
 
 
 def _stages(config, workdir):
@@ -124,7 +135,7 @@ def test_every_preset_builds_its_full_networks(path):
     if config.recipe == "ss_mpe":
         assert len(recipe.multi_pitch_model(config).bin_hz) == 440
     else:
-        part = config.evaluation if config.recipe == "mixit" else config.data
+        part = config.evaluation if config.recipe in ("mixit", "jukebox") else config.data
         assert recipe.segment_model(config).segment_samples == part.segment_samples
     with pytest.raises(ValueError, match=r"no preset 'papper'; expected one of"):
         _config(path, "papper")
@@ -169,8 +180,8 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
         variables = stage.init(jax.random.key(0), None)
         params = variables.pop("params")
         batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
-        gradient = jax.grad(
-            lambda p, s=stage, v=variables, b=batch: s.loss(p, v, b, jax.random.key(1))[0]
+        gradient = jax.jit(
+            jax.grad(lambda p, s=stage, v=variables, b=batch: s.loss(p, v, b, jax.random.key(1))[0])
         )
         norm = sum(float(np.abs(g).sum()) for g in jax.tree.leaves(gradient(params)["separator"]))
         assert (norm > 0) == reaches, (run, stop)

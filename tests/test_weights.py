@@ -154,12 +154,23 @@ def _write_pth(path, tensors, **changes):
         shape = changes.get("shape", array.shape)
         strides = changes.get("strides", tuple(s // array.itemsize for s in array.strides))
         pid = b"(" + _text("storage") + f"ctorch\n{kind}\n".encode() + _text(key) + _text("cpu")
-        pid += _integer(changes.get("count", array.size)) + b"tQ"
+        pid += _integer(changes.get("count", array.size)) + b"N" * changes.get("old", 0) + b"tQ"
         arguments = [pid, _integer(changes.get("offset", 0)), _tuple(shape), _tuple(strides)]
         arguments += [b"\x89", b"ccollections\nOrderedDict\n)R"]
         tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + b"".join(arguments) + b"tR"
         out.append(_text(name) + tensor + b"s")
-    _write_archive(path, b"".join(out) + b".", storages)
+    program = b"".join(out) + b"."
+    if not changes.get("old"):
+        _write_archive(path, program, storages)
+        return
+    # Before PyTorch 1.6: two numbers, the machine, the content and the keys as pickles, then the storages.
+    pickles = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    pickles += [program, pickle.dumps(list(storages), 2)]
+    bodies = [
+        struct.pack("<q", len(data) // array.itemsize) + data
+        for data, array in zip(storages.values(), tensors.values(), strict=True)
+    ]
+    path.write_bytes(b"".join([*pickles, *bodies])[: changes.get("until")])
 
 
 def _write_archive(path, program, storages=()):
@@ -189,11 +200,12 @@ def _arrays():
     return {"a.weight": wide, "b": np.arange(5), "c": wide.T}
 
 
-def test_pth_is_read_as_written(tmp_path):
+@pytest.mark.parametrize(("name", "old"), [("x.pth", 0), ("x.pth", 1), ("x.pth.tar", 1)])
+def test_pth_is_read_as_written(tmp_path, name, old):
     arrays = {k: np.asarray(v, order="K") for k, v in _arrays().items()}
     arrays["c"] = np.ascontiguousarray(arrays["c"])
-    _write_pth(tmp_path / "x.pth", arrays)
-    found = weight_files.read_tensors(tmp_path / "x.pth")
+    _write_pth(tmp_path / name, arrays, old=old)
+    found = weight_files.read_tensors(tmp_path / name)
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
@@ -216,6 +228,11 @@ def test_pth_strides_transpose(tmp_path):
         ({"shape": (100_000, 100_000), "strides": (0, 0)}, "outside its storage"),
         ({"count": 25}, "has 96 bytes, expected 100"),
         ({"key": "../../../etc/passwd"}, "damaged"),
+        ({"old": 1, "shape": (5, 6)}, "outside its storage"),
+        ({"old": 1, "count": 25}, "has 24 values, expected 25"),
+        ({"old": 1, "count": 1_000_000}, "larger than the file"),
+        ({"old": 1, "key": "7"}, "damaged"),
+        ({"old": 1, "until": -5}, "damaged, it ends within storage '0'"),
     ],
 )
 def test_pth_with_false_tensors_is_refused(tmp_path, changes, words):
@@ -247,6 +264,9 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, payload, protocol):
     _write_archive(tmp_path / "x.pth", pickle.dumps(payload(target), protocol))
     with pytest.raises(weight_files.WeightFileError, match="not executed"):
         weight_files.read_tensors(tmp_path / "x.pth")
+    (tmp_path / "old.pth.tar").write_bytes(pickle.dumps(payload(target), protocol))
+    with pytest.raises(weight_files.WeightFileError, match="not executed"):
+        weight_files.read_tensors(tmp_path / "old.pth.tar")
     assert not target.exists()
 
 

@@ -38,7 +38,15 @@ def supervised(lender: Run) -> Run:
 
 PRETRAINED = pretraining("pretrain")
 FROM_NOTHING = Run("scratch", (SCRATCH,))
-LONGER = Run("scratch_longer", (SCRATCH,), {"stages.scratch.steps": 1200})
+LONGER = Run(
+    "scratch_longer",
+    (SCRATCH,),
+    {
+        "stages.scratch.steps": 1200,
+        "stages.scratch.decay_from": 600,
+        "stages.scratch.decay_every": 150,
+    },
+)
 
 MAIN = Table(
     "From nothing, and pre-trained on mixtures",
@@ -60,9 +68,13 @@ AMOUNT = Table(
     "Amount of unlabelled music",
     "more unlabelled music is better",
     (
-        Row("none: from nothing", FROM_NOTHING, SCRATCH),
-        *(Row(words, supervised(_BY_SET[one]), SUPERVISED) for one, words in SETS.items()),
+        Row("none: from nothing", FROM_NOTHING, SCRATCH, x=0),
+        *(
+            Row(words, supervised(_BY_SET[one]), SUPERVISED, x=songs)
+            for (one, words), songs in zip(SETS.items(), (4, 46, 106), strict=True)
+        ),
     ),
+    x_label="songs without stems",
     base=0,
 )
 

@@ -46,6 +46,7 @@ def mixtures_of_mixtures(
 
 def dynamic_mixing(
     stems: Float[Array, "batch time stem channel"],
+    known: Bool[Array, "batch"],
     key: Key[Array, ""],
     keys: Key[Array, "batch"],
     *,
@@ -56,11 +57,11 @@ def dynamic_mixing(
 ) -> Float[Array, "batch time stem channel"]:
     """Each stem of any example in which it is `sounding`, some left out, all at one level, times U(low_db, high_db) dB.
 
-    The mixture is the sum over stems. Where a stem comes from is drawn by `key`, all else by `keys`. Stems that are silent
-    stay so; `level` is that of `normalise_level`.
+    The mixture is the sum over stems. Where a stem comes from is drawn by `key`, among the examples whose stems are `known`;
+    all else by `keys`. Stems that are silent stay so; `level` is that of `normalise_level`.
     """
     draws = jax.vmap(jax.random.split)(keys)
-    examples = draw_examples(key, sounding(stems))
+    examples = draw_examples(key, sounding(stems), known)
     stems = jax.vmap(lambda stem, example: stem[example], (2, 1), 2)(stems, examples)
     kept = draw_kept(draws[:, 0], stems=stems.shape[2], drop_probability=drop_probability)
     stems = normalise_level(stems * kept[:, None, :, None], level=level)
@@ -91,12 +92,12 @@ def sounding(
 
 
 def draw_examples(
-    key: Key[Array, ""], sounding: Bool[Array, "batch stem"]
+    key: Key[Array, ""], sounding: Bool[Array, "batch stem"], known: Bool[Array, "batch"]
 ) -> Int[Array, "batch stem"]:
-    """The example that each stem of each example is taken from: any in which it sounds, or any at all if there is none."""
+    """The example that each stem of each example is taken from: any known one in which it sounds, or any known one if there is none."""
     batch, stems = sounding.shape
     draws = jax.random.uniform(key, (batch, batch, stems))
-    return jnp.argmax(draws + sounding, axis=1)
+    return jnp.argmax(draws + sounding + 2 * known[:, None], axis=1)
 
 
 def draw_kept(

@@ -148,10 +148,12 @@ def least_squares_assignment(
 ) -> Int[Array, "batch output"]:
     """The mixture with the larger of an output's `least_squares_coefficients`, 0 if equal (Wisdom et al., WASPAA 2021).
 
-    Without `allow_empty`, a mixture that gets none takes the output that leans to it most.
+    A mixture that is silent, whose coefficients are all 0, gets none, or the outputs of negative coefficients would go to it. Without `allow_empty`, a mixture that gets none takes the output that leans to it most.
     """
     coefficients = least_squares_coefficients(*jax.lax.stop_gradient((estimates, mixtures)))
     lean = coefficients[..., 1] - coefficients[..., 0]
+    sounds = jnp.any(mixtures[..., 0] != 0.0, axis=1)
+    lean = jnp.where(jnp.all(sounds, axis=1)[:, None], lean, jnp.where(sounds[:, 1:], 1.0, -1.0))
     assignment = (lean > 0.0).astype(jnp.int32)
     if allow_empty:
         return assignment

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from majl_jax import console, head_selection, logs, optimize, parallel, weights
+from majl_jax import checkpoint, console, head_selection, logs, optimize, parallel, weights
 from majl_jax.audio import dynamic_mixing, mixing, remixing
 from majl_jax.band_split_separation import Separator
 from majl_jax.datasets import reader, records, stem_groups, streams
@@ -27,6 +28,7 @@ from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.schedule import Batches
 from majl_jax.evaluate import SegmentModel
 from majl_jax.losses import mixit as losses
+from majl_jax.models import attention
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.stem_scores import score_stems
 from majl_jax.train import Stage
@@ -117,6 +119,12 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         stage = _stage(setting)
         _dry_run(setting)
         found.append(stage)
+    if "pretrain" in config.run and config.evaluation.pretrained:
+        _open(config, "supervised", workdir)  # after pretraining would be too late to miss its data
+    network = build(config, config.run[0])
+    head_features = network.attention_features // network.heads
+    used = attention.implementation_for(network.attention, network.dtype, head_features)
+    console.say(f"attention by {used}, {network.heads} heads of {head_features} features")
     return tuple(found)
 
 
@@ -125,14 +133,19 @@ def _check(config: Any) -> None:
         raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(STAGES)}")
     start = config.stages.supervised.start
     run = tuple(config.run)
-    before = run[: run.index("supervised")] if "supervised" in run else STAGES
-    if not start and "pretrain" not in before:
+    before = dict(zip(run[1:], run, strict=False)).get("supervised")
+    if "supervised" in run and not start and before != "pretrain":
         raise ValueError(
-            f"config.run is {tuple(config.run)}; supervised has to follow pretrain, or config.stages.supervised.start has to "
-            "name a file of weights (.npz, made by majl_jax.weights)"
+            f"config.run is {run}; supervised has to follow pretrain at once, or config.stages.supervised.start has to name a "
+            "file of weights (.npz, made by majl_jax.weights)"
         )
     if start and not pathlib.Path(start).is_file():
         raise FileNotFoundError(f"config.stages.supervised.start names {start}, which is no file")
+    if "pretrain" in run and start:
+        raise ValueError(
+            f"config.run is {run} and config.stages.supervised.start names {start}: supervised starts from one of both; leave "
+            "pretrain out"
+        )
     for name in ("supervised", "scratch"):
         if (found := config.stages[name].mixing) not in MIXINGS:
             raise ValueError(
@@ -143,6 +156,14 @@ def _check(config: Any) -> None:
             f"config.stages.pretrain.assignment is {found!r}; expected one of {', '.join(losses.ASSIGNMENTS)}"
         )
     devices = jax.device_count()
+    for name in [one for one in run if one != "pretrain"]:
+        share, rest = divmod(config.stages[name].batch_size, devices)
+        dynamic = config.stages[name].mixing == "dynamic"
+        if rest or (dynamic and share < 2):
+            raise ValueError(
+                f"config.stages.{name}.batch_size is {config.stages[name].batch_size}; expected a multiple of {devices} devices"
+                f"{', with two examples or more on each, whose stems are mixed' if dynamic else ''}"
+            )
     if "pretrain" in config.run and config.stages.pretrain.batch_size % (2 * devices):
         raise ValueError(
             f"config.stages.pretrain.batch_size is {config.stages.pretrain.batch_size}; expected pairs on each of {devices} "
@@ -232,30 +253,17 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
         previous = weights.load(pathlib.Path(options.start))
     if previous is None:
         return fresh
-    outputs = jax.eval_shape(lambda: previous)["params"]["decoder"]["group0_mask"]["bias"].shape[-3]
-    params = previous["params"]
-    if outputs != network.sources or not options.start:
-        config = setting.config.copy_and_resolve_references()
-        config.network.outputs = outputs
-        before = separator(config, build(config, "pretrain"))
-        file = setting.workdir / setting.name / HEADS_FILE
-        choose = functools.partial(_heads, setting, before, previous, file)
-        params = select_outputs(params, parallel.first_process(choose))
-    _refuse_other_shapes(params, fresh["params"])
-    return {"params": jax.tree.map(np.asarray, params)}
-
-
-def _refuse_other_shapes(params: Any, fresh: Any) -> None:
-    found, wanted = (
-        {optimize.path_of(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (params, fresh)
-    )
-    for path in sorted({*found, *wanted}):
-        if found.get(path) != wanted.get(path):
-            raise ValueError(
-                f"the parameters to start from have {path} of shape {found.get(path)}, the network {wanted.get(path)}; change "
-                "config.network, or start from others"
-            )
+    config, params = setting.config.copy_and_resolve_references(), previous["params"]
+    config.network.outputs = jnp.shape(params["decoder"]["group0_mask"]["bias"])[-3]
+    before = build(config, "pretrain")
+    spectrum = jnp.zeros(shape, jnp.complex64)
+    wanted = jax.eval_shape(before.init, jax.random.key(0), spectrum)["params"]
+    weights.check_shapes(params, wanted, where=options.start or "what pretrain learnt")
+    # Also of as many outputs as stems: those of published weights stand in another order.
+    file = setting.workdir / setting.name / HEADS_FILE
+    choose = functools.partial(_heads, setting, separator(config, before), previous, file)
+    heads = parallel.first_process(choose)
+    return {"params": jax.tree.map(np.asarray, select_outputs(params, heads))}
 
 
 # ---- input and loss -----------------------------------------------------------------------------
@@ -283,7 +291,8 @@ def _terms(
     setting: _Setting, variables: Variables, batch: Any, key: Any, *, train: bool = False
 ) -> tuple[Array, dict[str, Array]]:
     """The loss of a device's share of a batch, in dB, and its parts."""
-    mix_key, dropout_key = jax.random.split(key)
+    # The devices share a key: the first example of each makes it its own.
+    mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, batch["index"][0]))
     use = _unlabelled if setting.name == "pretrain" else _labelled
     return use(setting, variables, batch, mix_key, dropout_key if train else None)
 
@@ -318,6 +327,7 @@ def _labelled(
         low_db, high_db = options.gain_db
         stems = dynamic_mixing.dynamic_mixing(
             stems,
+            known,
             batch_key,
             mixing.example_keys(example_key, batch["index"]),
             drop_probability=options.drop_probability,
@@ -325,6 +335,7 @@ def _labelled(
             low_db=low_db,
             high_db=high_db,
         )
+        known = jnp.broadcast_to(known.any(), known.shape)  # all are made of those that are
     estimates, level = setting.separator.normalised(variables, stems.sum(axis=2), key=dropout_key)
     each = losses.inactive_sources(
         estimates,
@@ -342,15 +353,12 @@ def _labelled(
 def _stems(
     setting: _Setting, batch: Any
 ) -> tuple[Float[Array, "batch time stem channel"], Bool[Array, "batch"]]:
-    """The stems of a batch and where all are known; dynamic mixing needs those of the whole batch."""
+    """The stems of a batch and where all are known."""
     places = setting.places
     assert places is not None  # of a stage with stems
     stems = mixing.to_float(batch["stems"])
     stems = remixing.group(stems[:, :, : stems.shape[2] - places.left_out], places.members)
-    known = batch["has_stems"].all(axis=1)
-    if setting.options.mixing == "dynamic":
-        known = jnp.broadcast_to(known.all(), known.shape)
-    return stems, known
+    return stems, batch["has_stems"].all(axis=1)
 
 
 def _dry_run(setting: _Setting) -> None:
@@ -423,12 +431,16 @@ def _songs(setting: _Setting, split: str) -> Iterator[dict[str, Any]]:
 def _heads(
     setting: _Setting, before: Separator, variables: Variables, file: pathlib.Path
 ) -> list[int]:
-    """The output of each stem by a vote of the validation songs, kept in `file`."""
+    """The output of each stem by a vote of the validation songs, kept in `file` with a mark of the parameters it is of."""
+    mark = zlib.crc32(json.dumps(checkpoint.fingerprint(variables["params"])).encode())
     if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))["heads"]
+        said = json.loads(file.read_text(encoding="utf-8"))
+        if said["parameters"] == mark:
+            return said["heads"]
     found = head_selection.select_heads(_segments(setting, before, variables))
     stems = stems_of(setting.config)
     about = {
+        "parameters": mark,
         "stems": stems,
         "heads": found.heads,
         "shares_of_votes": found.shares,

@@ -31,7 +31,8 @@ def _pairs(**options):
 
 @functools.cache
 def _mix(**options):
-    return jax.jit(functools.partial(dynamic_mixing.dynamic_mixing, **options))
+    mix = functools.partial(dynamic_mixing.dynamic_mixing, **options)
+    return jax.jit(lambda stems, key, keys: mix(stems, jnp.ones(len(stems), bool), key, keys))
 
 
 @functools.cache
@@ -121,7 +122,8 @@ def test_each_stem_is_drawn_on_its_own_from_where_it_sounds():
     sounding = jnp.array(
         [[True, False], [True, False], [False, True], [True, False], [True, False]]
     )
-    draws = jax.vmap(lambda key: dynamic_mixing.draw_examples(key, sounding))(
+    known = jnp.ones(5, bool)
+    draws = jax.vmap(lambda key: dynamic_mixing.draw_examples(key, sounding, known))(
         jax.random.split(KEY, 1000)
     )
     first, second = np.asarray(draws[..., 0]), np.asarray(draws[..., 1])
@@ -129,8 +131,11 @@ def test_each_stem_is_drawn_on_its_own_from_where_it_sounds():
     shares = np.bincount(first.ravel(), minlength=5) / first.size
     np.testing.assert_allclose(shares, [0.25, 0.25, 0, 0.25, 0.25], atol=0.02)
     np.testing.assert_allclose((first[:, 0] == first[:, 1]).mean(), 0.25, atol=0.05)
-    nowhere = dynamic_mixing.draw_examples(KEY, jnp.zeros((400, 1), bool))
-    assert len(np.unique(nowhere)) > 200  # any at all
+    known = jnp.arange(400) < 300
+    nowhere = dynamic_mixing.draw_examples(KEY, jnp.zeros((400, 1), bool), known)
+    assert len(np.unique(nowhere)) > 150 and nowhere.max() < 300  # any that is known
+    elsewhere = dynamic_mixing.draw_examples(KEY, ~known[:, None], known)
+    assert elsewhere.max() < 300  # to be known counts more
 
 
 def test_half_of_the_chunks_above_the_floor_is_sounding():

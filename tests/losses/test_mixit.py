@@ -313,3 +313,14 @@ def test_what_cannot_be_is_said():
     for assignment in mixit.ASSIGNMENTS:
         with pytest.raises(ValueError, match="single output"):
             _mixit(assignment, False)(estimates[:, :, :1], mixtures)
+
+
+def test_no_output_goes_to_a_silent_mixture_by_least_squares():
+    rng = np.random.default_rng(3)
+    estimates = jnp.asarray(rng.normal(size=(2, 60, 4, 1)), jnp.float32)
+    sounding = jnp.asarray(rng.normal(size=(2, 60, 1)), jnp.float32)
+    for place in (0, 1):
+        mixtures = jnp.stack([sounding, 0 * sounding], axis=2)[:, :, :: 1 - 2 * place]
+        value, chosen = mixit.mixit(estimates, mixtures, assignment="least_squares")
+        assert (chosen == place).all()
+        np.testing.assert_allclose(value[:, 1 - place], 0.0, atol=1e-6)

@@ -1,0 +1,130 @@
+"""What Jukebox's two encoders learn from: audio that comes back from a codebook, and the latents of a stem in a mixture.
+
+Zai El Amri, Tautz, Ritter & Melnik 2021 (arXiv 2111.14200; repository wzaielamri/unmix), after Dhariwal et al. 2020 (2005.00341).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from majl_jax.losses import reconstruction
+from majl_jax.losses.reconstruction import Bandwidth, Resolution
+from majl_jax.models import vector_quantizer
+from majl_jax.models.vector_quantizer import Codebook
+from majl_jax.models.vqvae import Decoder, Encoder
+
+LATENT_LOSSES = ("mse", "lmix")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Weights of the terms, and how the codebook follows the latents."""
+
+    bandwidth: Bandwidth
+    l2: float = 1.0
+    linf: float = 0.02
+    top: int = 2048
+    spectral: float = 1.0
+    commit: float = 0.02
+    resolutions: tuple[Resolution, ...] = reconstruction.MULTI_RESOLUTION
+    decay: float = 0.99
+    restart_below: float = 1.0
+    frozen: bool = False
+    average_decay: float = 0.0
+
+
+def autoencoder_loss(
+    params: Any,
+    mutables: Any,
+    audio: Float[Array, "batch time 1"],
+    known: Float[Array, "batch"],
+    key: Any,
+    *,
+    encoder: Encoder,
+    decoder: Decoder,
+    settings: Settings,
+    axis: str | None = None,
+) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+    """L2 / v + 0.02 Linf / v + the multi-resolution spectral distance / s + 0.02 ||sg(q) - h||^2, and the codebook's next state.
+
+    y = D(h + sg(q - h)), h = E(x), q the nearest row of the codebook. The mean over the items whose weight `known` is 1. `axis`
+    names the devices that share the batch: the codebook is that of all.
+    """
+    latents: Any = encoder.apply({"params": params["encoder"]}, audio)
+    before = Codebook(**mutables["codebook"])
+    candidates = before.vectors
+    if not settings.frozen:
+        size = len(before.vectors)
+        candidates = vector_quantizer.random_rows(latents, key, size=size, axis=axis)
+        before = vector_quantizer.initialize(before, candidates)
+    quantized = vector_quantizer.quantize(before, latents)
+    estimate: Any = decoder.apply({"params": params["decoder"]}, quantized.straight_through)
+    after = before
+    if not settings.frozen:
+        after = vector_quantizer.update(
+            before,
+            latents,
+            quantized.codes,
+            candidates,
+            decay=settings.decay,
+            threshold=settings.restart_below,
+            axis=axis,
+        )
+    bandwidth = settings.bandwidth
+    l2 = reconstruction.l2(estimate, audio, bandwidth=bandwidth.l2)
+    linf = reconstruction.linf(estimate, audio, largest=settings.top, bandwidth=bandwidth.l2)
+    spectral = reconstruction.spectral_distance(
+        estimate, audio, resolutions=settings.resolutions, bandwidth=bandwidth.spectral
+    )
+    each = {"l2": l2, "linf": linf, "spectral": spectral, "commit": quantized.commitment}
+    share = known / jnp.maximum(known.sum(), 1.0)
+    terms = {name: jnp.sum(share * value) for name, value in each.items()}
+    total = jnp.stack([getattr(settings, name) * value for name, value in terms.items()]).sum()
+    health = vector_quantizer.readings(
+        before, after, latents, quantized, threshold=settings.restart_below, axis=axis
+    )
+    new = {**mutables, "codebook": jax.lax.stop_gradient(after._asdict())}
+    return total, (averaged(new, params, settings.average_decay), {**terms, **health})
+
+
+def latent_loss(
+    params: Any,
+    mutables: Any,
+    mixture: Float[Array, "batch time 1"],
+    stem: Float[Array, "batch time 1"],
+    known: Float[Array, "batch"],
+    *,
+    encoder: Encoder,
+    loss: str,
+    settings: Settings,
+) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+    """||E2(mixture) - sg(E1(stem))||^2 on latents before quantisation ("mse"), or with 0.02 times the mean of its largest squares ("lmix").
+
+    The paper says the first, its code computes the second. E1 is in `mutables["stem"]`.
+    """
+    target: Any = encoder.apply({"params": mutables["stem"]["encoder"]}, stem)
+    estimate: Any = encoder.apply({"params": params["encoder"]}, mixture)
+    target = jax.lax.stop_gradient(target)
+    share = known / jnp.maximum(known.sum(), 1.0)
+    l2 = jnp.sum(share * reconstruction.l2(estimate, target))
+    linf = jnp.sum(share * reconstruction.linf(estimate, target, largest=settings.top))
+    # How much of the target's energy is missed: 1 for latents of 0, whatever the scale of the latents.
+    missed = l2 / jnp.maximum(jnp.sum(share * jnp.mean(target**2, axis=(1, 2))), 1e-12)
+    total = l2 + (settings.linf * linf if loss == "lmix" else 0.0)
+    terms = {"l2": l2, "linf": linf, "missed": missed}
+    return total, (averaged(mutables, params, settings.average_decay), terms)
+
+
+def averaged(mutables: Any, params: Any, decay: float) -> Any:
+    """`mutables` with the moving average d a + (1 - d) params of what this step began with, if d is above 0."""
+    if not decay:
+        return mutables
+    following = jax.tree.map(
+        lambda average, now: decay * average + (1.0 - decay) * jax.lax.stop_gradient(now),
+        mutables["averaged"],
+        params,
+    )
+    return {**mutables, "averaged": following}

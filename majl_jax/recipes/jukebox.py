@@ -1,0 +1,448 @@
+"""Jukebox: a VQ-VAE learns to write a stem, a second encoder to read its latents out of the mixture (arXiv 2111.14200).
+
+*music* learns a VQ-VAE on other people's music, as OpenAI did; *vqvae* goes on with one stem; *encoder* learns to give for the
+mixture what the first encoder gives for the stem (losses/vqvae.py). Separated: the second encoder, the nearest rows of the
+codebook, the first decoder. A run is of one stem.
+
+What the paper leaves open is a field of configs/jukebox.py and listed under Deviations in experiments/jukebox/README.md.
+"""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from majl_jax import console, optimize, parallel, weights
+from majl_jax.audio import mixing
+from majl_jax.datasets import reader, records, streams
+from majl_jax.datasets.cutting import INT16_SCALE
+from majl_jax.datasets.schedule import Batches
+from majl_jax.evaluate import SegmentModel, score_tracks
+from majl_jax.losses import reconstruction
+from majl_jax.losses import vqvae as losses
+from majl_jax.models import vector_quantizer
+from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples, hop
+from majl_jax.stem_scores import score_stems
+from majl_jax.train import Stage
+
+Variables = Mapping[str, Any]
+STAGES = ("music", "vqvae", "encoder")
+UPDATES = ("ema", "frozen")
+INITIAL = ("random", "pretrained", "stem")
+BANDWIDTH_EXCERPTS = 64
+
+
+# ---- from the config to functions ---------------------------------------------------------------
+
+
+def build(config: Any) -> tuple[VqVaeSizes, Encoder, Decoder]:
+    """The network of all stages."""
+    network = config.network
+    sizes = VqVaeSizes(
+        width=network.width,
+        depth=network.depth,
+        multiplier=1,
+        downs=tuple(network.halvings),
+        strides=(2,) * len(network.halvings),
+        latent=network.latent,
+    )
+    how = {"remat": network.remat, "dtype": jnp.dtype(network.dtype)}
+    return sizes, Encoder(sizes, **how), Decoder(sizes, **how)
+
+
+def segment_model(config: Any) -> SegmentModel:
+    """What `majl_jax.separate` applies to a song: the stem of the run, by the last stage's encoder."""
+    sizes, encoder, decoder = build(config)
+    stage, step = config.run[-1], hop(sizes)
+
+    def apply(variables: Variables, audio: jax.Array) -> dict[str, jax.Array]:
+        heard = variables.get("averaged", variables["params"])
+        latents: Any = encoder.apply({"params": heard["encoder"]}, audio)
+        writer = variables["stem"] if stage == "encoder" else heard
+        codes, _ = vector_quantizer.nearest_codes(latents, variables["codebook"]["vectors"])
+        rows = vector_quantizer.look_up(variables["codebook"]["vectors"], codes)
+        made: Any = decoder.apply({"params": writer["decoder"]}, rows)
+        return {"stems": made[:, :, None]}
+
+    context = -(-context_samples(sizes) // step) * step
+    return SegmentModel(
+        apply,
+        sample_rate_hz=config.data.sample_rate_hz,
+        segment_samples=config.evaluation.segment_samples,
+        hop_samples=step,
+        stems=(config.data.stem,) if stage == "encoder" else ("coded",),
+        context_samples=context if config.evaluation.exact else 0,
+    )
+
+
+# ---- from the config to stages ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A stage of a run, as the config and its data describe it."""
+
+    config: Any
+    name: str
+    encoder: Encoder
+    decoder: Decoder
+    folder: pathlib.Path
+    target: int  # which of the data's stems; -1: their sum
+    settings: losses.Settings
+
+    @property
+    def options(self) -> Any:
+        return self.config.stages[self.name]
+
+    @functools.cached_property  # one object: it is compiled once
+    def model(self) -> SegmentModel:
+        config = self.config.copy_and_resolve_references()
+        config.run = (self.name,)
+        return segment_model(config)
+
+
+def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
+    """The stages that `config.run` names, in its order."""
+    del workdir
+    _check(config)
+    found = []
+    for name in config.run:
+        setting = _open(config, name)
+        stage = _stage(setting)
+        _dry_run(setting)
+        found.append(stage)
+    return tuple(found)
+
+
+def _check(config: Any) -> None:
+    run, start = tuple(config.run), config.stages.vqvae.start
+    if not run or not set(run) <= set(STAGES) or list(run) != sorted(run, key=STAGES.index):
+        raise ValueError(
+            f"config.run is {run}; expected some of {', '.join(STAGES)}, in this order"
+        )
+    if "encoder" in run and "vqvae" not in run:
+        raise ValueError(f"config.run is {run}; encoder has to follow vqvae")
+    for field, value, known in (
+        ("codebook_update", config.codebook_update, UPDATES),
+        ("stages.encoder.init", config.stages.encoder.init, INITIAL),
+        ("stages.encoder.loss", config.stages.encoder.loss, losses.LATENT_LOSSES),
+    ):
+        if value not in known:
+            raise ValueError(f"config.{field} is {value!r}; expected one of {', '.join(known)}")
+    if start and not pathlib.Path(start).is_file():
+        raise FileNotFoundError(f"config.stages.vqvae.start names {start}, which is no file")
+    if start and "music" in run:
+        raise ValueError(
+            f"config.run is {run} and config.stages.vqvae.start names {start}: vqvae starts from one of both; leave music out"
+        )
+    pretrained = start or "music" in run
+    if config.codebook_update == "frozen" and run[0] == "vqvae" and not start:
+        raise ValueError(
+            "config.codebook_update is frozen and nothing fills the codebook: the decoder would hear the same row for all music; set "
+            "config.stages.vqvae.start, let music run first, or take ema"
+        )
+    if "encoder" in run and config.stages.encoder.init == "pretrained" and not pretrained:
+        raise ValueError(
+            "config.stages.encoder.init is pretrained: set config.stages.vqvae.start, or let music run first"
+        )
+    sizes, _, _ = build(config)
+    for part in (config.data, config.evaluation):
+        if part.segment_samples % hop(sizes):
+            raise ValueError(
+                f"segment_samples is {part.segment_samples}; expected a multiple of {hop(sizes)}, the samples of a latent"
+            )
+    if config.evaluation.exact and config.evaluation.segment_samples <= 2 * context_samples(sizes):
+        raise ValueError(
+            f"config.evaluation.segment_samples is {config.evaluation.segment_samples}; an output depends on "
+            f"{context_samples(sizes)} samples at either side: take more than twice as many, or config.evaluation.exact=False"
+        )
+
+
+def _open(config: Any, name: str) -> _Setting:
+    data = config.data
+    folder = pathlib.Path(data.directory) / (data.music if name == "music" else data.labelled)
+    prepared = records.open_prepared(folder)
+    grid = {field: data[field] for field in ("sample_rate_hz", "hop_samples")}
+    records.check_grid(prepared, **grid)
+    layout = prepared.layout
+    if layout.channels != data.channels:
+        raise ValueError(
+            f"{folder} was prepared with {layout.channels} channels, config.data.channels is {data.channels}: prepare it again with "
+            f"--channels={data.channels} and another --output, or change the config"
+        )
+    if layout.record_samples < data.segment_samples:
+        raise ValueError(
+            f"{folder} has records of {layout.record_samples} samples, config.data.segment_samples is {data.segment_samples}: "
+            "prepare it again with longer --record_seconds, or shorten the segments"
+        )
+    if name != "music" and data.stem not in layout.stems:
+        raise ValueError(
+            f"{folder} has the stems {', '.join(layout.stems)}; config.data.stem is {data.stem!r}"
+        )
+    target = -1 if name == "music" else layout.stems.index(data.stem)
+    if name != "music":
+        _refuse_unknown_stems(prepared)
+    _, encoder, decoder = build(config)
+    bandwidth = reconstruction.NO_BANDWIDTH
+    if name != "encoder":
+        bandwidth = _bandwidth(config, prepared, target)
+    wanted = {field: config.losses[field] for field in ("l2", "linf", "top", "spectral", "commit")}
+    settings = losses.Settings(
+        bandwidth,
+        **wanted,
+        resolutions=tuple(
+            reconstruction.Resolution(fft, step, window)
+            for window, step, fft in config.losses.resolutions
+        ),
+        decay=config.codebook.decay,
+        restart_below=config.codebook.restart_below,
+        # `music` always learns its codebook: there is no other.
+        frozen=config.codebook_update == "frozen" and name != "music",
+        average_decay=config.optimizer.average_decay,
+    )
+    return _Setting(config, name, encoder, decoder, folder, target, settings)
+
+
+def _refuse_unknown_stems(prepared: records.Prepared) -> None:
+    """The codebook follows all that a batch holds: there must be no song whose mixture stands in a stem's place."""
+    for number in _some_records(prepared):
+        record = records.read_record(prepared, "train", number)
+        if not record["has_stems"].all():
+            raise ValueError(
+                f"{prepared.directory}: the stems of {record['track']} are not known; config.data.labelled needs those of all songs"
+            )
+
+
+def _some_records(prepared: records.Prepared) -> list[int]:
+    """Numbers of training records, evenly over the set."""
+    count = len(prepared.split("train").valid_samples)
+    return np.unique(np.linspace(0, count - 1, BANDWIDTH_EXCERPTS).astype(int)).tolist()
+
+
+def _bandwidth(config: Any, prepared: records.Prepared, target: int) -> reconstruction.Bandwidth:
+    """What the errors are divided by: of the config, or else estimated from excerpts of the training set."""
+    given = config.losses
+    if given.variance and given.spectral_norm:
+        return reconstruction.Bandwidth(1.0, given.variance, given.spectral_norm)
+    numbers = _some_records(prepared)
+
+    def excerpts() -> Iterator[np.ndarray]:
+        for number in numbers:
+            stems = records.read_record(prepared, "train", number)["stems"]
+            part = stems[: config.data.segment_samples].astype(np.float32) / INT16_SCALE
+            yield part.sum(axis=1) if target < 0 else part[:, target]
+
+    found = reconstruction.estimate_bandwidth(excerpts())
+    console.say(
+        f"{prepared.directory}: variance {found.l2:.4g}, spectral norm {found.spectral:.4g} of {len(numbers)} excerpts"
+    )
+    return reconstruction.Bandwidth(
+        found.l1, given.variance or found.l2, given.spectral_norm or found.spectral
+    )
+
+
+def _stage(setting: _Setting) -> Stage:
+    config, options = setting.config, setting.options
+    score = "sdr_db" if setting.name == "encoder" else "usdr_db"
+    return Stage(
+        name=setting.name,
+        init=functools.partial(_init, setting),
+        batches=lambda previous: _batches(setting),
+        loss=functools.partial(_loss, setting, axis=parallel.AXIS),
+        evaluate=functools.partial(_score, setting, "valid", None),
+        test=lambda variables, folder: _score(setting, "test", folder, variables),
+        optimizer=optimize.optimizer(
+            optimize.linear_warmup(
+                options.learning_rate, warmup_steps=config.optimizer.warmup_steps
+            ),
+            clip_norm=config.optimizer.clip_norm,
+        ),
+        steps=options.steps,
+        best=score if config.evaluation.select_best else None,
+    )
+
+
+def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
+    """What a stage starts from: see STAGES, `start` of vqvae and `init` of encoder."""
+    config, name = setting.config, setting.name
+    sizes, keys = setting.encoder.sizes, jax.random.split(key)
+    fresh = {
+        "encoder": jax.jit(setting.encoder.init)(keys[0], jnp.zeros((1, hop(sizes), 1)))["params"],
+        "decoder": jax.jit(setting.decoder.init)(keys[1], jnp.zeros((1, 1, sizes.latent)))[
+            "params"
+        ],
+    }
+    if name == "encoder":
+        return _second_encoder(setting, fresh["encoder"], previous)
+    codebook = vector_quantizer.empty(config.codebook.codes, sizes.latent)._asdict()
+    params, start = fresh, config.stages.vqvae.start
+    if name == "vqvae" and start:
+        loaded = weights.load(pathlib.Path(start))
+        wanted = {"params": fresh, "codebook": {"vectors": codebook["vectors"]}}
+        weights.check_shapes(loaded, wanted, where=start)
+        params = loaded["params"]
+        tokens = config.data.segment_samples // hop(sizes)
+        vectors = jnp.asarray(loaded["codebook"]["vectors"])
+        codebook = vector_quantizer.restore(
+            vectors, tokens_per_item=tokens, items=setting.options.batch_size
+        )._asdict()
+    elif name == "vqvae" and previous is not None:
+        params, codebook = _trained(previous), previous["codebook"]
+    variables = {"params": params, "codebook": codebook}
+    if config.optimizer.average_decay:
+        variables["averaged"] = params
+    if name == "vqvae" and config.stages.encoder.init == "pretrained":
+        variables["pretrained"] = {"encoder": params["encoder"]}
+    # Copies: the step gives away its arguments' memory.
+    return jax.tree.map(jnp.array, variables)
+
+
+def _second_encoder(setting: _Setting, fresh: Any, previous: Variables | None) -> Variables:
+    config = setting.config
+    if previous is None:  # to know its shapes
+        blank = setting.decoder.init(
+            jax.random.key(0), jnp.zeros((1, 1, setting.encoder.sizes.latent))
+        )
+        stem = {"encoder": fresh, "decoder": blank["params"]}
+        codebook = vector_quantizer.empty(
+            config.codebook.codes, setting.encoder.sizes.latent
+        )._asdict()
+        params = {"encoder": fresh}
+    else:
+        stem, codebook = _trained(previous), previous["codebook"]
+        params = {
+            "random": lambda: {"encoder": fresh},
+            "stem": lambda: {"encoder": stem["encoder"]},
+            "pretrained": lambda: {"encoder": previous["pretrained"]["encoder"]},
+        }[config.stages.encoder.init]()
+    variables = {"params": params, "stem": stem, "codebook": codebook}
+    if config.optimizer.average_decay:
+        variables["averaged"] = params
+    return jax.tree.map(jnp.array, variables)
+
+
+def _trained(variables: Variables) -> Any:
+    """The moving average of the parameters where there is one."""
+    return variables.get("averaged", variables["params"])
+
+
+# ---- input and loss -----------------------------------------------------------------------------
+
+
+def _batches(setting: _Setting) -> Batches:
+    config = setting.config
+    if setting.target < 0:
+        sources = streams.mixture_sources({setting.folder: 1.0}, "train")
+    else:
+        layout = records.open_prepared(setting.folder).layout
+        places = streams.target_first(
+            layout, (config.data.stem,), len(layout.stems), data_set=setting.folder
+        )
+        sources = [streams.Source(setting.folder, "train", 1.0, places, layout.pitch_voices)]
+    return reader.named(config.data.reader)(
+        sources,
+        batch_size=setting.options.batch_size,
+        segment_samples=config.data.segment_samples,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _loss(
+    setting: _Setting, params: Any, mutables: Any, batch: Any, key: Any, *, axis: str | None
+) -> Any:
+    """The loss of a device's share of a batch; the codebook follows all devices of `axis`."""
+    stems, config = mixing.to_float(batch["stems"]), setting.config
+    blend_key, other_key, code_key = (jax.random.fold_in(key, number) for number in range(3))
+    keys = mixing.example_keys(blend_key, batch["index"])
+    mixture = mono(stems.sum(axis=2), keys)
+    if setting.name == "encoder":
+        if not config.data.shared_blend:
+            keys = mixing.example_keys(other_key, batch["index"])
+        return losses.latent_loss(
+            params,
+            mutables,
+            mixture,
+            mono(stems[:, :, 0], keys),
+            batch["has_stems"].all(axis=1).astype(jnp.float32),
+            encoder=setting.encoder,
+            loss=setting.options.loss,
+            settings=setting.settings,
+        )
+    known = jnp.ones(len(stems)) if setting.target < 0 else batch["has_stems"].all(axis=1)
+    return losses.autoencoder_loss(
+        params,
+        mutables,
+        mixture if setting.target < 0 else mono(stems[:, :, 0], keys),
+        known.astype(jnp.float32),
+        code_key,
+        encoder=setting.encoder,
+        decoder=setting.decoder,
+        settings=setting.settings,
+        axis=axis,
+    )
+
+
+def mono(audio: Float[Array, "batch time channel"], keys: Any) -> Float[Array, "batch time 1"]:
+    """m L + (1 - m) R with m from U(0, 1) for each example; mono stays as it is."""
+    if audio.shape[2] == 1:
+        return audio
+    share = jax.vmap(lambda key: jax.random.uniform(key))(keys)[:, None, None]
+    return share * audio[:, :, :1] + (1.0 - share) * audio[:, :, 1:2]
+
+
+def _dry_run(setting: _Setting) -> None:
+    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
+    layout = records.open_prepared(setting.folder).layout
+    size, samples, places = (
+        setting.options.batch_size,
+        setting.config.data.segment_samples,
+        len(layout.stems),
+    )
+    variables = dict(jax.eval_shape(lambda key: _init(setting, key, None), jax.random.key(0)))
+    batch = {
+        "stems": jax.ShapeDtypeStruct((size, samples, places, layout.channels), np.int16),
+        "has_stems": jax.ShapeDtypeStruct((size, places), np.bool_),
+        "index": jax.ShapeDtypeStruct((size,), np.uint32),
+    }
+    loss = functools.partial(_loss, setting, axis=None)
+    jax.eval_shape(loss, variables.pop("params"), variables, batch, jax.random.key(0))
+
+
+# ---- evaluation ---------------------------------------------------------------------------------
+
+
+def _score(
+    setting: _Setting, split: str, folder: pathlib.Path | None, variables: Variables
+) -> dict[str, float]:
+    """How well the stem comes out of the mixture, or before that, out of the codebook."""
+    config = setting.config
+    songs = itertools.islice(
+        records.read_tracks(setting.folder, split), config.evaluation[f"{split}_tracks"] or None
+    )
+    options: dict[str, Any] = {
+        "system": setting.name,
+        "overlap": 0.0,
+        "batch_size": config.evaluation.batch_size,
+        "folder": folder,
+        "example_count": config.evaluation.examples if folder is not None else 0,
+        "progress": f"{setting.name}: {split}" if folder is not None else None,
+    }
+    if setting.name == "encoder":
+        found = score_tracks(setting.model, variables, songs, target=setting.target, **options)
+        means = {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
+        return means | {k: v for k, v in found.items() if k.endswith("_median")}
+    if setting.target < 0:
+        songs = (
+            {**song, "stems": song["stems"].sum(1, keepdims=True, dtype=np.int32)} for song in songs
+        )
+    column = max(setting.target, 0)
+    return score_stems(setting.model, variables, songs, columns=[column], **options)
