@@ -17,6 +17,10 @@ if _FAKE_DEVICES not in os.environ.get("XLA_FLAGS", ""):
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+# XLA compiles twice as fast without most optimisations, and compiling is most of what the tests do. Benchmarks and users run with
+# them; JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests with them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # A program is compiled once per session, also if several tests, workers or their child processes run it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _COMPILED = tempfile.mkdtemp(prefix="majl_jax_compiled_")
@@ -27,14 +31,26 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For tests that ask whether whole runs work, not how exactly or fast: XLA compiles twice as fast without most optimisations."""
+@pytest.fixture
+def fully_optimised():
+    """For tests of what XLA's optimisations give, such as the memory of a program."""
     import jax
 
-    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-    jax.config.update(name.lower(), True)
-    os.environ[name] = "1"  # of child processes
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update(name.lower(), False)
-    del os.environ[name]
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+# Whole runs, tens of seconds each: they begin first, so that no worker is left with them at the end.
+_LONG = (
+    "test_recipes",
+    "test_experiments",
+    "test_main",
+    "test_mixit_recipe",
+    "test_jukebox_recipe",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Moves long tests to the front."""
+    items.sort(key=lambda item: item.path.stem not in _LONG)

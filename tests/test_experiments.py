@@ -8,8 +8,6 @@ import sys
 import made_music
 import pytest
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 

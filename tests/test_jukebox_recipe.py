@@ -16,8 +16,6 @@ from majl_jax.audio import files
 from majl_jax.models import vector_quantizer
 from majl_jax.recipes import jukebox
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PATH = pathlib.Path(__file__).parents[1] / "configs/jukebox.py"
 
 

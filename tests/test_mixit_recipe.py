@@ -16,8 +16,6 @@ from majl_jax.losses import mixit as losses
 from majl_jax.models.band_split import select_outputs
 from majl_jax.recipes import mixit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PATH = pathlib.Path(__file__).parents[1] / "configs/mixit.py"
 
 

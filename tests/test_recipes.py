@@ -13,8 +13,6 @@ import pytest
 from majl_jax import checkpoint, logs, main, networks, train
 from majl_jax.datasets import builder, records
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 

@@ -13,8 +13,6 @@ from majl_jax import checkpoint, logs, separate, train
 from majl_jax.audio import files
 from majl_jax.recipes import transfer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PATH = pathlib.Path(__file__).parents[1] / "configs/transfer.py"
 
 
