@@ -2,9 +2,9 @@
 
     python benchmarks/train_step.py configs/majl.py:quickstart configs/majl.py:paper
 
-    python -m majl_jax.prepare --dataset=chorales,quartets_unlabelled,drums --sample_rate_hz=22050 --hop_samples=256 --output=data/step --tracks=1
+    python -m majl_jax.prepare --dataset=chorales,quartets_unlabelled,drums --sample_rate_hz=22050 --hop_samples=256 --output=data/prepared/step --tracks=1
     python benchmarks/train_step.py configs/ss_mpe.py:paper --steps=0 --stage=finetune --set="run=('reference','finetune')" \\
-        --set=data.directory=data/step --set=data.labelled=chorales --set=data.unlabelled=quartets_unlabelled --set=data.percussion=drums \\
+        --set=data.directory=data/prepared/step --set=data.labelled=chorales --set=data.unlabelled=quartets_unlabelled --set=data.percussion=drums \\
         --set="evaluation.sets=('chorales',)" --set="evaluation.test_sets=('chorales',)"
 
 The step is the one that training runs, of the first stage that the config runs, or that of --stage: loss, gradients, clipping, update, on
