@@ -189,8 +189,10 @@ def write_results(path: pathlib.Path, lines: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
 
 
-def parser(description: str, *, config: str, folder: pathlib.Path) -> argparse.ArgumentParser:
-    """The options that all experiments have; results go to `folder`."""
+def parser(
+    description: str, *, config: str, folder: pathlib.Path, on: str = "built-in"
+) -> argparse.ArgumentParser:
+    """The options that all experiments have; results go to `folder`, and say that the data were `on`."""
     parsed = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -203,7 +205,7 @@ def parser(description: str, *, config: str, folder: pathlib.Path) -> argparse.A
     parsed.add_argument("--data", type=pathlib.Path, default=ROOT / "data" / "prepared")
     parsed.add_argument("--workdir", type=pathlib.Path, default=ROOT / "runs" / "experiments")
     parsed.add_argument("--results", type=pathlib.Path, default=folder / "results.jsonl")
-    parsed.set_defaults(on="built-in")
+    parsed.set_defaults(on=on)
     return parsed
 
 

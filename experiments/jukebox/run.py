@@ -56,17 +56,12 @@ def draw_curves(options: argparse.Namespace) -> None:
     figure.savefig(HERE / "figures" / "checkpoints.png")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = grid.parser(__doc__ or "", config="configs/jukebox.py:experiment", folder=HERE)
-    options = grid.parse(parser, TABLES, arguments)
-    options.on = "jukebox"
-    return options
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares, trains, collects, draws."""
-    options = parse(arguments)
+    parser = grid.parser(
+        __doc__ or "", config="configs/jukebox.py:experiment", folder=HERE, on="jukebox"
+    )
+    options = grid.parse(parser, TABLES, arguments)
     report = summary.Report(
         "Jukebox",
         "jukebox",

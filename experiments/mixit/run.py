@@ -31,17 +31,12 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     return {"data.directory": str(folder)}
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = grid.parser(__doc__ or "", config="configs/mixit.py:experiment", folder=HERE)
-    options = grid.parse(parser, TABLES, arguments)
-    options.on = "mixit"
-    return options
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares, trains, collects, draws."""
-    options = parse(arguments)
+    parser = grid.parser(
+        __doc__ or "", config="configs/mixit.py:experiment", folder=HERE, on="mixit"
+    )
+    options = grid.parse(parser, TABLES, arguments)
     report = summary.Report(
         "MixIT",
         "mixit",

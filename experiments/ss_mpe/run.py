@@ -88,17 +88,12 @@ def _mean(lines: Sequence[dict[str, float]], score: str) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = grid.parser(__doc__ or "", config="configs/ss_mpe.py:experiment", folder=HERE)
-    options = grid.parse(parser, TABLES, arguments)
-    options.on = "ss_mpe"
-    return options
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares, trains, collects, draws."""
-    options = parse(arguments)
+    parser = grid.parser(
+        __doc__ or "", config="configs/ss_mpe.py:experiment", folder=HERE, on="ss_mpe"
+    )
+    options = grid.parse(parser, TABLES, arguments)
     report = summary.Report(
         "SS-MPE",
         "ss_mpe",

@@ -38,17 +38,12 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     return {"data.directory": str(folder)}
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = grid.parser(__doc__ or "", config="configs/transfer.py:experiment", folder=HERE)
-    options = grid.parse(parser, TABLES, arguments)
-    options.on = "transfer"
-    return options
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares, trains, collects, draws."""
-    options = parse(arguments)
+    parser = grid.parser(
+        __doc__ or "", config="configs/transfer.py:experiment", folder=HERE, on="transfer"
+    )
+    options = grid.parse(parser, TABLES, arguments)
     report = summary.Report(
         "Transfer",
         "transfer",
