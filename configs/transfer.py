@@ -1,6 +1,6 @@
 """Transfer: deep clustering on a large set of stems, then masks for a small one (arXiv 2010.12650).
 
-    python -m majl_jax.prepare --dataset=chorales,ensemble --sample_rate_hz=8000 --hop_samples=64 \\
+    python -m majl_jax.prepare --dataset=chorales,choir --sample_rate_hz=8000 --hop_samples=128 \\
         --output=data/prepared/transfer --tracks=train=60,valid=4,test=8
     python -m majl_jax.main --config=configs/transfer.py:quickstart --workdir=runs/transfer
 
@@ -120,16 +120,19 @@ def _quickstart(config: ConfigDict) -> None:
     config.stages.pretrain.data = "chorales: melody=soprano, accompaniment=alto+tenor+bass"
     for name, steps in (("finetune", 200), ("scratch", 1000)):
         config.stages[name].update(steps=steps, batch_size=8, mixing="coherent")
-        config.stages[name].data = "ensemble: flute, trumpet, guitar, saxophone"
-    config.data.update(sample_rate_hz=8000, hop_samples=64, segment_samples=16_000)  # 2 s
-    config.window_samples = 256
+        config.stages[name].data = "choir: female, male"
+    config.data.update(sample_rate_hz=8000, hop_samples=128, segment_samples=16_384)  # 2 s
+    config.window_samples = 512
     config.network.update(units=64, layers=2, embedding=12)
-    config.chunk_frames = 251
+    config.chunk_frames = 129
     config.evaluation.update(valid_excerpts=24, test_excerpts=200, clustering_excerpts=24)
 
 
 def _experiment(config: ConfigDict) -> None:
+    for name, steps in (("pretrain", 400), ("finetune", 100), ("scratch", 500)):
+        config.stages[name].steps = steps
     config.evaluation.update(test_excerpts=1000, examples=0)
+    config.train.update(evaluate_every_steps=50, checkpoint_every_steps=50)
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -92,6 +92,7 @@ def _write(directory: pathlib.Path, views: dict, layout: records.Layout) -> path
 
 TRANSFER = {
     "chorales": ("soprano", "alto", "tenor", "bass"),
+    "choir": ("female", "male"),
     "ensemble": ("flute", "trumpet", "guitar", "saxophone"),
 }
 
@@ -99,13 +100,13 @@ TRANSFER = {
 def prepare_transfer(directory: pathlib.Path) -> pathlib.Path:
     """Stand-ins for the sets of configs/transfer.py:quickstart: tones in two stems, noise in two."""
     layout = dataclasses.replace(
-        LAYOUT, sample_rate_hz=8000, hop_samples=64, record_samples=400 * 64
+        LAYOUT, sample_rate_hz=8000, hop_samples=128, record_samples=200 * 128
     )
     for name, stems in TRANSFER.items():
         full = dataclasses.replace(layout, stems=stems)
         splits = {}
         for split, names in {"train": "abcd", "valid": "e", "test": "f"}.items():
-            made = [_four_stems(name + one, full) for one in names]
+            made = [_with_noise(name + one, full) for one in names]
             splits[split] = (record for track in made for record in records.cut(track, full))
         builder.write_dataset(directory / name, splits, layout=full)
     return directory
@@ -119,7 +120,7 @@ def prepare_mixit(directory: pathlib.Path) -> pathlib.Path:
     for name, train in {"band": "abcd", "few/band": "ab"}.items():
         splits = {}
         for split, names in {"train": train, "valid": "e", "test": "f"}.items():
-            made = [_three_stems(one, layout=layout) for one in names]
+            made = [_with_noise(one, layout=layout) for one in names]
             splits[split] = (record for track in made for record in records.cut(track, layout))
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         builder.write_dataset(directory / name, splits, layout=layout)
@@ -132,7 +133,7 @@ def prepare_jukebox(directory: pathlib.Path) -> pathlib.Path:
         LAYOUT, sample_rate_hz=8000, hop_samples=64, record_samples=200 * 64
     )
     songs = dataclasses.replace(layout, stems=("bass", "drums", "other"))
-    for name, make, of in (("chorales", tones, layout), ("band", _three_stems, songs)):
+    for name, make, of in (("chorales", tones, layout), ("band", _with_noise, songs)):
         splits = {}
         for split, names in {"train": "abcd", "valid": "e", "test": "f"}.items():
             made = [make(one, layout=of) for one in names]
@@ -141,18 +142,14 @@ def prepare_jukebox(directory: pathlib.Path) -> pathlib.Path:
     return directory
 
 
-def _three_stems(name: str, layout: records.Layout):
-    track = _four_stems(name, dataclasses.replace(layout, stems=("a", "b", "c", "d")))
-    track["stems"], track["has_stems"] = track["stems"][:, :3], track["has_stems"][:3]
-    return track | {key: track[key][:, :3] for key in ("f0_hz", "has_pitch")}
-
-
-def _four_stems(name: str, layout: records.Layout):
-    track = tones(name, frames=500, layout=layout)
+def _with_noise(name: str, layout: records.Layout):
+    """Tones in the first two stems, noise in the others."""
+    track = tones(name, frames=250, layout=layout)
     rng = np.random.default_rng(sum(name.encode()))
-    noise = rng.normal(0, 1000, track["stems"].shape).astype(np.int16)
+    more = len(layout.stems) - 2
+    noise = rng.normal(0, 1000, (len(track["stems"]), more, 1)).astype(np.int16)
     track["stems"] = np.concatenate([track["stems"], noise], axis=1)
-    track["has_stems"] = np.full(4, True)
+    track["has_stems"] = np.full(len(layout.stems), True)
     for key in ("f0_hz", "has_pitch"):
-        track[key] = np.repeat(track[key], 2, axis=1)
+        track[key] = np.repeat(track[key][:, :1], len(layout.stems), axis=1)
     return track

@@ -33,7 +33,7 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.data / "transfer"
     for names, tracks in TRACKS.items():
         grid.prepare(
-            names, folder, f"--tracks={tracks}", "--sample_rate_hz=8000", "--hop_samples=64"
+            names, folder, f"--tracks={tracks}", "--sample_rate_hz=8000", "--hop_samples=128"
         )
     return {"data.directory": str(folder)}
 

@@ -25,7 +25,7 @@ AUGMENTATION = {
 }
 # Small sets with other sources; the paper's are Bach10, Dagstuhl ChoirSet and Remixpacks. Their mixing in training and test.
 DOWNSTREAM = {
-    "ensemble": ("ensemble: flute, trumpet, guitar, saxophone", "incoherent", "coherent"),
+    "ensemble": ("ensemble: flute, saxophone", "incoherent", "coherent"),
     "choir": ("choir: female, male", "coherent", "coherent"),
     "drum_kit": ("drum_kit: kick, snare, cymbals", "incoherent", "incoherent"),
 }
