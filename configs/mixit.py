@@ -137,16 +137,16 @@ def _paper(size: str) -> ConfigDict:
 
 def _quickstart(config: ConfigDict) -> None:
     """Built-in music, mono at 8 kHz, a small network, few steps."""
-    config.stages.pretrain.update(steps=1500, batch_size=8)
-    for name, steps in (("supervised", 400), ("scratch", 400)):
+    config.stages.pretrain.update(steps=800, batch_size=8)
+    for name, steps in (("supervised", 300), ("scratch", 300)):
         config.stages[name].update(steps=steps, batch_size=4)
     for stage in config.stages.values():
         stage.update(warmup_steps=50, decay_from=stage.steps // 2, decay_every=50, decay_factor=0.8)
     config.data.unlabelled = "band"
     config.data.labelled = "few/band: bass, drums, other"
-    config.data.update(sample_rate_hz=8000, channels=1, hop_samples=128, segment_samples=16_384)
+    config.data.update(sample_rate_hz=8000, channels=1, hop_samples=128, segment_samples=8192)
     config.window_samples = 512
-    bands = (2,) * 16 + (4,) * 8 + (16,) * 8 + (65,)
+    bands = (2,) * 8 + (4,) * 8 + (8,) * 4 + (32,) * 5 + (17,)
     config.network.update(
         outputs=6,
         layers=2,

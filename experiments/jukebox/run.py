@@ -7,7 +7,6 @@ where it stopped. Results: results.jsonl, tables.md and figures/ beside this fil
 """
 
 import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import curves  # noqa: E402
 import grid  # noqa: E402
 import summary  # noqa: E402
 from tables import COLUMNS, ENCODER, TABLES  # noqa: E402
@@ -31,29 +31,15 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw_curves(options: argparse.Namespace) -> None:
-    """SDR on the validation songs over the steps of the second encoder, as the paper's figure 2, mean over the seeds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=110)
-    axes = figure.subplots()
-    for run in {row.run.name: row.run for table in TABLES.values() for row in table.rows}.values():
-        curve: dict[int, list[float]] = {}
-        for path in (options.workdir / options.on / run.name).glob("seed*/metrics.jsonl"):
-            for line in map(json.loads, path.read_text().splitlines()):
-                if (line["stage"], line["kind"]) == (ENCODER, "valid"):
-                    curve.setdefault(line["step"], []).append(line["sdr_db"])
-        if curve:
-            steps = sorted(curve)
-            means = [sum(curve[step]) / len(curve[step]) for step in steps]
-            axes.plot(steps, means, label=run.name.replace("_", " "))
-    axes.set_xlabel("step of the second encoder")
-    axes.set_ylabel("SDR dB, validation")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    (HERE / "figures").mkdir(exist_ok=True)
-    figure.savefig(HERE / "figures" / "checkpoints.png")
+    """SDR on the validation songs over the steps of the second encoder, as the paper's figure 2."""
+    runs = {row.run.name: row.run for table in TABLES.values() for row in table.rows}
+    found = {
+        name.replace("_", " "): curves.validation(options.workdir / options.on / name, ENCODER)
+        for name in runs
+    }
+    where = HERE / "figures" / "checkpoints.png"
+    x_label, y_label = "step of the second encoder", "SDR dB, validation"
+    curves.draw(found, "sdr_db", where, x_label=x_label, y_label=y_label)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,9 +15,10 @@ from typing import Any
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import curves  # noqa: E402
 import grid  # noqa: E402
 import summary  # noqa: E402
-from tables import COLUMNS, TABLES  # noqa: E402
+from tables import COLUMNS, SCRATCH, SUPERVISED, TABLES  # noqa: E402
 
 GRID = ("--sample_rate_hz=8000", "--hop_samples=128")
 
@@ -29,6 +30,18 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
     grid.prepare("chorales", folder, "--tracks=train=60,valid=4,test=1", *GRID)
     grid.prepare("band", folder / "few", "--tracks=train=4,valid=6,test=10", *GRID)
     return {"data.directory": str(folder)}
+
+
+def draw_curves(options: argparse.Namespace) -> None:
+    """Loss on the validation songs with stems over the steps, of models from nothing and after pre-training."""
+    found = {}
+    for row in (row for table in TABLES.values() for row in table.rows):
+        if row.stage in (SCRATCH, SUPERVISED):
+            folder = options.workdir / options.on / row.run.name
+            found[row.run.name.replace("_", " ")] = curves.validation(folder, row.stage)
+    where = HERE / "figures" / "steps.png"
+    x_label, y_label = "step with stems", "thresholded SNR dB, validation"
+    curves.draw(found, "minus_loss", where, x_label=x_label, y_label=y_label)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown=("usdr_db", "csdr_db_median"),
         data={"mixit": ("synthetic songs of bass, drums and other", "")},
     )
-    grid.run_tables(options, TABLES, prepare(options), lambda results: report.write(results, HERE))
+
+    def summarize(results: pathlib.Path) -> None:
+        report.write(results, HERE)
+        draw_curves(options)
+
+    grid.run_tables(options, TABLES, prepare(options), summarize)
     return 0
 
 

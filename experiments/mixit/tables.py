@@ -42,9 +42,9 @@ LONGER = Run(
     "scratch_longer",
     (SCRATCH,),
     {
-        "stages.scratch.steps": 1200,
-        "stages.scratch.decay_from": 600,
-        "stages.scratch.decay_every": 150,
+        "stages.scratch.steps": 1100,
+        "stages.scratch.decay_from": 550,
+        "stages.scratch.decay_every": 100,
     },
 )
 
@@ -53,7 +53,7 @@ MAIN = Table(
     "pre-trained models are ahead of those of as many steps from nothing",
     (
         Row("from nothing", FROM_NOTHING, SCRATCH),
-        Row("from nothing, three times the steps", LONGER, SCRATCH),
+        Row("from nothing, as many steps in all", LONGER, SCRATCH),
         Row("mixtures alone, outputs chosen", PRETRAINED, PRETRAIN),
         Row("pre-trained, then supervised", supervised(PRETRAINED), SUPERVISED),
     ),

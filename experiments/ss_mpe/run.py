@@ -7,7 +7,6 @@ where it stopped. Results: results.jsonl, tables.md and figures/ beside this fil
 """
 
 import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import curves  # noqa: E402
 import grid  # noqa: E402
 import summary  # noqa: E402
 from tables import COLUMNS, MOST, TABLES, WARM  # noqa: E402
@@ -45,10 +45,10 @@ def draw_curves(options: argparse.Namespace) -> None:
     names += [row.run.name for row in TABLES["cure"].rows if row.run.name.startswith("cure_")]
     figure = Figure(figsize=(11, 6), dpi=110)
     axes = figure.subplots(len(SETS), len(CURVES), sharex=True, squeeze=False)
-    start = _validation(options.workdir / options.on / WARM.name, WARM.stages[-1])
+    start = curves.validation(options.workdir / options.on / WARM.name, WARM.stages[-1])
     start = {0: start[max(start)]} if start else {}
     for number, name in enumerate(names):
-        rows = _validation(options.workdir / options.on / name, "finetune")
+        rows = curves.validation(options.workdir / options.on / name, "finetune")
         if not rows:
             continue
         rows = {**start, **rows}
@@ -56,10 +56,14 @@ def draw_curves(options: argparse.Namespace) -> None:
             (a, b) for a in enumerate(SETS) for b in enumerate(CURVES.items())
         ):
             ax = axes[place][column]
-            steps = sorted(rows)
-            means = [_mean(rows[step], f"{score}_{data_set}") for step in steps]
+            curve = curves.means(rows, f"{score}_{data_set}")
             style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
-            ax.plot(steps, means, label=name.removeprefix("cure_").replace("_", " "), **style)
+            ax.plot(
+                list(curve),
+                list(curve.values()),
+                label=name.removeprefix("cure_").replace("_", " "),
+                **style,
+            )
             ax.set_title(f"{heading}, {SETS[data_set]}", fontsize=9)
             ax.spines[["top", "right"]].set_visible(False)
             ax.grid(alpha=0.3)
@@ -71,21 +75,6 @@ def draw_curves(options: argparse.Namespace) -> None:
     figure.tight_layout()
     (HERE / "figures").mkdir(exist_ok=True)
     figure.savefig(HERE / "figures" / "degeneration.png")
-
-
-def _validation(folder: pathlib.Path, stage: str) -> dict[int, list[dict[str, float]]]:
-    """Step to the validation lines of all seeds of a stage of a run."""
-    found: dict[int, list[dict[str, float]]] = {}
-    for path in sorted(folder.glob("seed*/metrics.jsonl")):
-        for line in map(json.loads, path.read_text().splitlines()):
-            if line["kind"] == "valid" and line["stage"] == stage:
-                found.setdefault(line["step"], []).append(line)
-    return found
-
-
-def _mean(lines: Sequence[dict[str, float]], score: str) -> float:
-    values = [line[score] for line in lines if line.get(score) is not None]
-    return sum(values) / len(values) if values else float("nan")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
