@@ -17,6 +17,7 @@ from majl_jax.datasets import (
     fma,
     fretsonfire,
     guitarset,
+    ikala,
     maestro,
     medleydb,
     mir1k,
@@ -30,6 +31,7 @@ from majl_jax.datasets import (
     su,
     trios,
     urmp,
+    vocadito,
 )
 from majl_jax.datasets.track import Track
 
@@ -61,6 +63,10 @@ def _chorales(view: str) -> Reader:
 
 def _mir1k(**which: str) -> Reader:
     return Reader(functools.partial(mir1k.tracks, **which), mir1k.STEMS, version=2)
+
+
+def _ikala(split_by: str) -> Reader:
+    return Reader(functools.partial(ikala.tracks, split_by=split_by), ikala.STEMS)
 
 
 def _musdb18(edition: str, *, with_medleydb: bool = True) -> Reader:
@@ -108,6 +114,9 @@ READERS: dict[str, Reader] = {
     "musdb18_no_medleydb": _musdb18("aac", with_medleydb=False),
     "musdb18_hq_no_medleydb": _musdb18("wav", with_medleydb=False),
     "medleydb": Reader(medleydb.tracks, medleydb.STEMS),
+    "ikala": _ikala("singer"),
+    "ikala_songs": _ikala("song"),
+    "vocadito": _of(vocadito),
     "mir_st500": Reader(mir_st500.tracks, mir_st500.STEMS),
     "quartets": _of(quartets, built_in=True),
     "quartets_unlabelled": dataclasses.replace(

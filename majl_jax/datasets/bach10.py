@@ -26,9 +26,8 @@ FIRST_S, ROW_S = 0.023, 0.010  # the times of an annotation's columns
 HIGHEST_MIDI = 127.0
 KEY = "GTF0s"
 MEAN_S = 33.0
-TREE = (
-    "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone, -bassoon, NN-Name-GTF0s.mat}"
-)
+TREE = "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone (or -saxphone), -bassoon, NN-Name-GTF0s.mat}"
+SPELLINGS = {"saxophone": ("saxophone", "saxphone")}  # in the release it is the second
 
 
 def tracks(
@@ -72,10 +71,15 @@ def tracks(
 
 def find_audio(folder: pathlib.Path) -> tuple[list[pathlib.Path], bool]:
     """The files of the four parts, and True; without any of them the mixture, and False."""
-    parts = [folder / f"{folder.name}-{stem}.wav" for stem in STEMS]
+    parts = [_find_part(folder, stem) for stem in STEMS]
     if any(path.is_file() for path in parts):
         return parts, True
     return [folder / f"{folder.name}.wav"], False
+
+
+def _find_part(folder: pathlib.Path, stem: str) -> pathlib.Path:
+    names = [folder / f"{folder.name}-{name}.wav" for name in SPELLINGS.get(stem, (stem,))]
+    return next((path for path in names if path.is_file()), names[0])
 
 
 def find_labels(folder: pathlib.Path) -> pathlib.Path:

@@ -87,6 +87,15 @@ def test_without_parts_it_is_the_mixture(tmp_path):
     np.testing.assert_array_equal(recording.f0_hz, with_parts.f0_hz)
 
 
+def test_the_saxophone_is_found_as_the_release_spells_it(tmp_path):
+    folder = write_chorale(tmp_path)
+    expected = load(folder)
+    (folder / f"{NAME}-saxophone.wav").rename(folder / f"{NAME}-saxphone.wav")
+    np.testing.assert_array_equal(load(folder).audio, expected.audio)
+    (one,) = bach10.tracks(str(tmp_path), **OPTIONS)
+    assert all(path.is_file() for path in one.paths)
+
+
 def test_all_are_test(tmp_path):
     for name in ("01-One", "10-Ten", "Code"):
         (tmp_path / name).mkdir()
