@@ -49,10 +49,10 @@ def _paper() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.directory = "data/prepared/multi_pitch"  # where majl_jax.prepare put the data sets
+    # One set, or several with their shares, "fma: 3, musdb18_hq: 1". Of unlabelled ones, which are used where a stage has
+    # unlabelled items, the labels are not looked at.
     config.data.labelled = "urmp_mixes"
-    config.data.unlabelled = (
-        "fma"  # used where a stage has unlabelled items: any set, its labels are not looked at
-    )
+    config.data.unlabelled = "fma"
     config.data.percussion = "e_gmd"  # drums, for the percussion term
     config.data.sample_rate_hz = 22_050
     config.data.hop_samples = 256  # 11.6 ms: label frames and CQT frames are one grid

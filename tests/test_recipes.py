@@ -67,6 +67,8 @@ def _stages(config, workdir):
 def _smoke(path, data):
     config = _config(path, "smoke")
     config.data.directory = str(data)
+    if config.recipe == "ss_mpe":  # with the labelled one, three sets at once
+        config.data.unlabelled = "quartets_unlabelled: 3, drums: 1"
     return config
 
 

@@ -152,6 +152,27 @@ def target_first(
     return (found[0], *others, *[SILENT] * (places - len(stems)))
 
 
+def parse_shares(text: str) -> dict[str, float]:
+    """`fma: 3, musdb18_hq: 1` to the share of each data set, which add up to 1; without numbers all shares are equal.
+
+    Raises ValueError for a name that stands there twice and a number that is not above 0.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition(":"))
+        try:
+            share = float(number or 1.0)
+        except ValueError:
+            share = -1.0
+        if not name or name in found or not 0.0 < share < float("inf"):
+            raise ValueError(
+                f"{text!r}: expected data sets, each once, with shares above 0 or without, as in 'fma: 3, musdb18_hq: 1'"
+            )
+        found[name] = share
+    total = sum(found.values())
+    return {name: share / total for name, share in found.items()}
+
+
 def mixture_sources(
     shares: Mapping[Any, float], split: str, *, unlabelled: Collection[Any] = ()
 ) -> list[Source]:

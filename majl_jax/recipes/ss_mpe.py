@@ -234,12 +234,12 @@ def _stage(name: str, setting: _Setting) -> Stage:
     )
 
 
-def _data_sets(name: str, config: Any) -> dict[str, int]:
-    """The training sets of a stage and how many items of a batch each gives."""
-    stage = config.stages[name]
-    sizes = {config.data.labelled: stage.labelled}
-    if stage.unlabelled:
-        sizes[config.data.unlabelled] = sizes.get(config.data.unlabelled, 0) + stage.unlabelled
+def _data_sets(name: str, config: Any) -> dict[str, float]:
+    """The training sets of a stage and how many items of a batch each gives, on average."""
+    sizes: dict[str, float] = {}
+    for kind in ("labelled", "unlabelled"):
+        for data_set, share in streams.parse_shares(config.data[kind]).items():
+            sizes[data_set] = sizes.get(data_set, 0.0) + share * config.stages[name][kind]
     return {data_set: size for data_set, size in sizes.items() if size}
 
 
@@ -277,14 +277,16 @@ def _batches(name: str, setting: _Setting) -> Batches:
     """Labelled and unlabelled excerpts in fixed proportion, with drums beside them where a term wants them."""
     config = setting.config
     sizes = _data_sets(name, config)
-    unlabelled = {config.data.unlabelled} - {config.data.labelled}
+    labelled, unlabelled = (
+        set(streams.parse_shares(config.data[kind])) for kind in ("labelled", "unlabelled")
+    )
     sources = streams.mixture_sources(
-        {setting.path(data_set): float(size) for data_set, size in sizes.items()},
+        {setting.path(data_set): size for data_set, size in sizes.items()},
         "train",
-        unlabelled=[setting.path(data_set) for data_set in unlabelled],
+        unlabelled=[setting.path(data_set) for data_set in unlabelled - labelled],
     )
     options = {
-        "batch_size": sum(sizes.values()),
+        "batch_size": config.stages[name].labelled + config.stages[name].unlabelled,
         "segment_samples": config.data.segment_samples,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
