@@ -44,7 +44,8 @@ def test_they_come_by_their_shares_with_the_labels_that_may_be_seen(prepared):
         kinds = zip(batch["has_pitch"].any((1, 2)), batch["has_stems"].any(1), strict=True)
         found.update(kinds)
         assert batch["stems"].shape[:2] == (8, 8 * 1024)
-    assert found == {(True, False): 40, (False, False): 40}  # URMP's mixtures; the other two
+    # URMP's mixtures have pitches, MUSDB's songs stems, FMA nothing.
+    assert found == {(True, False): 40, (False, True): 20, (False, False): 20}
 
 
 def test_a_position_in_them_is_exact(prepared):
