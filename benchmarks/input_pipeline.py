@@ -1,14 +1,16 @@
-"""Crops per second of the input, from shards (tf.data) and from memory, beside what a step needs.
+"""Crops per second of the input, from shards (tf.data) and from memory, and what a host must have to feed accelerators.
 
-    python benchmarks/input_pipeline.py --step_ms=900 --batch=8
-    python benchmarks/input_pipeline.py --data=data/prepared/chorales
+    python benchmarks/input_pipeline.py
+    python benchmarks/input_pipeline.py --data=data/prepared/chorales --step_ms=205 --crop_seconds=2.56
 
-Without --data it writes made-up records (four stems, 16 kHz, mono) into a temporary folder.
-`ratio` is crops per second over the need, batch / step time: above 1 the input never holds up the
-step, as long as it has a core of its own.
+Without --data it writes made-up records of 12 s with four stems, 16 kHz mono and 44.1 kHz stereo, into a temporary folder. `CPU
+ms` is the time that all threads together take for a crop; `ratio` is crops per second over the need, batch / step time: above 1
+the input never holds up the step. The second table is on paper: crops and bytes per second of so many accelerators that take
+`--step_ms` for a batch of `--batch` each, and the cores that tf.data takes for them at the measured CPU time per crop.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import tempfile
 import time
@@ -17,76 +19,120 @@ import numpy as np
 
 from majl_jax.datasets import builder, memory, pipeline, records
 
-LAYOUT = records.Layout(
-    stems=("soprano", "alto", "tenor", "bass"),
+MONO = records.Layout(
+    stems=("bass", "drums", "other", "vocals"),
     channels=1,
-    sample_rate_hz=16000,
+    sample_rate_hz=16_000,
     hop_samples=320,
-    record_samples=192000,
+    record_samples=600 * 320,
 )
-SEGMENT_FRAMES = (128, 300)  # 2.56 s and 6 s
+STEREO = dataclasses.replace(
+    MONO, channels=2, sample_rate_hz=44_100, hop_samples=441, record_samples=1200 * 441
+)
+MADE_UP = {"mono": MONO, "stereo": STEREO}
+ACCELERATORS = (8, 64, 512)
+PER_HOST = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """What a source gave: crops per second, CPU seconds per crop, bytes per crop, and the process's memory."""
+
+    crops_per_s: float
+    cpu_s: float
+    bytes: float
+    rss_mib: float
 
 
 def main() -> None:
-    """Measures and prints the table."""
+    """Measures and prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=pathlib.Path, help="a prepared data set")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--step_ms", type=float, default=500.0, help="of the model that is fed")
+    parser.add_argument("--crop_seconds", type=float, default=6.0)
+    parser.add_argument("--batch", type=int, default=8, help="crops per accelerator and step")
+    parser.add_argument("--step_ms", type=float, default=100.0, help="of the model that is fed")
     parser.add_argument("--seconds", type=float, default=5.0, help="measured, per row")
-    parser.add_argument("--records", type=int, default=64, help="made-up ones, 1.5 MB each")
+    parser.add_argument("--records", type=int, default=48, help="made-up ones, 1.5 and 8.5 MB each")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        directory = arguments.data or write_noise(pathlib.Path(folder) / "noise", arguments.records)
-        need = arguments.batch / arguments.step_ms * 1000
-        print(f"a step of {arguments.step_ms:g} ms with {arguments.batch} crops needs {need:.1f}/s")
-        print(
-            f"{'source':<10}{'segment':>10}{'crops/s':>10}{'MB/s':>8}{'ms/batch':>10}{'ratio':>8}"
-        )
-        for frames in SEGMENT_FRAMES:
-            for name, module in (("tf.data", pipeline), ("memory", memory)):
-                hop_samples = records.open_prepared(directory).layout.hop_samples
-                batches = module.open_batches(
-                    [(str(directory), arguments.split, 1.0)],
-                    batch_size=arguments.batch,
-                    segment_samples=frames * hop_samples,
-                    seed=0,
-                )
-                crops_per_s, mb_per_s = measure(batches, arguments.batch, arguments.seconds)
-                batch_ms = 1000 * arguments.batch / crops_per_s
-                print(
-                    f"{name:<10}{frames:>4} frames{crops_per_s:>9.0f}{mb_per_s:>8.0f}"
-                    f"{batch_ms:>10.2f}{crops_per_s / need:>8.1f}",
-                    flush=True,
-                )
+        if arguments.data:
+            directories = {arguments.data.name: arguments.data}
+        else:
+            directories = {
+                name: write_noise(pathlib.Path(folder) / name, layout, arguments.records)
+                for name, layout in MADE_UP.items()
+            }
+        report(directories, arguments)
 
 
-def write_noise(directory: pathlib.Path, count: int) -> pathlib.Path:
+def report(directories: dict[str, pathlib.Path], arguments: argparse.Namespace) -> None:
+    """A row per data set and source, then the needs of many accelerators."""
+    need = arguments.batch / arguments.step_ms * 1000
+    print(f"a step of {arguments.step_ms:g} ms with {arguments.batch} crops needs {need:.1f}/s")
+    print("| data | source | crops/s | MB/s | CPU ms per crop | memory, MiB | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    streamed = {}
+    for name, directory in directories.items():
+        for source, module in (("tf.data", pipeline), ("memory", memory)):
+            rate = measure(module, directory, arguments)
+            streamed.setdefault(name, rate)
+            print(
+                f"| {name} | {source} | {rate.crops_per_s:.0f} | {rate.crops_per_s * rate.bytes / 1e6:.0f} | "
+                f"{1000 * rate.cpu_s:.2f} | {rate.rss_mib:.0f} | {rate.crops_per_s / need:.1f} |",
+                flush=True,
+            )
+    print(f"\n| data | accelerators | crops/s | MB/s | cores | cores per host of {PER_HOST} |")
+    print("|---|---|---|---|---|---|")
+    for name, rate in streamed.items():
+        for count in ACCELERATORS:
+            crops = count * need
+            cores = crops * rate.cpu_s
+            print(
+                f"| {name} | {count} | {crops:.0f} | {crops * rate.bytes / 1e6:.0f} | {cores:.1f} | "
+                f"{cores * PER_HOST / count:.1f} |"
+            )
+
+
+def write_noise(directory: pathlib.Path, layout: records.Layout, count: int) -> pathlib.Path:
     """A data set of noise."""
     rng = np.random.default_rng(0)
 
     def made():
         for number in range(count):
-            record = {key: np.ones(shape, dtype) for key, (shape, dtype) in LAYOUT.arrays().items()}
+            record = {key: np.ones(shape, dtype) for key, (shape, dtype) in layout.arrays().items()}
             record["stems"] = rng.integers(-9999, 9999, record["stems"].shape, np.int16)
-            samples = LAYOUT.record_samples
+            samples = layout.record_samples
             yield {**record, "track": str(number), "start_sample": 0, "valid_samples": samples}
 
-    builder.write_dataset(directory, {"train": made()}, layout=LAYOUT)
+    builder.write_dataset(directory, {"train": made()}, layout=layout)
     return directory
 
 
-def measure(batches, batch_size: int, seconds: float) -> tuple[float, float]:
-    """Crops and megabytes of audio per second, after a few batches to warm up."""
+def measure(module, directory: pathlib.Path, arguments: argparse.Namespace) -> Rate:
+    """Reads crops for some seconds, after a few batches to warm up."""
+    layout = records.open_prepared(directory).layout
+    frames = round(arguments.crop_seconds * layout.sample_rate_hz / layout.hop_samples)
+    batches = module.open_batches(
+        [(str(directory), arguments.split, 1.0)],
+        batch_size=arguments.batch,
+        segment_samples=frames * layout.hop_samples,
+        seed=0,
+    )
     for _ in range(5):
         next(batches)
-    started, count, size = time.perf_counter(), 0, 0
-    while time.perf_counter() - started < seconds:
+    started, cpu, count, size = time.perf_counter(), time.process_time(), 0, 0
+    while time.perf_counter() - started < arguments.seconds:
         size += next(batches)["stems"].nbytes
-        count += batch_size
-    elapsed = time.perf_counter() - started
-    return count / elapsed, size / elapsed / 1e6
+        count += arguments.batch
+    elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return Rate(count / elapsed, cpu / count, size / count, _rss_mib())
+
+
+def _rss_mib() -> float:
+    status = pathlib.Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":
