@@ -121,17 +121,17 @@ def _quickstart(config: ConfigDict) -> None:
     """Built-in music, mono at 8 kHz, a small network, few steps."""
     config.run = ("music", "vqvae", "encoder")
     config.stages.vqvae.start = ""
-    for name, steps in (("music", 600), ("vqvae", 300), ("encoder", 600)):
-        config.stages[name].update(steps=steps, batch_size=4)
+    for name, steps in (("music", 300), ("vqvae", 150), ("encoder", 800)):
+        config.stages[name].update(steps=steps, batch_size=4, learning_rate=1e-3)
     config.data.music = "chorales"
     config.data.labelled = "band"
-    config.data.update(sample_rate_hz=8000, channels=1, hop_samples=64, segment_samples=16_384)
+    config.data.update(sample_rate_hz=8000, channels=1, hop_samples=64, segment_samples=8192)
     config.network.update(width=24, depth=4, latent=24, remat="none")
     config.codebook.codes = 256
     config.losses.update(top=256, resolutions=((240, 48, 512), (120, 24, 256), (48, 10, 128)))
     config.optimizer.average_decay = 0.99
     config.evaluation.update(valid_tracks=4, test_tracks=8, segment_samples=32_768)
-    config.train.update(log_every_steps=25, evaluate_every_steps=150, checkpoint_every_steps=100)
+    config.train.update(log_every_steps=25, evaluate_every_steps=100, checkpoint_every_steps=100)
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -24,8 +24,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 class Run:
     """One training: the stages of a config with some fields changed.
 
-    `borrows` is a stage of another run that serves as this one's first, so that only the others train. Stages at the same
-    place of their runs start from the same parameters and see the same batches.
+    `borrows` is a stage of another run that serves as this one's stage of that name, with all before it, or as its first where it
+    has none of that name, so that only the others train. Stages at the same place of their runs start from the same parameters
+    and see the same batches.
     """
 
     name: str
@@ -71,6 +72,16 @@ def _with_lenders(run: Run) -> Iterator[Run]:
     yield run
 
 
+def borrowed(run: Run) -> dict[str, tuple[Run, str]]:
+    """The stages that a run does not train itself, and whose they are."""
+    if run.borrows is None:
+        return {}
+    lender, stage = run.borrows
+    if stage not in run.stages:
+        return {run.stages[0]: (lender, stage)}
+    return {name: (lender, name) for name in run.stages[: run.stages.index(stage) + 1]}
+
+
 def workdir(options: argparse.Namespace, run: Run, seed: int) -> pathlib.Path:
     """Where a run leaves its checkpoints and scores."""
     return options.workdir / options.on / run.name / f"seed{seed}"
@@ -82,9 +93,9 @@ def train(
     """Runs one training as a process of its own and returns its seconds (0 if it was complete)."""
     folder = workdir(options, run, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    if run.borrows is not None and not (folder / run.stages[0]).exists():
-        lender, stage = run.borrows
-        (folder / run.stages[0]).symlink_to(workdir(options, lender, seed) / stage)
+    for stage, (lender, lent) in borrowed(run).items():
+        if not (folder / stage).exists():
+            (folder / stage).symlink_to(workdir(options, lender, seed) / lent)
     if all((folder / stage / "result.json").exists() for stage in run.stages):
         return 0.0
     fields = {**data, **run.fields, "run": run.stages, "seed": seed}

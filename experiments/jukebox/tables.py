@@ -23,20 +23,21 @@ def _run(name: str, *stages: str, borrows: tuple[Run, str] | None = None, **fiel
 OTHER_MUSIC = _run("music", MUSIC)
 
 
-def transferred(name: str, **fields: Any) -> Run:
-    """All three stages, the first of them borrowed."""
-    return _run(name, MUSIC, VQVAE, ENCODER, borrows=(OTHER_MUSIC, MUSIC), **fields)
+def transferred(name: str, borrows: tuple[Run, str], **fields: Any) -> Run:
+    """All three stages, the first one or two of them borrowed."""
+    return _run(name, MUSIC, VQVAE, ENCODER, borrows=borrows, **fields)
 
 
-TRANSFER = transferred("transfer")
+TRANSFER = transferred("transfer", (OTHER_MUSIC, MUSIC))
 FROM_NOTHING = _run("from_nothing", VQVAE, ENCODER)
 # As many steps in all as with other music first.
-LONGER = _run("from_nothing_longer", VQVAE, ENCODER, stages__vqvae__steps=900)
-FROZEN = transferred("frozen", codebook_update="frozen")
-LMIX = transferred("lmix", stages__encoder__loss="lmix")
+LONGER = _run("from_nothing_longer", VQVAE, ENCODER, stages__vqvae__steps=450)
+FROZEN = transferred("frozen", (OTHER_MUSIC, MUSIC), codebook_update="frozen")
+LMIX = transferred("lmix", (TRANSFER, VQVAE), stages__encoder__loss="lmix")
+# A stage `vqvae` keeps what it started from only where the second encoder will start there too.
 INITIAL = {
-    start: transferred(f"from_{start}", stages__encoder__init=start)
-    for start in ("pretrained", "stem")
+    start: transferred(f"from_{start}", lender, stages__encoder__init=start)
+    for start, lender in (("pretrained", (OTHER_MUSIC, MUSIC)), ("stem", (TRANSFER, VQVAE)))
 }
 
 MAIN = Table(

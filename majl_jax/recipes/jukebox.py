@@ -315,6 +315,11 @@ def _second_encoder(setting: _Setting, fresh: Any, previous: Variables | None) -
             config.codebook.codes, setting.encoder.sizes.latent
         )._asdict()
         params = {"encoder": fresh}
+    elif config.stages.encoder.init == "pretrained" and "pretrained" not in previous:
+        raise ValueError(
+            "config.stages.encoder.init is 'pretrained', but the vqvae in this folder was trained without it and did not keep what "
+            "it started from: give another --workdir"
+        )
     else:
         stem, codebook = _trained(previous), previous["codebook"]
         params = {
