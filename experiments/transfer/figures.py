@@ -6,6 +6,7 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
+import curves
 import tables
 from grid import Run
 
@@ -62,7 +63,7 @@ def write(options: argparse.Namespace, folder: pathlib.Path) -> None:
         "",
         "## Paired tests",
         "",
-        "`*`: p < .001, one-sided Wilcoxon signed-rank test over the test excerpts.",
+        "`*`: p < .001, one-sided Wilcoxon signed-rank test over the test excerpts (that the difference is above 0; of mask layers alone, below).",
         "",
     ]
     parts += _against_scratch(options, folder / "figures" / "pretraining.png")
@@ -73,49 +74,59 @@ def write(options: argparse.Namespace, folder: pathlib.Path) -> None:
         file.write("\n".join(parts))
 
 
-def _starred(pairs: Sequence[float]) -> str:
+def _starred(pairs: Sequence[float], *, below: bool = False) -> str:
+    """Their mean, with a star where it is significantly above 0, or below."""
     if not pairs:
         return "–"
-    return f"{statistics.mean(pairs):+.2f}{'*' if p_value(pairs) < SIGNIFICANT else ''}"
+    signed = [-x for x in pairs] if below else pairs
+    return f"{statistics.mean(pairs):+.2f}{'*' if p_value(signed) < SIGNIFICANT else ''}"
 
 
 def _against_scratch(options: argparse.Namespace, picture: pathlib.Path) -> list[str]:
-    """Figure 1: whole models without augmentation, and the baseline."""
+    """Figure 1: whole models without augmentation, and the baselines."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 2.8), dpi=110)
+    baselines = {
+        "scratch, as many steps in all": tables.scratch,
+        "scratch, as many steps as fine-tuning": tables.short,
+    }
+    figure = Figure(figsize=(9, 3), dpi=110)
     axes = figure.subplots(1, len(tables.DOWNSTREAM))
-    out = [
-        "### Fine-tuned (whole, no augmentation) minus scratch, dB",
-        "",
-        _heading("pre-trained on"),
-        _rule(),
-    ]
-    cells: dict[str, list[str]] = {on: [] for on in tables.PRETRAINING}
-    for ax, downstream in zip(axes, tables.DOWNSTREAM, strict=True):
-        base = read_scores(options, tables.scratch(downstream), "scratch")
-        bars = {"scratch": (base, False)}
+    out = []
+    for words, baseline in baselines.items():
+        out += [f"### Fine-tuned (whole, no augmentation) minus {words}, dB", ""]
+        out += [_heading("pre-trained on"), _rule()]
         for on in tables.PRETRAINING:
-            ours = _finetuned(options, downstream, on, "none", "whole")
-            pairs = differences(ours, base)
-            cells[on].append(_starred(pairs))
-            bars[on] = (ours, bool(pairs) and p_value(pairs) < SIGNIFICANT)
-        for place, (name, (values, star)) in enumerate(bars.items()):
-            if values:
-                ax.bar(
-                    place,
-                    statistics.mean(values.values()),
-                    color="#999999" if name == "scratch" else "#1f77b4",
+            cells = [
+                _starred(
+                    differences(
+                        _finetuned(options, downstream, on, "none", "whole"),
+                        read_scores(options, baseline(downstream), "scratch"),
+                    )
                 )
-                ax.text(place, statistics.mean(values.values()), "*" * star, ha="center")
+                for downstream in tables.DOWNSTREAM
+            ]
+            out.append(f"| {on} | " + " | ".join(cells) + " |")
+        out.append("")
+    for ax, downstream in zip(axes, tables.DOWNSTREAM, strict=True):
+        bars = {
+            words.replace(", ", ",\n"): read_scores(options, baseline(downstream), "scratch")
+            for words, baseline in baselines.items()
+        }
+        for on in tables.PRETRAINING:
+            bars[on] = _finetuned(options, downstream, on, "none", "whole")
+        for place, (name, values) in enumerate(bars.items()):
+            if values:
+                color = "#999999" if name.startswith("scratch") else "#1f77b4"
+                ax.bar(place, statistics.mean(values.values()), color=color)
         ax.set_xticks(range(len(bars)))
-        ax.set_xticklabels(list(bars), rotation=20, fontsize=7)
+        ax.set_xticklabels(list(bars), rotation=35, ha="right", fontsize=6)
         ax.set_title(downstream, fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("SI-SDR dB")
     figure.tight_layout()
     figure.savefig(picture)
-    return [*out, *(f"| {on} | " + " | ".join(row) + " |" for on, row in cells.items()), ""]
+    return out
 
 
 def _augmentation(options: argparse.Namespace, picture: pathlib.Path) -> list[str]:
@@ -169,7 +180,7 @@ def _mask_against_whole(options: argparse.Namespace) -> list[str]:
                 mask = _finetuned(options, downstream, on, augmentation, "mask")
                 column = list(STANDS_FOR).index(downstream)
                 paper = PAPER[augmentation, THEIRS[on]][column]
-                cells.append(f"{_starred(differences(mask, whole))} ({paper:+.2f})")
+                cells.append(f"{_starred(differences(mask, whole), below=True)} ({paper:+.2f})")
             out.append(f"| {augmentation}, {on} | " + " | ".join(cells) + " |")
     return [*out, ""]
 
@@ -185,8 +196,9 @@ def draw_curves(options: argparse.Namespace, picture: pathlib.Path) -> None:
         for on in tables.PRETRAINING:
             runs[on] = (tables.finetuning(downstream, on, "none", "whole"), "finetune")
         for name, (run, stage) in runs.items():
-            steps, values = _validation(options, run, stage)
-            ax.plot(steps, values, label=name)
+            folder = options.workdir / options.on / run.name
+            curve = curves.means(curves.validation(folder, stage), "si_sdr_db")
+            ax.plot(list(curve), list(curve.values()), label=name)
         ax.set_title(downstream, fontsize=9)
         ax.set_xlabel("steps on the small set")
         ax.spines[["top", "right"]].set_visible(False)
@@ -194,16 +206,6 @@ def draw_curves(options: argparse.Namespace, picture: pathlib.Path) -> None:
     axes[-1].legend(frameon=False, fontsize=7)
     figure.tight_layout()
     figure.savefig(picture)
-
-
-def _validation(options: argparse.Namespace, run: Run, stage: str) -> tuple[list[int], list[float]]:
-    found: dict[int, list[float]] = {}
-    for path in sorted((options.workdir / options.on / run.name).glob("seed*/metrics.jsonl")):
-        for line in map(json.loads, path.read_text().splitlines()):
-            if (line["kind"], line["stage"]) == ("valid", stage):
-                found.setdefault(line["step"], []).append(line["si_sdr_db"])
-    steps = sorted(found)
-    return steps, [statistics.mean(found[step]) for step in steps]
 
 
 def _finetuned(

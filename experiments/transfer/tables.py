@@ -29,6 +29,7 @@ DOWNSTREAM = {
     "choir": ("choir: female, male", "coherent", "coherent"),
     "drum_kit": ("drum_kit: kick, snare, cymbals", "incoherent", "incoherent"),
 }
+PRETRAINING_STEPS = 400  # of configs/transfer.py:experiment
 MASK = {
     "stages.finetune.trained": "mask",
     "stages.finetune.weights.deep_clustering": 0.0,
@@ -70,13 +71,22 @@ def scratch(downstream: str) -> Run:
     return Run(f"{downstream}_scratch", ("scratch",), _task("scratch", downstream))
 
 
+def short(downstream: str) -> Run:
+    """The other baseline, as many steps as fine-tuning."""
+    fields = {**_task("scratch", downstream), "stages.scratch.steps": 100}
+    return Run(f"{downstream}_scratch_short", ("scratch",), fields)
+
+
 def label(on: str, augmentation: str, trained: str) -> str:
     """Of a row."""
     return f"{on}, {augmentation}, {trained}"
 
 
 def _table(downstream: str) -> Table:
-    rows = [Row("scratch", scratch(downstream), "scratch")]
+    rows = [
+        Row("scratch", scratch(downstream), "scratch"),
+        Row("scratch, as many steps as fine-tuning", short(downstream), "scratch"),
+    ]
     rows += [
         Row(
             label(on, augmentation, trained),
@@ -95,4 +105,29 @@ def _table(downstream: str) -> Table:
     )
 
 
-TABLES = {downstream: _table(downstream) for downstream in DOWNSTREAM}
+def _longer(steps: int) -> Row:
+    """Fine-tuned on the smallest set after a pre-training of so many steps."""
+    downstream, on = "ensemble", "chorales"
+    if steps == PRETRAINING_STEPS:
+        run = finetuning(downstream, on, "none", "whole")
+    else:
+        fields = {**pretraining(on, "none").fields, "stages.pretrain.steps": steps}
+        lender = Run(f"pretrain_{on}_{steps}_steps", ("pretrain",), fields)
+        fields = {**fields, **_task("finetune", downstream)}
+        name = f"{downstream}_{on}_{steps}_steps"
+        run = Run(name, ("pretrain", "finetune"), fields, (lender, "pretrain"))
+    return Row(f"after {steps} steps", run, "finetune", x=steps)
+
+
+LENGTH = Table(
+    "ensemble: how long chorales are pre-trained on",
+    "10,000 steps of larger batches and longer excerpts, no other number",
+    (
+        Row("scratch, as many steps as fine-tuning", short("ensemble"), "scratch", x=0),
+        *(_longer(steps) for steps in (PRETRAINING_STEPS, 2000)),
+    ),
+    x_label="steps of pre-training",
+    base=0,
+)
+
+TABLES = {**{downstream: _table(downstream) for downstream in DOWNSTREAM}, "length": LENGTH}
