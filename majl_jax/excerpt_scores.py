@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from majl_jax import clustering, console, metrics, scores
 from majl_jax.audio import files
-from majl_jax.datasets import stem_groups
+from majl_jax.datasets import records, stem_groups
 from majl_jax.excerpts import fixed_excerpts, in_batches
 from majl_jax.stem_scores import write_example
 
@@ -31,7 +31,7 @@ class Judge:
     """Scores the variables of a stage; its functions are compiled once."""
 
     system: str
-    folders: Mapping[pathlib.Path, stem_groups.Groups]  # the data sets, each gives as many excerpts
+    folders: Mapping[records.Folder, stem_groups.Groups]  # the data sets, each gives as many excerpts
     loss: Callable[[Any, jax.Array], jax.Array]  # (variables, sources) -> [batch]
     estimate: Callable[[Any, jax.Array], jax.Array] | None
     """(variables, audio [batch, time]) -> [batch, time, source]; None: there are no masks, the embedding is clustered."""

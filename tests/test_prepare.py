@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import soundfile
 
 from majl_jax import datasets, prepare
-from majl_jax.datasets import builder, loading, records, track
+from majl_jax.datasets import builder, disk_need, loading, records, track
 
 ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
 CHORALES = ["--dataset=chorales", "--tracks=train=2,valid=1,test=0", "--processes=2"]
@@ -235,6 +236,7 @@ def test_a_source_that_is_not_there(tmp_path, capsys):
         (["--dataset=choral"], "unknown data set choral; there are chorales"),
         (["--dataset=chorales", "--tracks=many"], "expected a number, or train=N"),
         (["--dataset=chorales", "--tracks=exam=3"], "expected a number, or train=N"),
+        (["--dataset=chorales", "--output=cloud://sets"], "such as gs://bucket/folder"),
         (["--dataset=chorales", "--sample_rate_hz=0"], "'0': expected a whole number from 1 on"),
     ],
 )
@@ -248,7 +250,7 @@ def test_a_full_disk_ends_with_a_message_and_can_be_repeated(source, tmp_path, m
     class Full:
         free = 1000
 
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Full)
     assert run_mir1k(source, tmp_path / "out") == 1
     assert "too full" in capsys.readouterr().err
     monkeypatch.undo()
@@ -261,6 +263,82 @@ def test_a_full_disk_ends_with_a_message_and_can_be_repeated(source, tmp_path, m
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.undo()
     assert run_mir1k(source, tmp_path / "out") == 0
+
+
+def about_mb(source) -> float:
+    tracks = datasets.READERS["mir1k"].tracks(str(source), sample_rate_hz=16000, hop_samples=320)
+    return disk_need.size_mb(tracks, records.Layout(("voice", "rest"), 1, 16000, 320, 192000))
+
+
+def free_bytes(monkeypatch, free: float) -> None:
+    usage = type("Usage", (), {"free": free})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+
+def interrupt_writing(monkeypatch, *, after: int) -> None:
+    """Lets the builder take so many records before the disk is full."""
+
+    def write(directory, splits, **_):
+        for _ in zip(range(after), splits["train"], strict=False):
+            pass
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(builder, "write_dataset", write)
+
+
+def test_on_a_small_disk_loaded_tracks_go_as_they_are_written(
+    source, tmp_path, monkeypatch, capsys
+):
+    assert run_mir1k(source, tmp_path / "whole") == 0
+    need_mb = about_mb(source)
+    said = f"mir1k: 9 tracks, about {need_mb:.0f} MB, {2 * need_mb:.0f} MB while at work"
+    assert said in capsys.readouterr().out
+    free_bytes(monkeypatch, 0.9e6 * need_mb)
+    assert run_mir1k(source, tmp_path / "out") == 1
+    assert "too full" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    free_bytes(monkeypatch, 1.5e6 * need_mb)
+    with monkeypatch.context() as interrupted:
+        interrupt_writing(interrupted, after=3)
+        assert run_mir1k(source, tmp_path / "out") == 1
+    assert "a loaded track is deleted once it is written" in capsys.readouterr().out
+    kept = [path.name for path in tmp_path.glob("out/.mir1k.work-*/*.npz")]
+    assert len(kept) == 7, "two were written and the third was about to be"
+    assert run_mir1k(source, tmp_path / "out") == 0
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_what_an_earlier_run_holds_counts_as_free(source, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as interrupted:
+        interrupt_writing(interrupted, after=1)
+        assert run_mir1k(source, tmp_path / "out") == 1
+    need = 1e6 * about_mb(source)
+    held = sum(path.stat().st_size for path in tmp_path.glob("out/.mir1k.work-*/*"))
+    assert held > 1e5
+    free_bytes(monkeypatch, 2 * need - held)
+    assert run_mir1k(source, tmp_path / "out") == 0
+    assert "deleted" not in capsys.readouterr().out
+
+
+def test_a_split_of_silence_is_left_out(source, tmp_path, capsys):
+    for clip in range(3):  # the samples of one of the two stems are no silence
+        audio = np.zeros((16000, 2))
+        audio[:10] = 0.3
+        soundfile.write(source / "Wavfile" / f"khair_{clip}_01.wav", audio, 16000)
+    assert run_mir1k(source, tmp_path / "out", "--drop_silence") == 0
+    assert "3 records left out" in capsys.readouterr().out
+    assert set(records.open_prepared(tmp_path / "out/mir1k").splits) == {"train", "valid"}
+    assert not list(tmp_path.glob("out/mir1k/*test*"))
+    described = json.loads((tmp_path / "out/mir1k/dataset_info.json").read_text())
+    assert {split["name"] for split in described["splits"]} == {"train", "valid"}
+
+
+def test_the_work_can_lie_elsewhere(source, tmp_path):
+    work = tmp_path / "work"
+    assert run_mir1k(source, tmp_path / "out", f"--work={work}", "--max_bad_fraction=0") == 0
+    assert not list(work.iterdir())
+    write_clip(source, "leon_1_01").write_bytes(b"")
+    assert run_mir1k(source, tmp_path / "other", f"--work={work}", "--max_bad_fraction=0") == 1
+    assert list(work.glob(".mir1k.work-*/report.json")) and not (tmp_path / "other").exists()
 
 
 def wait_for(pattern: str, folder: pathlib.Path, process: subprocess.Popen, count: int = 1) -> None:

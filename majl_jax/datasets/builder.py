@@ -4,9 +4,8 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from etils import epath
 from tensorflow_datasets.core import writer as writer_lib
 from tensorflow_datasets.core.utils import shard_utils
 
+from majl_jax.datasets import beam
 from majl_jax.datasets.records import (
     FORMATS,
     INDEX_FILE,
@@ -23,6 +23,9 @@ from majl_jax.datasets.records import (
     Layout,
     Record,
     array_record_reader,
+    draft_of,
+    finished_in,
+    is_local,
     is_prepared,
     parse,
     parse_example,
@@ -30,6 +33,9 @@ from majl_jax.datasets.records import (
 
 SHARD_BYTES = 64 << 20
 FEWEST_SHARDS = 8
+UNFINISHED_FILE = "unfinished"  # in a folder on an object store until all its files are there
+WRITTEN_FILE = "written"  # in a draft whose shards are there in full
+NO_TRACK = ""
 
 
 class _Shards(shard_utils.ShardConfig):
@@ -62,7 +68,7 @@ class Records(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, layout: Layout, splits: Mapping[str, Iterable[Record]], **kwargs: Any):
+    def __init__(self, *, layout: Layout, splits: Mapping[str, Any], **kwargs: Any):
         self._layout = layout
         self._splits = splits
         super().__init__(**kwargs)
@@ -92,60 +98,145 @@ class Records(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         return {name: self._generate_examples(records) for name, records in self._splits.items()}
 
-    def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+    def _generate_examples(self, records: Any) -> Any:
+        if not isinstance(records, Iterable):
+            return beam.keyed(records, _key, stand_in=self._stand_in())
+        return self._keyed(records)
+
+    def _keyed(self, records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+        none = True
         for record in records:
-            yield f"{record['track']}@{record['start_sample']:012d}", record
+            none = False
+            yield _key(record), record
+        if none:
+            yield _key(self._stand_in()), self._stand_in()
+
+    def _stand_in(self) -> Record:
+        """The record of a split that has none, which TFDS could not write; the split is removed afterwards."""
+        arrays = self._layout.arrays().items()
+        zeros: Record = {key: np.zeros(shape, dtype) for key, (shape, dtype) in arrays}
+        return {**zeros, "track": NO_TRACK, "start_sample": 0, "valid_samples": 0}
+
+
+def _key(record: Record) -> str:
+    return f"{record['track']}@{record['start_sample']:012d}"
 
 
 def write_dataset(
     directory: Folder,
-    splits: Mapping[str, Iterable[Record]],
+    splits: Mapping[str, Any],
     *,
     layout: Layout,
     options: Mapping[str, Any] | None = None,
-    report: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     file_format: str = "tfrecord",
     shard_bytes: int = SHARD_BYTES,
+    draft: Folder | None = None,
+    beam_options: Any = None,
 ) -> None:
     """Writes a data set from records of any origin; `directory` appears only when it is complete.
 
-    A shard has at most about `shard_bytes`; a small split still has several. What a killed call
-    left behind is removed by the next one. One process writes at a time.
+    splits: for each an iterable of records, or a Beam transform to them (see `beam.records_of`).
+    report: a function is called once all records are written; what it raises keeps the data set from appearing.
+    draft: where it is written until it is complete, by default beside `directory`. In one that is given, what is
+    written in full stays there for the next call with the same arguments.
+
+    A shard has about `shard_bytes`; a small split still has several, one without records is left out. What a killed
+    call left behind is removed by the next one. One process writes at a time. On an object store, where folders
+    cannot be renamed, `directory` is complete when its last file is there: index.json.
     """
     target = epath.Path(directory)
     if file_format not in FORMATS:
         raise ValueError(f"file_format must be one of {FORMATS}, got {file_format!r}")
-    if target.exists():
+    if target.exists() and not _half_published(target):
         state = "a prepared data set" if is_prepared(target) else "a folder"
         raise FileExistsError(f"{target} is {state} already; remove it, or choose another name")
-    draft = target.parent / f".{target.name}.partial"
-    if draft.exists():
-        shutil.rmtree(draft)
-    draft.mkdir(parents=True)
-    builder = Records(layout=layout, splits=splits, data_dir=os.fspath(draft))
+    stays = draft is not None
+    draft = epath.Path(draft or draft_of(target))
+    finished = finished_in(draft)
+    if not (stays and is_prepared(finished)):
+        if target.exists():
+            target.rmtree()
+        written = draft / WRITTEN_FILE  # TFDS's folder alone does not say so on an object store
+        if draft.exists() and not (stays and beam_options is not None and written.exists()):
+            draft.rmtree()
+        draft.mkdir(parents=True, exist_ok=True)
+        builder = Records(layout=layout, splits=splits, data_dir=os.fspath(draft))
+        _write_shards(
+            builder, draft, file_format=file_format, shard_bytes=shard_bytes, beam=beam_options
+        )
+        written.write_text("")
+        made = report() if callable(report) else report
+        index = {
+            "layout": vars(layout),
+            "file_format": file_format,
+            "options": dict(options or {}),
+            "splits": _index(builder, finished, file_format, layout),
+        }
+        (finished / REPORT_FILE).write_text(json.dumps(dict(made or {}), indent=2))
+        (finished / INDEX_FILE).write_text(json.dumps(index))
+    _publish(finished, target)
+    draft.rmtree(missing_ok=True)
+
+
+def _write_shards(
+    builder: Records, draft: epath.Path, *, file_format: str, shard_bytes: int, beam: Any
+) -> None:
+    """Writes shards and TFDS's own description of them, unless they are there in full."""
     tfds.disable_progress_bar()
+    config = _Config(max_shard_size=shard_bytes, try_download_gcs=False, beam_options=beam)
     with contextlib.redirect_stdout(
         io.StringIO()
     ):  # it speaks of downloads, of which there are none
         builder.download_and_prepare(
             file_format=file_format,
             download_dir=os.fspath(draft / "downloads"),
-            download_config=_Config(max_shard_size=shard_bytes, try_download_gcs=False),
+            download_config=config,
         )
-    finished = epath.Path(builder.data_dir)
-    index = {
-        "layout": vars(layout),
-        "file_format": file_format,
-        "options": dict(options or {}),
-        "splits": {
-            name: _index_split(finished, [f.name for f in info.filepaths], file_format, layout)
-            for name, info in builder.info.splits.items()
-        },
+
+
+def _index(
+    builder: Records, folder: epath.Path, file_format: str, layout: Layout
+) -> dict[str, dict[str, list]]:
+    """Where the records of each split lie; removes splits that have none."""
+    infos: dict[str, Any] = dict(builder.info.splits)
+    found = {
+        name: _index_split(folder, [f.name for f in info.filepaths], file_format, layout)
+        for name, info in infos.items()
     }
-    (finished / REPORT_FILE).write_text(json.dumps(dict(report or {}), indent=2))
-    (finished / INDEX_FILE).write_text(json.dumps(index))
-    finished.rename(target)
-    shutil.rmtree(draft)
+    full = {name: columns for name, columns in found.items() if columns["track"] != [NO_TRACK]}
+    if not full:
+        raise ValueError(f"No split of {sorted(found)} has a record")
+    for name in found.keys() - full.keys():
+        for shard in infos.pop(name).filepaths:
+            (folder / shard.name).unlink()
+    if len(infos) < len(found):
+        builder.info.set_splits(tfds.core.SplitDict(list(infos.values())))
+        builder.info.write_to_directory(folder)
+    return full
+
+
+def _half_published(target: epath.Path) -> bool:
+    """Whether a killed call was at work on this folder of an object store."""
+    if is_local(target) or is_prepared(target):
+        return False
+    return (target / UNFINISHED_FILE).exists()
+
+
+def _publish(finished: epath.Path, target: epath.Path) -> None:
+    """Makes the folder appear: by one rename on a disk, file by file with the index last on an object store."""
+    if is_local(target):
+        finished.rename(target)
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    (target / UNFINISHED_FILE).write_text("")
+    for path in sorted(finished.iterdir(), key=lambda one: (one.name == INDEX_FILE, one.name)):
+        if is_local(path):
+            path.copy(target / path.name, overwrite=True)
+            path.unlink()
+        else:
+            path.replace(target / path.name)
+    (target / UNFINISHED_FILE).unlink()
 
 
 def _index_split(

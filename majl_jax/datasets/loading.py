@@ -1,16 +1,18 @@
-"""Loads tracks with several processes into a work folder, one file per track."""
+"""Loads tracks, and cuts them into records; several processes load into a work folder, one file per track."""
 
+import dataclasses
 import os
 import pathlib
 import threading
 import urllib.parse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
 import numpy as np
 
+from majl_jax.audio import silence
 from majl_jax.datasets import records, track
 
 
@@ -45,8 +47,17 @@ def load_all(
     return dict(sorted(skipped.items()))
 
 
-def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> str:
-    """Loads one track into the work folder; returns an empty text, or why it cannot be used."""
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a track: why it was skipped, if so, and how many of its records are silent and left out."""
+
+    track: str
+    skipped: str = ""
+    silent_records: int = 0
+
+
+def load_whole(one: track.Track, layout: records.Layout) -> records.Record:
+    """A whole track as one record of its own length; `BadTrack` says why it cannot be used, whatever is wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -59,20 +70,62 @@ def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> st
             raise track.BadTrack(
                 f"has (stems, rate, channels, voices) {found}, expected {expected}"
             )
+        return records.whole(recording, one.id)
     except MemoryError:
         raise
     except Exception as error:  # one bad track must not stop the others
         known = isinstance(error, ValueError)
-        return str(error) if known else f"{type(error).__name__}: {error}"
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        raise track.BadTrack(reason) from error
+
+
+def cut(
+    whole: records.Record, layout: records.Layout, *, drop_silence: bool
+) -> Iterator[records.Record | Outcome]:
+    """The records of a whole track, without silent ones if that is wanted; last its outcome."""
+    silent = 0
+    for record in records.cut(whole, layout):
+        mixture = record["stems"][: record["valid_samples"]].sum(axis=1, dtype=np.int32)
+        if drop_silence and silence.mostly_silent(mixture):
+            silent += 1
+        else:
+            yield record
+    yield Outcome(whole["track"], silent_records=silent)
+
+
+def load_and_cut(
+    one: track.Track, layout: records.Layout, *, drop_silence: bool
+) -> Iterator[records.Record | Outcome]:
+    """The records of a track, last its outcome; of a bad track that alone."""
+    try:
+        whole = load_whole(one, layout)
+    except track.BadTrack as error:
+        yield Outcome(one.id, skipped=str(error))
+    else:
+        yield from cut(whole, layout, drop_silence=drop_silence)
+
+
+def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> str:
+    """Loads one track into the work folder; returns an empty text, or why it cannot be used."""
+    try:
+        whole = load_whole(one, layout)
+    except track.BadTrack as error:
+        return str(error)
     final = cached(work, one.id)
     draft = final.with_suffix(f".{os.getpid()}.tmp")
     try:
         with draft.open("wb") as file:
-            np.savez(file, **records.whole(recording, one.id))
+            np.savez(file, **whole)
         draft.replace(final)
     finally:
         draft.unlink(missing_ok=True)
     return ""
+
+
+def cached_track(work: pathlib.Path, identity: str) -> records.Record:
+    """A loaded track, from the work folder."""
+    with np.load(cached(work, identity)) as arrays:
+        return {**{key: arrays[key] for key in arrays.files}, "track": identity}
 
 
 def cached(work: pathlib.Path, identity: str) -> pathlib.Path:

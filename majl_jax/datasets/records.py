@@ -9,6 +9,7 @@ import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = ["INT16_SCALE", "Layout", "Record", "cut", "join", "to_int16", "whole"
 INDEX_FILE = "index.json"
 REPORT_FILE = "report.json"
 FORMATS = ("tfrecord", "array_record")
+THREADS = 16
+LOCAL_FORMAT = "array_record is read from local disks only; prepare with --file_format=tfrecord"
 
 Folder = str | os.PathLike[str]
 COLUMNS = ("shard", "offset", "length", "start_sample", "valid_samples")
@@ -66,6 +69,22 @@ class Prepared:
         return self.directory / self.split(split).shards[shard]
 
 
+def is_local(path: Folder) -> bool:
+    """Whether a path is of this machine's disks, not of an object store such as gs://."""
+    return "://" not in os.fspath(path)
+
+
+def draft_of(directory: Folder) -> epath.Path:
+    """Where a data set is written until it is complete."""
+    target = epath.Path(directory)
+    return target.parent / f".{target.name}.partial"
+
+
+def finished_in(draft: Folder) -> epath.Path:
+    """The folder in a draft that becomes the data set; its name and version are TFDS's."""
+    return epath.Path(draft) / "records" / "1.0.0"
+
+
 def how_to_prepare(directory: Folder) -> str:
     """The command that makes the data set in this folder."""
     path = epath.Path(directory)
@@ -99,17 +118,31 @@ def open_prepared(directory: Folder) -> Prepared:
     # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's writers.
     parse_example(b"")
     prepared = Prepared(folder, layout, index["file_format"], index["options"], splits)
-    for split in splits.values():
-        for shard, size in zip(split.shards, split.shard_bytes, strict=True):
-            path = folder / shard
-            found = path.stat().length if path.exists() else None
-            if found != size:
-                state = "is missing" if found is None else f"has {found} bytes, expected {size}"
-                raise FileNotFoundError(
-                    f"Shard {path} {state}. Remove the folder {directory} and make it again with:\n"
-                    f"  {how_to_prepare(directory)}"
-                )
+    _check_shards(prepared)
     return prepared
+
+
+def _check_shards(prepared: Prepared) -> None:
+    """Raises FileNotFoundError where a shard is missing or cut off."""
+    folder, sizes = prepared.directory, {}
+    for split in prepared.splits.values():
+        sizes |= dict(zip(split.shards, split.shard_bytes, strict=True))
+    with futures.ThreadPoolExecutor(THREADS) as pool:  # an object store takes its time for each
+        found = pool.map(_size_bytes, [folder / shard for shard in sizes])
+    for (shard, expected), size in zip(sizes.items(), found, strict=True):
+        if size != expected:
+            state = "is missing" if size is None else f"has {size} bytes, expected {expected}"
+            raise FileNotFoundError(
+                f"Shard {folder / shard} {state}. Remove the folder {folder} and make it again with:\n"
+                f"  {how_to_prepare(folder)}"
+            )
+
+
+def _size_bytes(path: epath.Path) -> int | None:
+    try:
+        return path.stat().length
+    except FileNotFoundError:
+        return None
 
 
 def check_grid(prepared: Prepared, *, sample_rate_hz: int, hop_samples: int) -> None:
@@ -184,6 +217,9 @@ def read_tracks(directory: Folder, split: str) -> Iterator[Record]:
 def array_record_reader(path: str) -> Any:
     """The open shard of an array_record data set."""
     import importlib
+
+    if not is_local(path):
+        raise ValueError(f"{path}: {LOCAL_FORMAT}")
 
     module = importlib.import_module("array_record.python.array_record_module")
     return module.ArrayRecordReader(path)

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float
 
 from majl_jax import console, optimize, parallel, weights
@@ -167,7 +168,7 @@ def _check(config: Any) -> None:
 
 def _open(config: Any, name: str) -> _Setting:
     data = config.data
-    folder = pathlib.Path(data.directory) / (data.music if name == "music" else data.labelled)
+    folder = epath.Path(data.directory) / (data.music if name == "music" else data.labelled)
     prepared = records.open_prepared(folder)
     grid = {field: data[field] for field in ("sample_rate_hz", "hop_samples")}
     records.check_grid(prepared, **grid)

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jaxtyping import Array
 
 from majl_jax import networks, optimize, parallel, pseudo_labels
@@ -139,7 +140,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
             raise ValueError(
                 f"config.run is {tuple(config.run)}; the student has to follow its teacher"
             )
-    labelled = pathlib.Path(config.data.directory) / config.data.labelled
+    labelled = epath.Path(config.data.directory) / config.data.labelled
     prepared = records.open_prepared(labelled)
     grid = {name: config.data[name] for name in ("sample_rate_hz", "hop_samples")}
     records.check_grid(prepared, **grid)
@@ -267,7 +268,7 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
     return [
         str(
             pseudo_labels.write(
-                pathlib.Path(config.data.directory) / dataset,
+                epath.Path(config.data.directory) / dataset,
                 setting.workdir / "student" / "pseudo_labels",
                 labels=labels,
                 model=model,

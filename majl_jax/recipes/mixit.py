@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import checkpoint, console, head_selection, logs, optimize, parallel, weights
@@ -90,7 +91,7 @@ class _Setting:
     config: Any
     name: str
     separator: Separator
-    folders: Mapping[str, pathlib.Path]  # of the data sets
+    folders: Mapping[str, epath.Path]  # of the data sets
     groups: Mapping[str, stem_groups.Groups]  # of each: the stems that make up each source
     places: stem_groups.Places | None  # of the stems in a batch; None where only their sum counts
     workdir: pathlib.Path
@@ -190,7 +191,7 @@ def _open(config: Any, name: str, workdir: pathlib.Path) -> _Setting:
     else:
         groups = stem_groups.parse(data.labelled)
         names = list(groups)
-    folders = {one: pathlib.Path(data.directory) / one for one in names}
+    folders = {one: epath.Path(data.directory) / one for one in names}
     for folder in folders.values():
         prepared = records.open_prepared(folder)
         grid = {field: data[field] for field in ("sample_rate_hz", "hop_samples")}

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jaxtyping import Array
 
 from majl_jax import basic_pitch, multi_pitch, multi_pitch_scores, optimize
@@ -99,8 +100,8 @@ class _Setting:
     model: multi_pitch.MultiPitchModel
     init: Callable[..., Any]  # (key, features) -> variables
 
-    def path(self, data_set: str) -> pathlib.Path:
-        return pathlib.Path(self.config.data.directory) / data_set
+    def path(self, data_set: str) -> epath.Path:
+        return epath.Path(self.config.data.directory) / data_set
 
     def score(
         self,

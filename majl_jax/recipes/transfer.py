@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import checkpoint, optimize, parallel
@@ -137,7 +138,7 @@ def _open(config: Any, name: str) -> _Setting:
             "alone (trained = mask) has mask_inference alone, and the other stages need it"
         )
     groups = stem_groups.parse(options.data)
-    folders = {data_set: pathlib.Path(config.data.directory) / data_set for data_set in groups}
+    folders = {data_set: epath.Path(config.data.directory) / data_set for data_set in groups}
     grid = {field: config.data[field] for field in ("sample_rate_hz", "hop_samples")}
     for folder in folders.values():
         records.check_grid(records.open_prepared(folder), **grid)
@@ -261,7 +262,7 @@ def _mix(
 def _judge(setting: _Setting) -> Judge:
     config, network = setting.config, setting.network
     heard = separator(config, network)
-    folder = pathlib.Path(config.data.directory)
+    folder = epath.Path(config.data.directory)
     groups = stem_groups.parse(setting.options.data)
     used = losses.used_terms(setting.options.weights.to_dict())
     term = next(iter(used)) if setting.name == "pretrain" else "mask_inference"

@@ -1,0 +1,299 @@
+"""Prepares a data set: tracks are loaded, cut into records and written as shards.
+
+Several processes of this machine load them into a work folder first, or the workers of a Beam
+pipeline do all of it. `python -m majl_jax.prepare` is the command line.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from etils import epath
+
+from majl_jax.datasets import beam, disk_need, loading, records, track
+from majl_jax.datasets.selection import SPLITS, Options, PrepareError, list_tracks
+
+SKIPPED_SHOWN = 20
+
+# Per split the records, or a Beam transform to them; and the report once those are written.
+Loaded = tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where a data set is to be, the local folder of the work on it, and where shards are written (None: beside it)."""
+
+    directory: epath.Path
+    work: pathlib.Path
+    draft: epath.Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All there is to know of a data set before its tracks are loaded."""
+
+    options: Options
+    layout: records.Layout
+    tracks: Sequence[track.Track]
+    left_out: Mapping[str, list[str]]
+    places: Places
+    max_bad_fraction: float
+    lean: bool  # loaded tracks are deleted as they are written
+
+
+def prepare(
+    options: Options,
+    output: records.Folder,
+    *,
+    processes: int,
+    max_bad_fraction: float,
+    work: records.Folder | None = None,
+    beam_options: str | None = None,
+) -> epath.Path:
+    """Prepares one data set below `output`, a folder or gs://bucket/folder, and returns its folder.
+
+    work: a folder of this machine for what is not finished; by default `output`, or a temporary one.
+    beam_options: of an Apache Beam pipeline, whose workers load the tracks and write the shards.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # keeps TensorFlow quiet when imported
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    name, wanted = options.dataset, dataclasses.asdict(options)
+    places = _places(wanted, output, work, by_beam=beam_options is not None)
+    directory = places.directory
+    if _is_prepared(directory):
+        _refuse_other_options(directory, wanted)
+        _remove_work(places)  # of a run killed at its very end
+        print(f"{name}: already prepared in {directory}")
+        return directory
+    if options.file_format == "array_record" and not records.is_local(directory):
+        raise PrepareError(f"{directory}: {records.LOCAL_FORMAT}")
+    pipeline = None if beam_options is None else beam.pipeline_options(beam_options)
+    job = None
+    if not _is_written(places):
+        job = _plan(options, places, max_bad_fraction, by_beam=pipeline is not None)
+    places.work.mkdir(parents=True, exist_ok=True)
+    with loading.Lock(places.work):
+        started = time.monotonic()
+        splits, report = {}, dict
+        if job is not None:
+            splits, report = _by_processes(job, processes) if pipeline is None else _by_beam(job)
+        from majl_jax.datasets import builder
+
+        builder.write_dataset(
+            directory,
+            splits,
+            layout=options.layout(),
+            options=wanted,
+            report=report,
+            file_format=options.file_format,
+            draft=places.draft,
+            beam_options=pipeline,
+        )
+        _remove_work(places)
+    _print_done(directory, time.monotonic() - started)
+    return directory
+
+
+def _places(
+    wanted: Mapping[str, Any],
+    output: records.Folder,
+    work: records.Folder | None,
+    *,
+    by_beam: bool,
+) -> Places:
+    """The same places for the same options, so that a killed run is gone on with."""
+    name, output = wanted["dataset"], epath.Path(output)
+    local = records.is_local(output)
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
+    if work is None:
+        work = output if local else pathlib.Path(tempfile.gettempdir()) / "majl_jax"
+    work = pathlib.Path(work) / f".{name}.work-{digest}"
+    directory, draft = output / name, None
+    if by_beam:  # seen by all its workers
+        draft = epath.Path(os.path.abspath(output)) if local else output
+        draft /= f".{name}.{digest}.partial"
+    elif not local:
+        draft = epath.Path(work) / "shards"
+    return Places(directory, work, draft)
+
+
+def _is_prepared(directory: epath.Path) -> bool:
+    try:
+        return records.is_prepared(directory)
+    except Exception as error:  # TensorFlow's, fsspec's or a cloud's: they share no class
+        raise PrepareError(f"{directory} cannot be reached: {error}") from error
+
+
+def _is_written(places: Places) -> bool:
+    """Whether all but the way to its place is done."""
+    return places.draft is not None and records.is_prepared(records.finished_in(places.draft))
+
+
+def _remove_work(places: Places) -> None:
+    shutil.rmtree(places.work, ignore_errors=True)
+    if places.draft is not None and places.draft.exists():
+        places.draft.rmtree()
+
+
+def _absolute(options: Options) -> Options:
+    """The same source for workers that run in another folder."""
+    if options.source is None:
+        return options
+    return dataclasses.replace(options, source=os.path.abspath(options.source))
+
+
+def _plan(options: Options, places: Places, max_bad_fraction: float, *, by_beam: bool) -> Job:
+    """Lists the tracks and says how much disk they need, before anything is written."""
+    tracks, left_out = list_tracks(_absolute(options) if by_beam else options)
+    layout, leftovers = options.layout(), [places.work, records.draft_of(places.directory)]
+    if by_beam and places.draft is not None:
+        leftovers = [places.draft]
+    lean = disk_need.check(
+        f"{options.dataset}: {len(tracks)} tracks",
+        disk_need.size_mb(tracks, layout),
+        output=places.directory.parent,
+        work=places.work,
+        leftovers=leftovers,
+        by_beam=by_beam,
+    )
+    return Job(options, layout, tracks, left_out, places, max_bad_fraction, lean)
+
+
+def _by_processes(job: Job, processes: int) -> Loaded:
+    """Loads the tracks into the work folder, for records to be cut from there."""
+    skipped = loading.load_all(job.tracks, job.layout, job.places.work, processes=processes)
+    report = _report(job, skipped)
+    _refuse_many_bad(job, skipped, "good tracks are kept for the next run.")
+    print(f"{job.options.dataset}: writing shards", flush=True)
+    splits = {
+        split: _records(job, split, report) for split, count in report["tracks"].items() if count
+    }
+    return splits, lambda: report
+
+
+def _records(job: Job, split: str, report: dict[str, Any]) -> Iterator[records.Record]:
+    """The records of a split, without silent ones if that is wanted; `report` counts those by track."""
+    work, drop_silence = job.places.work, job.options.drop_silence
+    for one in job.tracks:
+        if one.split != split or one.id in report["skipped"]:
+            continue
+        whole = loading.cached_track(work, one.id)
+        for made in loading.cut(whole, job.layout, drop_silence=drop_silence):
+            if not isinstance(made, loading.Outcome):
+                yield made
+            elif made.silent_records:
+                report["silent_records"][one.id] = made.silent_records
+        if job.lean:
+            loading.cached(work, one.id).unlink()
+
+
+def _by_beam(job: Job) -> Loaded:
+    """Leaves all of it to Beam's workers, who begin when TFDS asks for the records."""
+    draft = job.places.draft
+    assert draft is not None
+    by_split = {split: [one for one in job.tracks if one.split == split] for split in SPLITS}
+    outcomes = {split: draft / f"outcomes-{split}.json" for split in SPLITS if by_split[split]}
+    splits = {
+        split: beam.records_of(
+            by_split[split], job.layout, drop_silence=job.options.drop_silence, outcomes=path
+        )
+        for split, path in outcomes.items()
+    }
+
+    def report() -> Mapping[str, Any]:
+        found = beam.read_outcomes(outcomes.values(), job.tracks)
+        skipped = {name: one.skipped for name, one in sorted(found.items()) if one.skipped}
+        silent = {name: one.silent_records for name, one in found.items() if one.silent_records}
+        made = _report(job, skipped, silent)
+        what_now = f"the good tracks are written already, in {draft}. Remove that folder if you mend files."
+        _refuse_many_bad(job, skipped, what_now)
+        return made
+
+    print(f"{job.options.dataset}: tracks are loaded and written by Beam", flush=True)
+    return splits, report
+
+
+def _report(
+    job: Job, skipped: dict[str, str], silent: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """What became of the tracks, printed and kept; silent records may be counted later."""
+    report = {
+        "dataset": job.options.dataset,
+        "tracks": {
+            split: sum(one.split == split and one.id not in skipped for one in job.tracks)
+            for split in SPLITS
+        },
+        "skipped": skipped,
+        "left_out": dict(job.left_out),
+        "silent_records": dict(silent or {}),
+        "versions": _versions(),
+    }
+    path = job.places.work / records.REPORT_FILE
+    path.write_text(json.dumps(report, indent=2))
+    counts = ", ".join(f"{count} {split}" for split, count in report["tracks"].items())
+    print(f"{job.options.dataset}: {counts}; {len(skipped)} skipped", flush=True)
+    for identity, reason in list(skipped.items())[:SKIPPED_SHOWN]:
+        print(f"  skipped {identity}: {reason}")
+    if len(skipped) > SKIPPED_SHOWN:
+        print(f"  … {len(skipped) - SKIPPED_SHOWN} more: {path}")
+    for reason, identities in job.left_out.items():
+        print(f"  {len(identities)} left out: {reason}")
+    return report
+
+
+def _refuse_many_bad(job: Job, skipped: Mapping[str, str], what_now: str) -> None:
+    if len(skipped) == len(job.tracks):
+        raise PrepareError("No track could be used; the reasons stand above.")
+    if len(skipped) > job.max_bad_fraction * len(job.tracks):
+        raise PrepareError(
+            f"{len(skipped)} of {len(job.tracks)} tracks are bad, more than "
+            f"--max_bad_fraction={job.max_bad_fraction}. "
+            f"Mend the files (the reasons stand above) or raise the limit; {what_now}"
+        )
+
+
+def _refuse_other_options(directory: epath.Path, wanted: Mapping[str, Any]) -> None:
+    prepared = records.open_prepared(directory)
+    made_with = {
+        "channels": prepared.layout.channels,
+        "drop_silence": False,
+        **prepared.options,
+    }
+    differences = [
+        f"{name}={made_with.get(name)} then, {wanted[name]} now"
+        for name in wanted
+        if made_with.get(name) != wanted[name]
+    ]
+    if differences:
+        raise PrepareError(
+            f"{directory} was prepared with other options ({'; '.join(differences)}). "
+            "Choose another --output, or remove that folder."
+        )
+
+
+def _print_done(directory: epath.Path, seconds: float) -> None:
+    name, report = directory.name, json.loads((directory / records.REPORT_FILE).read_text())
+    if silent := sum(report["silent_records"].values()):
+        print(f"{name}: {silent} records left out, half or more of them is silence")
+    splits = records.open_prepared(directory).splits.values()
+    size_mb = sum(sum(split.shard_bytes) for split in splits) / 1e6
+    print(f"{name}: {size_mb:.0f} MB in {directory}, {seconds:.0f} s")
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what decides the samples of a rendered or resampled track."""
+    names = ("majl_jax", "midirenderer", "music21", "numpy", "pretty_midi", "soundfile", "soxr")
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,65 @@
+"""What is to be prepared: the options that decide the content of a data set, and the tracks they select."""
+
+import dataclasses
+
+from majl_jax import datasets
+from majl_jax.datasets import records, track
+
+SPLITS = ("train", "valid", "test")
+
+
+class PrepareError(RuntimeError):
+    """The data set could not be prepared; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides the content of a prepared data set."""
+
+    dataset: str
+    source: str | None
+    sample_rate_hz: int
+    hop_samples: int
+    channels: int
+    record_seconds: float
+    tracks: dict[str, int] | None
+    seed: int
+    file_format: str
+    reader_version: int
+    drop_silence: bool = False
+
+    def layout(self) -> records.Layout:
+        """The layout of the records."""
+        reader = datasets.READERS[self.dataset]
+        hops = round(self.record_seconds * self.sample_rate_hz / self.hop_samples)
+        return records.Layout(
+            stems=reader.stems_of(self.source),
+            channels=self.channels,
+            sample_rate_hz=self.sample_rate_hz,
+            hop_samples=self.hop_samples,
+            record_samples=hops * self.hop_samples,
+            voices=reader.voices,
+        )
+
+
+def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str]]]:
+    """The tracks to prepare, at most so many per split as the options say, and which are left out why."""
+    found = datasets.READERS[options.dataset].tracks(
+        options.source,
+        sample_rate_hz=options.sample_rate_hz,
+        hop_samples=options.hop_samples,
+        channels=options.channels,
+        seed=options.seed,
+    )
+    left_out: dict[str, list[str]] = {}
+    for one in found:
+        if one.left_out:
+            left_out.setdefault(one.left_out, []).append(one.id)
+    chosen = []
+    for split in SPLITS:
+        of_split = [one for one in found if one.split == split and not one.left_out]
+        limit = None if options.tracks is None else options.tracks.get(split)
+        chosen += of_split[:limit]
+    if not chosen:
+        raise PrepareError(f"{options.dataset}: no tracks found in {options.source}")
+    return chosen, left_out
