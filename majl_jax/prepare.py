@@ -2,7 +2,8 @@
 
 Tracks are loaded by several processes into a work folder, then written as shards; with --beam the
 workers of an Apache Beam pipeline do all of it. A run that was killed goes on where it stopped; a
-finished data set is left alone. Exit code 0: prepared; 1: not prepared.
+finished data set is left alone. Exit code 0: prepared; 1: not prepared. With --check nothing is
+prepared: data sets, prepared or as they come, are looked at; 1: there is an error in them.
 """
 
 import argparse
@@ -18,6 +19,16 @@ from majl_jax import datasets
 from majl_jax.datasets import records
 from majl_jax.datasets.preparation import prepare
 from majl_jax.datasets.selection import SPLITS, Options, PrepareError, list_tracks
+
+SHARED = (  # by all data sets of a command
+    "sample_rate_hz",
+    "hop_samples",
+    "record_seconds",
+    "tracks",
+    "seed",
+    "file_format",
+    "drop_silence",
+)
 
 __all__ = ["Options", "PrepareError", "list_tracks", "prepare"]
 
@@ -56,7 +67,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m majl_jax.prepare", description=__doc__)
     parser.add_argument(
-        "--dataset", required=True, help=f"one or more of {','.join(datasets.READERS)}"
+        "--dataset", default="", help=f"one or more of {','.join(datasets.READERS)}"
     )
     parser.add_argument("--source", help="folder of the data set, where it is not built in")
     parser.add_argument(
@@ -85,8 +96,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--beam_options", metavar='"--runner=… --…"', help="of the pipeline; by default here"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="say what is wrong with data sets, prepare nothing"
+    )
+    parser.add_argument("--report", type=pathlib.Path, help="of --check, a JSON file")
     parsed = parser.parse_args(arguments)
-    parsed.dataset = parsed.dataset.split(",")
+    if not parsed.dataset and not parsed.check:
+        parser.error(f"--dataset is missing; there are {', '.join(datasets.READERS)}")
+    parsed.dataset = parsed.dataset.split(",") if parsed.dataset else []
     if unknown := [name for name in parsed.dataset if name not in datasets.READERS]:
         parser.error(
             f"unknown data set {', '.join(unknown)}; there are {', '.join(datasets.READERS)}"
@@ -102,26 +119,31 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parsed
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepares the data sets of the command line."""
-    parsed = parse_arguments(arguments)
-    shared = (
-        "sample_rate_hz",
-        "hop_samples",
-        "record_seconds",
-        "tracks",
-        "seed",
-        "file_format",
-        "drop_silence",
+def _options(parsed: argparse.Namespace, name: str) -> Options:
+    reader = datasets.READERS[name]
+    return Options(
+        dataset=name,
+        source=parsed.source if reader.needs_source else None,
+        channels=parsed.channels or reader.channels[0],
+        reader_version=reader.version,
+        **{key: getattr(parsed, key) for key in SHARED},
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepares the data sets of the command line, or looks at them."""
+    parsed = parse_arguments(arguments)
     try:
-        for name in parsed.dataset:
-            reader = datasets.READERS[name]
-            source = parsed.source if reader.needs_source else None
-            values = {key: getattr(parsed, key) for key in shared}
-            values["channels"] = parsed.channels or reader.channels[0]
+        wanted = [_options(parsed, name) for name in parsed.dataset]
+        if parsed.check:
+            from majl_jax.datasets import doctor  # with much that preparing does not need
+
+            return doctor.command(
+                parsed.output, wanted, processes=parsed.processes, report=parsed.report
+            )
+        for options in wanted:
             prepare(
-                Options(dataset=name, source=source, reader_version=reader.version, **values),
+                options,
                 parsed.output,
                 processes=parsed.processes,
                 max_bad_fraction=parsed.max_bad_fraction,

@@ -31,7 +31,7 @@ def load_all(
     )
     context = multiprocessing.get_context("spawn")
     pool = futures.ProcessPoolExecutor(
-        min(processes, max(len(todo), 1)), context, initializer=_start_worker
+        min(processes, max(len(todo), 1)), context, initializer=start_worker
     )
     with bar, pool:
         jobs = {pool.submit(load_one, one, layout, work): one for one in todo}
@@ -133,7 +133,7 @@ def cached(work: pathlib.Path, identity: str) -> pathlib.Path:
     return work / (urllib.parse.quote(identity, safe="") + ".npz")
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Ends this worker when the main process is gone, even by kill -9; leaves Ctrl-C to that one."""
     import multiprocessing
     import signal

@@ -105,6 +105,15 @@ def open_prepared(directory: Folder) -> Prepared:
             f"No prepared data set in {directory} (the folder {state}). Make it with:\n"
             f"  {how_to_prepare(directory)}"
         )
+    prepared = read_index(folder)
+    # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's writers.
+    parse_example(b"")
+    _check_shards(prepared)
+    return prepared
+
+
+def read_index(folder: epath.Path) -> Prepared:
+    """A prepared data set as its index says it is, without a look at its shards."""
     index = json.loads((folder / INDEX_FILE).read_text())
     layout = Layout(**{**index["layout"], "stems": tuple(index["layout"]["stems"])})
     splits = {}
@@ -115,11 +124,7 @@ def open_prepared(directory: Folder) -> Prepared:
             track=tuple(columns["track"]),
             **{column: np.asarray(columns[column], np.int64) for column in COLUMNS},
         )
-    # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's writers.
-    parse_example(b"")
-    prepared = Prepared(folder, layout, index["file_format"], index["options"], splits)
-    _check_shards(prepared)
-    return prepared
+    return Prepared(folder, layout, index["file_format"], index["options"], splits)
 
 
 def _check_shards(prepared: Prepared) -> None:

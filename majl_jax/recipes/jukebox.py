@@ -94,7 +94,7 @@ class _Setting:
     name: str
     encoder: Encoder
     decoder: Decoder
-    folder: pathlib.Path
+    folder: epath.Path
     target: int  # which of the data's stems; -1: their sum
     settings: losses.Settings
 

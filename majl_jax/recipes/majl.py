@@ -108,7 +108,7 @@ class _Setting:
     model: SegmentModel
     listener: SegmentModel
     target: int  # the stem of whole tracks of the labelled set; in batches it is stem 0
-    labelled: pathlib.Path
+    labelled: epath.Path
 
     def score(
         self, name: str, variables: Variables, split: str, **options: Any
