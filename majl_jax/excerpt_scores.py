@@ -31,7 +31,9 @@ class Judge:
     """Scores the variables of a stage; its functions are compiled once."""
 
     system: str
-    folders: Mapping[records.Folder, stem_groups.Groups]  # the data sets, each gives as many excerpts
+    folders: Mapping[
+        records.Folder, stem_groups.Groups
+    ]  # the data sets, each gives as many excerpts
     loss: Callable[[Any, jax.Array], jax.Array]  # (variables, sources) -> [batch]
     estimate: Callable[[Any, jax.Array], jax.Array] | None
     """(variables, audio [batch, time]) -> [batch, time, source]; None: there are no masks, the embedding is clustered."""
