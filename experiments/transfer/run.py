@@ -1,6 +1,6 @@
 """Transfer's tables on built-in music: deep clustering on large sets, masks for small ones.
 
-    python experiments/transfer/run.py --table=ensemble,choir,drum_kit --seeds=0
+    python experiments/transfer/run.py --table=ensemble,choir,drum_kit,longer --seeds=0
 
 Every row is trained with every seed, each run by `majl_jax.main` in a process of its own, several at a time. A killed run goes on
 where it stopped. Results: results.jsonl, tables.md and figures/ beside this file.
