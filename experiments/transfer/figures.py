@@ -69,6 +69,7 @@ def write(options: argparse.Namespace, folder: pathlib.Path) -> None:
     parts += _against_scratch(options, folder / "figures" / "pretraining.png")
     parts += _augmentation(options, folder / "figures" / "augmentation.png")
     parts += _mask_against_whole(options)
+    parts += _longer(options)
     draw_curves(options, folder / "figures" / "curves.png")
     with (folder / "tables.md").open("a") as file:
         file.write("\n".join(parts))
@@ -182,6 +183,21 @@ def _mask_against_whole(options: argparse.Namespace) -> list[str]:
                 paper = PAPER[augmentation, THEIRS[on]][column]
                 cells.append(f"{_starred(differences(mask, whole), below=True)} ({paper:+.2f})")
             out.append(f"| {augmentation}, {on} | " + " | ".join(cells) + " |")
+    return [*out, ""]
+
+
+def _longer(options: argparse.Namespace) -> list[str]:
+    """The rows of the table `longer` against each other."""
+    rows = tables.LONGER.rows
+    scores = {row.label: read_scores(options, row.run, row.stage) for row in rows}
+    out = ["### More steps of everything: row minus column, dB", ""]
+    out += ["| | " + " | ".join(scores) + " |", "|---" * (len(scores) + 1) + "|"]
+    for name, ours in scores.items():
+        cells = [
+            _starred(differences(ours, other)) if other is not ours else ""
+            for other in scores.values()
+        ]
+        out.append(f"| {name} | " + " | ".join(cells) + " |")
     return [*out, ""]
 
 
