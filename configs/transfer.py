@@ -1,7 +1,7 @@
 """Transfer: deep clustering on a large set of stems, then masks for a small one (arXiv 2010.12650).
 
-    python -m majl_jax.prepare --dataset=chorales,choir --sample_rate_hz=8000 --hop_samples=128 \\
-        --output=data/prepared/transfer --tracks=train=60,valid=4,test=8
+    python -m majl_jax.prepare --dataset=chorales --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/transfer --tracks=train=60,valid=4,test=1
+    python -m majl_jax.prepare --dataset=choir --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/transfer --tracks=train=4,valid=3,test=8
     python -m majl_jax.main --config=configs/transfer.py:quickstart --workdir=runs/transfer
 
 `:quickstart` minutes on two cores; `:experiment` the tables of experiments/transfer; `:smoke` seconds, for tests; `:paper` the network and the protocol of
