@@ -60,7 +60,8 @@ def build(config: Any) -> tuple[VqVaeSizes, Encoder, Decoder]:
 
 def segment_model(config: Any) -> SegmentModel:
     """What `majl_jax.separate` applies to a song: the stem of the run, by the last stage's encoder."""
-    sizes, encoder, decoder = build(config)
+    sizes, *networks = build(config)
+    encoder, decoder = (network.clone(remat="none") for network in networks)  # no backward pass
     stage, step = config.run[-1], hop(sizes)
 
     def apply(variables: Variables, audio: jax.Array) -> dict[str, jax.Array]:

@@ -300,6 +300,20 @@ def test_recomputed_stacks_give_equal_values_and_gradients():
         assert float(jnp.abs(one).max()) > 0
 
 
+def test_recomputed_blocks_need_less_memory(fully_optimised):
+    # XLA merges what is computed twice, unless something keeps both apart.
+    sizes = VqVaeSizes(width=8, depth=6, multiplier=1, downs=(1,), strides=(2,), latent=8)
+    audio, params = _normal(1, 8192, 1), _random(sizes)[0]
+
+    def planned(**fields):
+        gradient = jax.grad(
+            lambda params: (Encoder(sizes, **fields).apply(params, audio) ** 2).sum()
+        )
+        return jax.jit(gradient).lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    assert planned(remat="full") < 0.6 * planned()
+
+
 def test_half_precision_stays_near():
     exact, near = _gradients()[1:], _gradients(dtype=jnp.bfloat16)[1:]
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(near))
