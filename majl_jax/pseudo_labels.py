@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from majl_jax import checkpoint, console, label_filter, logs
 from majl_jax.datasets import records
@@ -126,7 +127,7 @@ def _separate(
 
 
 def write(
-    source: pathlib.Path,
+    source: records.Folder,
     folder: pathlib.Path,
     *,
     labels: str,
@@ -157,6 +158,7 @@ def write(
     workdir: folder of the run in whose manifest teacher and filter are to stand.
     """
     _check_filter(labels, granularity, wrong_pitch)
+    name = epath.Path(source).name
     prepared, pitch = records.open_prepared(source), labels == "pitch"
     number = stem_number(prepared, target)
     counts = Counts(wrong_pitch=wrong_pitch if pitch else 0.0, wrong_pitch_seed=seed)
@@ -177,17 +179,17 @@ def write(
         said["segment_frames"] = options["segment_frames"] = frames
     if counts.wrong_pitch > 0:
         said |= {"wrong_pitch": wrong_pitch, "wrong_pitch_seed": seed}
-    directory = folder / _folder_name(source.name, said)
+    directory = folder / _folder_name(name, said)
     if not records.is_prepared(directory):
-        console.say(f"the teacher {said['teacher']} labels the {labels} of {source.name}")
+        console.say(f"the teacher {said['teacher']} labels the {labels} of {name}")
         make = _pitch_records if pitch else _stem_records
         labelled = make(source, model, variables, options)
         _write_counted(directory, labelled, prepared, counts, said, file_format)
-    _tell(directory, folder / f"{source.name}.json", said)
+    _tell(directory, folder / f"{name}.json", said)
     if workdir is not None:
         where = directory.relative_to(workdir) if directory.is_relative_to(workdir) else directory
         entry = {**said, "folder": where.as_posix()}
-        logs.add_to_manifest(workdir, "pseudo_labels", {source.name: entry})
+        logs.add_to_manifest(workdir, "pseudo_labels", {name: entry})
     return directory
 
 
@@ -213,7 +215,7 @@ def _check_filter(labels: str, granularity: str, wrong_pitch: float) -> None:
 
 
 def _pitch_records(
-    source: pathlib.Path, model: SegmentModel, variables: Variables, options: Mapping[str, Any]
+    source: records.Folder, model: SegmentModel, variables: Variables, options: Mapping[str, Any]
 ) -> Iterator[records.Record]:
     layout = records.open_prepared(source).layout
     tracks = records.read_tracks(source, "train")
@@ -222,7 +224,7 @@ def _pitch_records(
 
 
 def _stem_records(
-    source: pathlib.Path, model: SegmentModel, variables: Variables, options: Mapping[str, Any]
+    source: records.Folder, model: SegmentModel, variables: Variables, options: Mapping[str, Any]
 ) -> Iterator[records.Record]:
     return label_stems(records.read_records(source, "train"), model, variables, **options)
 
