@@ -28,6 +28,7 @@ SHARED = (  # by all data sets of a command
     "seed",
     "file_format",
     "drop_silence",
+    "stems",
 )
 
 __all__ = ["Options", "PrepareError", "list_tracks", "prepare"]
@@ -88,6 +89,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--file_format", choices=records.FORMATS, default="tfrecord")
     parser.add_argument(
         "--drop_silence", action="store_true", help="leave out records of which half is silence"
+    )
+    parser.add_argument(
+        "--stems", default="", metavar="STEM,NAME=STEM+STEM", help="only these, or sums of them"
     )
     parser.add_argument("--max_bad_fraction", type=float, default=0.1)
     parser.add_argument(

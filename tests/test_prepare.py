@@ -377,3 +377,23 @@ def test_two_at_once_are_refused(tmp_path):
         loading.Lock(tmp_path),
     ):
         pass
+
+
+def test_chosen_stems_are_kept_or_summed_and_the_others_are_gone(tmp_path, capsys):
+    call = ["--dataset=chorales", "--tracks=train=1,valid=0,test=0", "--processes=1"]
+    assert prepare.main([*call, f"--output={tmp_path / 'all'}"]) == 0
+    chosen = ["--stems=low=tenor+bass,soprano", f"--output={tmp_path / 'some'}"]
+    assert prepare.main([*call, *chosen]) == 0
+    (whole,) = records.read_tracks(tmp_path / "all/chorales", "train")
+    (found,) = records.read_tracks(tmp_path / "some/chorales", "train")
+    assert records.open_prepared(tmp_path / "some/chorales").layout.stems == ("low", "soprano")
+    stems = whole["stems"].astype(int)
+    np.testing.assert_allclose(found["stems"][:, 0], stems[:, 2] + stems[:, 3], atol=1)
+    np.testing.assert_array_equal(found["stems"][:, 1], whole["stems"][:, 0])
+    np.testing.assert_array_equal(found["f0_hz"][:, 1], whole["f0_hz"][:, 0])
+    np.testing.assert_array_equal(found["has_pitch"][:, 1], whole["has_pitch"][:, 0])
+    assert not found["has_pitch"][:, 0].any() and not found["f0_hz"][:, 0].any()
+    assert prepare.main([*call, f"--output={tmp_path / 'some'}"]) == 1
+    assert "stems=low=tenor+bass,soprano then" in capsys.readouterr().err
+    assert prepare.main([*call, "--stems=horn", f"--output={tmp_path / 'none'}"]) == 1
+    assert "its sources name horn" in capsys.readouterr().err

@@ -266,6 +266,7 @@ def _refuse_other_options(directory: epath.Path, wanted: Mapping[str, Any]) -> N
     made_with = {
         "channels": prepared.layout.channels,
         "drop_silence": False,
+        "stems": "",
         **prepared.options,
     }
     differences = [

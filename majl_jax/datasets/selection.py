@@ -3,7 +3,7 @@
 import dataclasses
 
 from majl_jax import datasets
-from majl_jax.datasets import records, track
+from majl_jax.datasets import chosen_stems, records, stem_groups, track
 
 SPLITS = ("train", "valid", "test")
 
@@ -27,13 +27,23 @@ class Options:
     file_format: str
     reader_version: int
     drop_silence: bool = False
+    stems: str = ""  # "stem, name=stem+stem"; empty: all, as they are
+
+    def groups(self) -> stem_groups.Groups:
+        """The stems of the records and what of the data set each is the sum of; ValueError where it has not that stem."""
+        stems = datasets.READERS[self.dataset].stems_of(self.source)
+        if not self.stems:
+            return {stem: (stem,) for stem in stems}
+        groups = stem_groups.parse_sources(self.stems)
+        stem_groups.places({self.dataset: groups}, {self.dataset: stems})
+        return groups
 
     def layout(self) -> records.Layout:
         """The layout of the records."""
         reader = datasets.READERS[self.dataset]
         hops = round(self.record_seconds * self.sample_rate_hz / self.hop_samples)
         return records.Layout(
-            stems=reader.stems_of(self.source),
+            stems=tuple(self.groups()),
             channels=self.channels,
             sample_rate_hz=self.sample_rate_hz,
             hop_samples=self.hop_samples,
@@ -51,6 +61,8 @@ def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str
         channels=options.channels,
         seed=options.seed,
     )
+    if options.stems:
+        found = chosen_stems.choose(found, options.groups())
     left_out: dict[str, list[str]] = {}
     for one in found:
         if one.left_out:

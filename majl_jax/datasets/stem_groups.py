@@ -31,8 +31,8 @@ def parse(text: str) -> dict[str, Groups]:
     found: dict[str, Groups] = {}
     for part in text.split(";"):
         data_set, colon, rest = (piece.strip() for piece in part.partition(":"))
-        groups = dict(_group(item.strip(), text) for item in rest.split(","))
-        if not colon or not data_set or data_set in found or len(groups) != len(rest.split(",")):
+        groups = parse_sources(rest)
+        if not colon or not data_set or data_set in found:
             raise _wrong(text)
         found[data_set] = dict(sorted(groups.items()))
     names = [tuple(groups) for groups in found.values()]
@@ -42,6 +42,15 @@ def parse(text: str) -> dict[str, Groups]:
             f"{text!r} has the sources {listed}; expected two or more, the same of every set"
         )
     return found
+
+
+def parse_sources(text: str) -> dict[str, tuple[str, ...]]:
+    """The groups of one data set, "source, source=stem+stem", in their order."""
+    items = text.split(",")
+    groups = dict(_group(item.strip(), text) for item in items)
+    if len(groups) != len(items):
+        raise _wrong(text)
+    return groups
 
 
 def _group(item: str, text: str) -> tuple[str, tuple[str, ...]]:
