@@ -114,6 +114,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         )
     if parsed.beam_options is not None and not parsed.beam:
         parser.error("--beam_options are for --beam only")
+    if parsed.report is not None and not parsed.check:
+        parser.error(f"--report is for --check; what preparing did lies in {records.REPORT_FILE}")
+    if parsed.check and parsed.beam:
+        parser.error("--check looks at data sets here, without --beam")
     for name in parsed.dataset:
         choices = datasets.READERS[name].channels
         if parsed.channels not in (None, *choices):

@@ -237,6 +237,8 @@ def test_a_source_that_is_not_there(tmp_path, capsys):
         (["--dataset=chorales", "--tracks=many"], "expected a number, or train=N"),
         (["--dataset=chorales", "--tracks=exam=3"], "expected a number, or train=N"),
         (["--dataset=chorales", "--output=cloud://sets"], "such as gs://bucket/folder"),
+        (["--dataset=chorales", "--report=a.json"], "--report is for --check"),
+        (["--check", "--beam"], "--check looks at data sets here, without --beam"),
         (["--dataset=chorales", "--sample_rate_hz=0"], "'0': expected a whole number from 1 on"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from majl_jax.audio import files
+from majl_jax.datasets import note_labels
 from majl_jax.datasets.seeded_split import seeded_split
 from majl_jax.datasets.track import (
     SPLITS_FOLDER,
@@ -26,7 +27,6 @@ STEMS = ("accompaniment", "voice")
 SUFFIXES = (".flac", ".wav")  # of a clip that is there twice, the last
 LABEL_MS = 32  # line i labels 32 i to 32 (i + 1) ms, so it is centred at 0.016 + 0.032 i s
 LENGTHS_DIFFER_S = 0.1
-LABEL_RANGE_MIDI = (20.0, 110.0)
 SECONDS = 30.0
 SPLITS_BY = ("singer", "song")
 SPLIT_LIST = SPLITS_FOLDER / "ikala.txt"
@@ -128,7 +128,7 @@ def load(
     """One clip: its two channels as stems, and the pitch of the voice."""
     if (found := files.inspect(path).channels) != 2:
         raise BadTrack(f"{path}: {found} channels, expected 2 (left accompaniment, right voice)")
-    semitones = read_labels(labels)
+    semitones = note_labels.read_semitones(labels)
     both, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=2)
     audio = stack([both[:, :1], both[:, 1:]], sample_rate_hz=sample_rate_hz)
     audio_s, labels_s = len(audio) / sample_rate_hz, len(semitones) * LABEL_MS / 1000
@@ -153,30 +153,6 @@ def load(
     )
 
 
-def read_labels(path: pathlib.Path) -> Float64[np.ndarray, " row"]:
-    """The lines of a label file: MIDI semitones, 0 = unvoiced."""
-    if not path.is_file():
-        raise BadTrack(f"{path}: no such label file")
-    low, high = LABEL_RANGE_MIDI
-    semitones = []
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = float(line)
-        except ValueError:
-            raise BadTrack(
-                f"{path}, line {number}: {line.strip()[:40]!r} is not a number"
-            ) from None
-        if value != 0 and not low <= value <= high:
-            raise BadTrack(
-                f"{path}, line {number}: {value} is out of range, expected 0 or {low} to {high} semitones"
-            )
-        semitones.append(value)
-    return np.asarray(semitones, np.float64)
-
-
 def on_frames(
     semitones: Float64[np.ndarray, " row"], *, frames: int, hop_samples: int, sample_rate_hz: int
 ) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
@@ -185,4 +161,4 @@ def on_frames(
     known = rows < len(semitones)
     midi = np.zeros(frames)
     midi[known] = semitones[rows[known]]
-    return np.where(midi > 0, 440.0 * 2.0 ** ((midi - 69) / 12), 0.0).astype(np.float32), known
+    return note_labels.semitones_hz(midi), known

@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from majl_jax.audio import files
+from majl_jax.datasets import note_labels
 from majl_jax.datasets.track import (
     SPLITS_FOLDER,
     BadTrack,
@@ -32,7 +33,6 @@ SPLIT_LISTS = {
     "clip": SPLITS_FOLDER / "mir1k_author.txt",
 }
 VIEWS = ("full", "stems", "pitch")
-LABEL_RANGE_MIDI = (20.0, 110.0)
 NOT_SCORED = "lossy audio is not scored: valid and test take lossless clips only"
 
 
@@ -135,36 +135,15 @@ def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.nda
     Line i is centred at 0.020 + 0.020 i s, so it labels frame i + 1; frame 0 and the last have
     none.
     """
-    if not path.is_file():
-        raise BadTrack(f"{path}: no such label file")
-    semitones = []
-    for number, line in enumerate(
-        path.read_text(encoding="utf-8", errors="replace").split("\n"), 1
-    ):
-        if not line.strip():
-            continue
-        try:
-            value = float(line)
-        except ValueError:
-            raise BadTrack(
-                f"{path}, line {number}: {line.strip()[:40]!r} is not a number"
-            ) from None
-        low, high = LABEL_RANGE_MIDI
-        if value != 0 and not low <= value <= high:
-            raise BadTrack(
-                f"{path}, line {number}: {value} is out of range, expected 0 or {low} to {high} "
-                "semitones"
-            )
-        semitones.append(value)
+    semitones = note_labels.read_semitones(path)
     expected = (samples - LABEL_WINDOW_SAMPLES) // LABEL_HOP_SAMPLES + 1
     if len(semitones) != expected:
         raise BadTrack(
             f"{path}: {len(semitones)} labels, expected {expected} for {samples} samples of audio"
         )
-    midi = np.asarray(semitones)
     frames = frame_count(samples, hop_samples=LABEL_HOP_SAMPLES)
     f0_hz, has_pitch = np.zeros(frames, np.float32), np.zeros(frames, bool)
-    count = min(len(midi), frames - 1)
-    f0_hz[1 : 1 + count] = np.where(midi > 0, 440.0 * 2.0 ** ((midi - 69) / 12), 0.0)[:count]
+    count = min(len(semitones), frames - 1)
+    f0_hz[1 : 1 + count] = note_labels.semitones_hz(semitones)[:count]
     has_pitch[1 : 1 + count] = True
     return f0_hz, has_pitch

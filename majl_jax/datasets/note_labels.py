@@ -16,6 +16,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a tra
 PAST_THE_END_S = 1.0  # by at most so much a note may begin after the end of its audio
 SUSTAIN_CONTROL = 64
 PEDAL_DOWN = 64  # values from here on hold the dampers up (MIDI 1.0)
+SEMITONES_MIDI = (20.0, 110.0)  # of a label that is not 0
 NoteRows = Float64[np.ndarray, "note 3"]  # columns: onset_s, offset_s, f0_hz
 
 
@@ -212,6 +213,35 @@ def ringing(
         key = (float(onset_s), pitch)
         longest[key] = max(longest.get(key, 0.0), float(offset_s))
     return [(onset_s, offset_s, pitch) for (onset_s, pitch), offset_s in longest.items()]
+
+
+def read_semitones(path: pathlib.Path) -> Float64[np.ndarray, " row"]:
+    """A label file of one MIDI semitone per line, 0 = unvoiced; raises BadTrack with the line at fault."""
+    if not path.is_file():
+        raise BadTrack(f"{path}: no such label file")
+    low, high = SEMITONES_MIDI
+    semitones = []
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = float(line)
+        except ValueError:
+            raise BadTrack(
+                f"{path}, line {number}: {line.strip()[:40]!r} is not a number"
+            ) from None
+        if value != 0 and not low <= value <= high:
+            raise BadTrack(
+                f"{path}, line {number}: {value} is out of range, expected 0 or {low} to {high} semitones"
+            )
+        semitones.append(value)
+    return np.asarray(semitones, np.float64)
+
+
+def semitones_hz(semitones: Float64[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+    """F0 in Hz, 0 where `read_semitones` gave 0."""
+    return np.where(semitones > 0, midi_hz(semitones), 0.0).astype(np.float32)
 
 
 def midi_hz(midi: float | Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:

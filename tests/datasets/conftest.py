@@ -1,5 +1,8 @@
 """A small data set on disk, shared by the tests of this folder."""
 
+import shutil
+
+import made_songs
 import pytest
 from made_records import LAYOUT, made_track
 
@@ -24,3 +27,19 @@ def prepared(tmp_path_factory, tracks, cut_records):
     splits = {"train": cut_records, "valid": records.cut(tracks[2], LAYOUT)}
     builder.write_dataset(directory, splits, layout=LAYOUT, options={"seed": 3})
     return directory
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory):
+    """A data set without a fault, as tfrecord: not to be changed."""
+    report = {"tracks": made_songs.SPLITS, "skipped": {}}
+    folder = tmp_path_factory.mktemp("sound") / "made"
+    return made_songs.write(
+        folder, made_songs.cut(made_songs.songs()), report=report, file_format="tfrecord"
+    )
+
+
+@pytest.fixture
+def copied(sound, tmp_path):
+    """A copy of it, to be spoilt."""
+    return shutil.copytree(sound, tmp_path / "made")

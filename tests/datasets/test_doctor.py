@@ -9,102 +9,29 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-from etils import epath
+from made_songs import (
+    HOP,
+    LAYOUT,
+    RATE_HZ,
+    as_recording,
+    assign,
+    change,
+    cut,
+    every,
+    labels,
+    look,
+    look_at_source,
+    names,
+    scaled,
+    song,
+    songs,
+    stems,
+    write,
+)
 
-from majl_jax import prepare
 from majl_jax.audio import files
-from majl_jax.datasets import builder, doctor, records, selection, track
-from majl_jax.datasets.doctor import arrays, duplicates, mixture
-from majl_jax.datasets.doctor.findings import KINDS, Finding
-
-RATE_HZ, HOP = 8000, 80
-STEMS = ("voice", "bass", "rest")
-LAYOUT = records.Layout(STEMS, 1, RATE_HZ, HOP, record_samples=2 * RATE_HZ)
-SECONDS = 3.5  # two records, of which the second overlaps the first
-
-
-def music(seed: int, seconds: float = SECONDS) -> tuple[np.ndarray, np.ndarray]:
-    """A melody of six partials over faint noise, float32 [time], and its f0, [frame]."""
-    rng = np.random.default_rng(seed)
-    samples = int(seconds * RATE_HZ)
-    f0_hz = np.zeros(samples, np.float32)
-    start = 0
-    while start < samples:
-        length = int(rng.uniform(0.12, 0.35) * RATE_HZ)
-        f0_hz[start : start + length] = rng.choice([0.0, *rng.uniform(90, 500, 6)])
-        start += length
-    phase = 2 * np.pi * np.cumsum(f0_hz) / RATE_HZ
-    tone = sum(np.sin(k * phase) / k for k in range(1, 7)) * (f0_hz > 0)
-    audio = 0.1 * tone + 0.002 * rng.standard_normal(samples)
-    return audio.astype(np.float32), f0_hz[::HOP][: samples // HOP]
-
-
-def song(name: str, seed: int, seconds: float = SECONDS) -> records.Record:
-    """A whole track of three melodies."""
-    parts = [music(10 * seed + number, seconds) for number in range(len(STEMS))]
-    f0_hz = np.stack([f0 for _, f0 in parts], axis=1)
-    return {
-        "stems": records.to_int16(np.stack([audio for audio, _ in parts], axis=1)[:, :, None]),
-        "has_stems": np.ones(len(STEMS), bool),
-        "f0_hz": f0_hz,
-        "has_pitch": np.ones(f0_hz.shape, bool),
-        "track": name,
-        "start_sample": 0,
-        "valid_samples": len(parts[0][0]),
-    }
-
-
-SPLITS = {"train": 6, "valid": 2, "test": 2}
-
-
-@functools.cache
-def made() -> dict[str, list[records.Record]]:
-    numbers = iter(range(1, 60))
-    return {
-        split: [song(f"{split}_{place}", next(numbers)) for place in range(count)]
-        for split, count in SPLITS.items()
-    }
-
-
-def songs() -> dict[str, list[records.Record]]:
-    """Sound tracks, of every split some; arrays are to be replaced, not changed."""
-    return {split: [dict(one) for one in found] for split, found in made().items()}
-
-
-def cut(tracks: dict[str, list[records.Record]], layout: records.Layout = LAYOUT):
-    return {
-        split: [piece for one in found for piece in records.cut(one, layout)]
-        for split, found in tracks.items()
-    }
-
-
-def write(folder: pathlib.Path, pieces, *, layout=LAYOUT, file_format="array_record", **kwargs):
-    builder.write_dataset(folder, pieces, layout=layout, file_format=file_format, **kwargs)
-    return folder
-
-
-def look(*folders: pathlib.Path, processes: int = 1) -> doctor.Report:
-    return doctor.check([epath.Path(folder) for folder in folders], processes=processes)
-
-
-def names(report: doctor.Report) -> dict[str, Finding]:
-    """The findings by name; a name in two splits would show as a longer list."""
-    found = report.findings()
-    assert len({one.name for one in found}) == len(found), found
-    return {one.name: one for one in found}
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    """A set without a fault, as tfrecord."""
-    report = {"tracks": SPLITS, "skipped": {}}
-    folder = tmp_path_factory.mktemp("sound") / "made"
-    return write(folder, cut(songs()), report=report, file_format="tfrecord")
-
-
-@pytest.fixture
-def copied(sound, tmp_path):
-    return shutil.copytree(sound, tmp_path / "made")
+from majl_jax.datasets import doctor, records, track
+from majl_jax.datasets.doctor.findings import KINDS
 
 
 def test_a_sound_set_has_no_finding(sound):
@@ -141,54 +68,6 @@ def test_a_sound_set_in_stereo_with_pitches_of_the_mixture(tmp_path):
 
 
 # One track of `train` with one defect: what is done to the whole track, and what is to be found.
-
-
-def change(key: str, value):
-    """Sets `key` of a track to `value`, or to what it gives for the old one."""
-
-    def apply(one: records.Record) -> None:
-        one[key] = value(one[key].copy()) if callable(value) else value
-
-    return apply
-
-
-def stems(edit):
-    """Edits stems, float [time, stem, channel] in int16's scale."""
-
-    def apply(one: records.Record) -> None:
-        audio = one["stems"].astype(np.float64)
-        edit(audio)
-        one["stems"] = np.clip(np.round(audio), -32768, 32767).astype(np.int16)
-
-    return apply
-
-
-def labels(edit):
-    """Edits f0_hz in place."""
-
-    def apply(one: records.Record) -> None:
-        one["f0_hz"] = one["f0_hz"].copy()
-        edit(one["f0_hz"])
-
-    return apply
-
-
-def assign(index, value):
-    def edit(array: np.ndarray) -> None:
-        array[index] = value(array) if callable(value) else value
-
-    return edit
-
-
-def scaled(factor):
-    def edit(array: np.ndarray) -> None:
-        array *= factor
-
-    return edit
-
-
-def all_unknown(one: records.Record) -> None:
-    one["has_stems"] = np.zeros(3, bool)
 
 
 TRACK_DEFECTS = {
@@ -237,29 +116,6 @@ def test_how_late_labels_come_is_told():
     found = names(look_at_source(tracks))
     assert found.keys() == {"labels shifted"}
     assert "60 ms too early over all tracks" in found["labels shifted"].what
-
-
-def look_at_source(tracks: dict[str, list[records.Record]], **fields) -> doctor.Report:
-    """The doctor's report of tracks that a reader would load."""
-    listed = [
-        track.Track(one["track"], split, functools.partial(as_recording, one), **fields)
-        for split, found in tracks.items()
-        for one in found
-    ]
-    source = doctor.Source(listed, LAYOUT, "made up")
-    return doctor.check([], {"made": source})
-
-
-def as_recording(one: records.Record) -> track.Recording:
-    return track.Recording(
-        audio=one["stems"].astype(np.float32) / 32768,
-        stems=STEMS,
-        has_stems=one["has_stems"],
-        f0_hz=one["f0_hz"],
-        has_pitch=one["has_pitch"],
-        sample_rate_hz=RATE_HZ,
-        hop_samples=HOP,
-    )
 
 
 # Defects that a reader's tracks cannot have, or are refused with: of records on disk.
@@ -324,13 +180,6 @@ def test_a_gap_is_right_where_silence_was_dropped(tmp_path):
 
 
 # Defects of a whole split or set.
-
-
-def every(tracks: dict[str, list[records.Record]], *applied) -> None:
-    for found in tracks.values():
-        for one in found:
-            for apply in applied:
-                apply(one)
 
 
 def test_a_stem_that_never_sounds():
@@ -472,107 +321,7 @@ def test_sets_side_by_side_of_other_layouts(sound, tmp_path):
     assert differ.what == "sample_rate_hz is 11025, in a 8000"
 
 
-# Files of a prepared set.
-
-
-def index_of(folder: pathlib.Path):
-    return json.loads((folder / records.INDEX_FILE).read_text())
-
-
-def shard(folder: pathlib.Path, split: str = "train") -> pathlib.Path:
-    return sorted(folder.glob(f"*{split}*"))[0]
-
-
-def test_an_index_that_cannot_be_read(copied):
-    (copied / records.INDEX_FILE).write_text("{")
-    report = look(copied)
-    assert names(report).keys() == {"no index"} and report.failed
-    (copied / records.INDEX_FILE).unlink()
-    assert names(look(copied)).keys() == {"no index"}
-    assert doctor.find_prepared(epath.Path(copied.parent)) == [epath.Path(copied)]
-
-
-def test_a_missing_shard(copied):
-    missing = shard(copied)
-    missing.unlink()
-    found = names(look(copied))
-    assert {"missing shard"} <= found.keys() <= {"missing shard", "gap", "tracks missing"}
-    assert found["missing shard"].where == (f"{missing.name} (missing)",)
-
-
-def test_a_truncated_shard(copied):
-    path = shard(copied)
-    path.write_bytes(path.read_bytes()[:-100])
-    found = names(look(copied))
-    assert found.keys() >= {"truncated shard", "damaged record"}
-    assert path.name in found["truncated shard"].where[0]
-    assert "the file ends before it does" in found["damaged record"].where[0]
-
-
-def test_a_flipped_bit(copied):
-    path = shard(copied)
-    content = bytearray(path.read_bytes())
-    content[index_of(copied)["splits"]["train"]["offset"][0] + 5000] ^= 4
-    path.write_bytes(bytes(content))
-    found = names(look(copied))
-    assert found.keys() >= {"damaged record"} and "truncated shard" not in found
-    assert "its checksum is wrong" in found["damaged record"].where[0]
-
-
-@pytest.mark.parametrize("edit", ["offset", "length", "track", "start_sample", "shard", "short"])
-def test_an_index_that_disagrees_with_the_shards(edit, copied):
-    index = index_of(copied)
-    columns = index["splits"]["train"]
-    if edit == "short":
-        columns["length"].pop()
-    elif edit == "track":
-        columns["track"][0] = "another"
-    else:
-        columns[edit][0] += 99
-    (copied / records.INDEX_FILE).write_text(json.dumps(index))
-    report = look(copied)
-    assert report.failed and "index" in {one.name for one in report.findings()}
-
-
-def test_records_of_another_layout(copied):
-    index = index_of(copied)
-    index["layout"]["channels"] = 2
-    (copied / records.INDEX_FILE).write_text(json.dumps(index))
-    found = [one for one in look(copied).findings() if one.name == "damaged record"]
-    assert {one.split for one in found} == SPLITS.keys()
-    assert "is no record of this layout" in found[0].where[0]
-
-
-def test_a_damaged_shard_of_the_other_format(tmp_path):
-    folder = write(tmp_path / "made", cut(songs()), file_format="array_record")
-    path = shard(folder)
-    content = bytearray(path.read_bytes())
-    content[70_000:90_000] = bytes(20_000)
-    path.write_bytes(bytes(content))
-    report = look(folder)
-    assert report.failed and "damaged record" in {one.name for one in report.findings()}
-
-
-def test_an_empty_split_and_a_shard_nobody_knows(copied):
-    index = index_of(copied)
-    empty = {key: [] for key in index["splits"]["valid"]}
-    index["splits"]["valid"] = empty
-    (copied / records.INDEX_FILE).write_text(json.dumps(index))
-    found = names(look(copied))
-    assert found.keys() == {"empty split", "unknown shard", "tracks missing"}
-    assert found["empty split"].split == found["tracks missing"].split == "valid"
-    assert found["tracks missing"].what == "0 of 2 tracks are there"
-
-
-@pytest.mark.parametrize(("count", "name"), [(1, "skipped tracks"), (3, "many skipped tracks")])
-def test_tracks_that_were_skipped(count, name, copied):
-    skipped = {f"bad_{number}": "zero length" for number in range(count)}
-    (copied / records.REPORT_FILE).write_text(json.dumps({"tracks": SPLITS, "skipped": skipped}))
-    found = names(look(copied))
-    assert found.keys() == {name} and found[name].where[0] == "bad_0 (zero length)"
-
-
-# A source, and the command.
+# A source.
 
 
 def broken() -> track.Recording:
@@ -622,100 +371,7 @@ def test_stems_against_the_mixture_of_the_data_set(tmp_path):
     assert with_mixture(tmp_path, later) == "", "of two mixtures it is not known which"
 
 
-def options(name: str, source: str | None = None) -> selection.Options:
-    return selection.Options(
-        dataset=name,
-        source=source,
-        sample_rate_hz=16000,
-        hop_samples=320,
-        channels=1,
-        record_seconds=2.0,
-        tracks=None,
-        seed=0,
-        file_format="tfrecord",
-        reader_version=1,
-    )
-
-
-def test_the_command_looks_at_all_that_is_prepared(sound, tmp_path, capsys):
-    shutil.copytree(sound, tmp_path / "a")
-    shutil.copytree(sound, tmp_path / "group" / "b")
-    assert prepare.main(["--check", f"--output={tmp_path}", "--processes=1"]) == 0
-    text = capsys.readouterr().out
-    assert f"a: {tmp_path}/a" in text and f"b: {tmp_path}/group/b" in text and "2 data sets" in text
-    shard(tmp_path / "a").unlink()
-    call = ["--check", f"--output={tmp_path}", f"--report={tmp_path / 'report.json'}"]
-    assert prepare.main([*call, "--dataset="]) == 1
-    assert "ERROR    missing shard, train" in capsys.readouterr().out
-    told = json.loads((tmp_path / "report.json").read_text())
-    assert told["failed"] and told["sets"][0]["findings"][0]["name"] == "missing shard"
-    with pytest.raises(FileNotFoundError, match="no prepared data set in"):
-        doctor.command(tmp_path / "group" / "nothing", [], processes=1)
-
-
-def test_the_command_looks_at_a_source_that_is_not_prepared(tmp_path, capsys):
-    for singer in ("amy", "jmzen"):
-        for sub in ("Wavfile", "PitchLabel"):
-            (tmp_path / "source" / sub).mkdir(parents=True, exist_ok=True)
-        audio = np.stack([music(seed, 2.0)[0] for seed in map(len, (singer, singer * 2))], axis=1)
-        soundfile.write(tmp_path / f"source/Wavfile/{singer}_1_01.wav", audio, 16000)
-        (tmp_path / f"source/PitchLabel/{singer}_1_01.pv").write_text("57.5\n" * 49)
-    arguments = (tmp_path, [options("mir1k", str(tmp_path / "source"))])
-    doctor.command(*arguments, processes=1)
-    text = capsys.readouterr().out
-    assert "mir1k: " in text and "(source, not prepared)" in text
-    with pytest.raises(FileNotFoundError, match=r"--dataset=mir1k --output"):
-        doctor.command(tmp_path, [options("mir1k")], processes=1)
-
-
-def test_a_prepared_set_goes_before_its_source(sound, tmp_path, capsys):
-    shutil.copytree(sound, tmp_path / "mir1k")
-    assert doctor.command(tmp_path, [options("mir1k", "/nowhere")], processes=1) == 0
-    assert f"mir1k: {tmp_path}/mir1k\n" in capsys.readouterr().out
-
-
-# Functions of arrays.
-
-
-def test_clipped_runs_are_counted():
-    signal = np.zeros(100, np.int16)
-    signal[10:13], signal[20:22], signal[30:40] = 32767, 32767, 32767
-    signal[50:55], signal[60] = -32768, -32768
-    assert arrays.clipped_runs(signal) == (3, 0)
-    below = np.where(np.abs(signal.astype(int)) > 0, np.sign(signal) * 20000, 0).astype(np.int16)
-    assert arrays.clipped_runs(below) == (0, 2), "runs of four or more"
-    soft = (np.sign(signal) * 500).astype(np.int16)
-    assert arrays.clipped_runs(soft) == (0, 0), "a soft tone may hold its highest value"
-
-
-def test_block_peaks_of_whole_and_broken_blocks():
-    audio = np.asarray([[1, -5, 2, 0, -32768]], np.int16)
-    np.testing.assert_array_equal(arrays.block_peaks(audio, 2), [[5, 2, 32768]])
-    np.testing.assert_array_equal(arrays.block_peaks(audio[:, :4], 2), [[5, 2]])
-
-
-@pytest.mark.parametrize("later_samples", [0, 37, 800, -3000])
-def test_a_fingerprint_knows_shifted_noisy_audio(later_samples):
-    rng, samples = np.random.default_rng(1), 20 * RATE_HZ
-    audio, *others = (music(seed, 20.0)[0] for seed in range(40, 45))
-    copy = np.roll(audio, later_samples) + rng.normal(0, 0.003, samples).astype(np.float32)
-    prints = [
-        duplicates.fingerprint(one.astype(np.float32), 0, sample_rate_hz=RATE_HZ)
-        for one in (audio, 0.3 * copy, *others)
-    ]
-    (twins,) = duplicates.same_sound(prints, range(len(prints)))
-    assert (twins.first, twins.second) == (0, 1)
-    assert not duplicates.same_sound(prints, [0] * len(prints)), "no twins within one owner"
-
-
-def test_the_mixture_among_files(tmp_path):
-    for name in ("Song_MIX.wav", "remix.wav", "bass.wav"):
-        (tmp_path / name).touch()
-    assert mixture.find_mixture([tmp_path / "bass.wav"]) == tmp_path / "Song_MIX.wav"
-    assert mixture.find_mixture([pathlib.Path("a.stem.mp4")]) == pathlib.Path("a.stem.mp4")
-    assert mixture.find_mixture([]) is None
-
-
 def test_every_kind_of_finding_is_planted_here():
-    text = pathlib.Path(__file__).read_text(encoding="utf-8")
+    tests = pathlib.Path(__file__).parent.glob("test_doctor*.py")
+    text = "".join(path.read_text(encoding="utf-8") for path in tests)
     assert not [name for name in KINDS if f'"{name}"' not in text]
