@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0
     python benchmarks/locoformer.py                            # 2 layers of the medium size, 1.5 s: 129 frames of 62 bands, 4 outputs
-    python benchmarks/locoformer.py --planned --sources=12     # small, medium and large, 6 s: 516 frames; nothing is run
+    python benchmarks/locoformer.py --table --sources=12       # sizes x dtypes x rematerialisation: memory of 6 s (516 frames) as planned, times of 2 layers, 1.5 s
 
 Forward and backward pass of the mean of the squared estimates, without dropout, STFT and optimiser. Every case runs in a process of its own,
 the cases in turns, with the same weights, so that outputs and gradients can be compared. CPU seconds tell more than wall seconds where other
@@ -30,7 +30,7 @@ CASES = {
     "jax, products kept": ("jax", "float32", "dots"),
 }
 SIZES = {"batch": 1, "frames": 129, "sources": 4, "layers": 2}
-PLANNED_FRAMES = 516
+FULL_FRAMES = 516
 GRADIENT = "blocks.0.frame_path.ffn.1.conv1d.weight"
 
 
@@ -44,12 +44,14 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=3, help="timed steps per process, after one")
     numbers = ",".join(map(str, range(len(CASES))))
     parser.add_argument("--cases", default=numbers, help="numbers beside 0, see CASES")
-    parser.add_argument("--planned", action="store_true", help="only what XLA plans at full size")
+    parser.add_argument(
+        "--table", action="store_true", help="all sizes, dtypes and remats; --calls=0: only plans"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.planned:
-        return print_planned(options)
+    if options.table:
+        return print_sizes(options)
     if options.worker:
         library, dtype, remat = CASES[options.worker]
         work = run_jax if library == "jax" else run_torch
@@ -81,30 +83,56 @@ def main() -> int:
     return 0 if agreed else 1
 
 
-def print_planned(options: argparse.Namespace) -> int:
-    """Temporary memory, arguments and results of a step, and seconds to compile it, for all sizes and ways."""
+def print_sizes(options: argparse.Namespace) -> int:
+    """Temporary memory, arguments and results of a step at full size, as XLA plans them, and the time of a step of few layers and frames.
+
+    Ratios are to the same size in float32 without rematerialisation.
+    """
     import jax
     import jax.numpy as jnp
 
     from majl_jax.models.band_split import PRESETS, BandSplitLocoformer
 
-    print(f"{PLANNED_FRAMES} frames, batch {options.batch}, {options.sources} outputs")
-    print(f"{'':<34}{'temporary MiB':>14}{'in and out':>12}{'compile s':>11}", flush=True)
-    shape = options.batch, 2, PLANNED_FRAMES, 1025
-    spectrum = jax.ShapeDtypeStruct(shape, jnp.complex64)
-    cases = itertools.product(PRESETS, ("float32", "bfloat16"), ("none", "dots", "full"))
-    for preset, dtype, remat in cases:
-        model = BandSplitLocoformer(
-            options.sources, **PRESETS[preset], dtype=jnp.dtype(dtype), remat=remat
-        )
-        variables = jax.eval_shape(model.init, jax.random.key(0), spectrum)
-        started = time.perf_counter()
-        planned = jax.jit(gradient(model)).lower(variables, spectrum).compile().memory_analysis()
-        seconds = time.perf_counter() - started
-        ends = planned.argument_size_in_bytes + planned.output_size_in_bytes
-        row = f"{planned.temp_size_in_bytes / 2**20:>14.0f}{ends / 2**20:>12.0f}{seconds:>11.1f}"
-        print(f"{preset + ', ' + dtype + ', remat ' + remat:<34}{row}", flush=True)
+    short = f"{options.layers} layers, {options.frames} frames"
+    print(f"batch {options.batch}, {options.sources} outputs; times of {short}")
+    heads = ("temporary MiB", "ratio", "in and out", "step s", "ratio", "CPU s", "ratio")
+    print(" " * 34 + "".join(f"{head:>14}" for head in heads), flush=True)
+    for preset in PRESETS:
+        base: list[float] = []
+        for dtype, remat in itertools.product(("float32", "bfloat16"), ("none", "dots", "full")):
+            fields = PRESETS[preset] | {"dtype": jnp.dtype(dtype), "remat": remat}
+            planned = compiled_step(BandSplitLocoformer(options.sources, **fields), options.batch)
+            memory = planned.memory_analysis()
+            ends = (memory.argument_size_in_bytes + memory.output_size_in_bytes) / 2**20
+            found = [memory.temp_size_in_bytes / 2**20]
+            if options.calls:
+                fields["layers"] = options.layers
+                model = BandSplitLocoformer(options.sources, **fields)
+                step = compiled_step(model, options.batch, options.frames)
+                spectrum = jnp.asarray(data(options))
+                variables = jax.jit(model.init)(jax.random.key(0), spectrum)
+                times = timed(
+                    lambda: jax.block_until_ready(step(variables, spectrum)),  # noqa: B023
+                    options.calls,
+                )
+                found += [times["step_ms"] / 1e3, times["step_cpu_ms"] / 1e3]
+            base = base or found
+            ratios = [
+                f"{mine:>14.2f}{mine / ours:>14.2f}" for mine, ours in zip(found, base, strict=True)
+            ]
+            row = f"{found[0]:>14.0f}" + ratios[0][14:] + f"{ends:>14.0f}" + "".join(ratios[1:])
+            print(f"{preset + ', ' + dtype + ', remat ' + remat:<34}{row}", flush=True)
     return 0
+
+
+def compiled_step(model, batch: int, frames: int = FULL_FRAMES):
+    """The compiled `gradient` of a network."""
+    import jax
+    import jax.numpy as jnp
+
+    spectrum = jax.ShapeDtypeStruct((batch, 2, frames, 1025), jnp.complex64)
+    variables = jax.eval_shape(model.init, jax.random.key(0), spectrum)
+    return jax.jit(gradient(model)).lower(variables, spectrum).compile()
 
 
 def gradient(model):

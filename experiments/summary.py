@@ -57,7 +57,12 @@ def values(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
 
 
 def _markdown(report: Report, name: str, data: str, lines: Sequence[Line]) -> list[str]:
-    table, columns = report.tables[name], report.columns
+    table = report.tables[name]
+    columns = {  # no stem's that these data do not have
+        score: column
+        for score, column in report.columns.items()
+        if any(score in line["metrics"] for line in lines)
+    }
     seeds = sorted({line["seed"] for line in lines})
     steps = sorted({line["steps"] for line in lines})
     tracks = sorted({line["tracks"] for line in lines})
@@ -86,13 +91,14 @@ def _markdown(report: Report, name: str, data: str, lines: Sequence[Line]) -> li
         "",
         f"Against “{base}”, seed by seed:",
         "",
-        "| | " + " | ".join(columns[score][0] for score in report.shown) + " |",
+        "| | " + " | ".join(report.columns[score][0] for score in report.shown) + " |",
         "|---|---|---|",
     ]
     for row in table.rows:
         if row.label != base:
             cells = [
-                _difference(lines, row.label, base, score, columns[score]) for score in report.shown
+                _difference(lines, row.label, base, score, report.columns[score])
+                for score in report.shown
             ]
             out.append(f"| {row.label} | " + " | ".join(cells) + " |")
     return [*out, "", f"![{table.title}](figures/{data}_{name}.png)", ""]

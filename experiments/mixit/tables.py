@@ -10,6 +10,8 @@ COLUMNS = {  # score: heading, factor, digits
     "usdr_db_bass": ("bass", 1, 2),
     "usdr_db_drums": ("drums", 1, 2),
     "usdr_db_other": ("other", 1, 2),
+    "usdr_db_guitar": ("guitar", 1, 2),
+    "usdr_db_rest": ("rest", 1, 2),
     "mixture/usdr_db": ("mixture", 1, 2),
 }
 PRETRAIN, SUPERVISED, SCRATCH = "pretrain", "supervised", "scratch"
