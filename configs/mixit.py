@@ -137,11 +137,12 @@ def _paper(size: str) -> ConfigDict:
 
 def _quickstart(config: ConfigDict) -> None:
     """Built-in music, mono at 8 kHz, a small network, few steps."""
-    config.stages.pretrain.update(steps=800, batch_size=8)
+    config.stages.pretrain.update(steps=1500, batch_size=8)
     for name, steps in (("supervised", 300), ("scratch", 300)):
         config.stages[name].update(steps=steps, batch_size=4)
     for stage in config.stages.values():
-        stage.update(warmup_steps=50, decay_from=stage.steps // 2, decay_every=50, decay_factor=0.8)
+        half = stage.steps // 2
+        stage.update(warmup_steps=50, decay_from=half, decay_every=half // 10, decay_factor=0.8)
     config.data.unlabelled = "band"
     config.data.labelled = "few/band: bass, drums, other"
     config.data.update(sample_rate_hz=8000, channels=1, hop_samples=128, segment_samples=8192)
@@ -149,7 +150,7 @@ def _quickstart(config: ConfigDict) -> None:
     bands = (2,) * 8 + (4,) * 8 + (8,) * 4 + (32,) * 5 + (17,)
     config.network.update(
         outputs=6,
-        layers=2,
+        layers=1,
         features=24,
         attention_features=24,
         heads=2,

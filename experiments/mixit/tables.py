@@ -44,9 +44,9 @@ LONGER = Run(
     "scratch_longer",
     (SCRATCH,),
     {
-        "stages.scratch.steps": 1100,
-        "stages.scratch.decay_from": 550,
-        "stages.scratch.decay_every": 100,
+        "stages.scratch.steps": 1800,
+        "stages.scratch.decay_from": 900,
+        "stages.scratch.decay_every": 90,
     },
 )
 
