@@ -37,7 +37,7 @@ GRADIENT = "blocks.0.frame_path.ffn.1.conv1d.weight"
 def main() -> int:
     """Runs every case and prints the table; returns 1 when results in float32 disagree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--preset", default="medium", help="small, medium or large")
+    parser.add_argument("--preset", help="small, medium or large; several for --table")
     for name, size in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--turns", type=int, default=1, help="processes per case")
@@ -52,6 +52,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.table:
         return print_sizes(options)
+    options.preset = options.preset or "medium"
     if options.worker:
         library, dtype, remat = CASES[options.worker]
         work = run_jax if library == "jax" else run_torch
@@ -97,7 +98,7 @@ def print_sizes(options: argparse.Namespace) -> int:
     print(f"batch {options.batch}, {options.sources} outputs; times of {short}")
     heads = ("temporary MiB", "ratio", "in and out", "step s", "ratio", "CPU s", "ratio")
     print(" " * 34 + "".join(f"{head:>14}" for head in heads), flush=True)
-    for preset in PRESETS:
+    for preset in options.preset.split(",") if options.preset else PRESETS:
         base: list[float] = []
         for dtype, remat in itertools.product(("float32", "bfloat16"), ("none", "dots", "full")):
             fields = PRESETS[preset] | {"dtype": jnp.dtype(dtype), "remat": remat}

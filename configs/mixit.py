@@ -5,6 +5,10 @@
         --tracks=train=4,valid=6,test=10
     python -m majl_jax.main --config=configs/mixit.py:quickstart --workdir=runs/mixit
 
+Real songs in the place of the rendered ones, after `apt install fretsonfire-songs-muldjord fretsonfire-songs-sectoid`: prepare fretsonfire
+(--source=/usr/share/games/fretsonfire/data/songs) in the place of band, both times, and set --config.data.unlabelled=fretsonfire and
+--config.data.labelled="few/fretsonfire: guitar, rest".
+
 `:quickstart` minutes on two cores; `:experiment` the tables of experiments/mixit; `:smoke` seconds, for tests; `:paper` the network of medium size and
 the protocol of the paper's code, `:paper_small` and `:paper_large` its other sizes.
 """

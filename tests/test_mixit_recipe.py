@@ -10,7 +10,7 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, separate, train, weights
+from majl_jax import checkpoint, logs, prepare, separate, train, weights
 from majl_jax.audio import files
 from majl_jax.losses import mixit as losses
 from majl_jax.models.band_split import select_outputs
@@ -193,6 +193,21 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
 def test_a_wrong_config_is_refused_before_training(data, field, value, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         mixit.stages(_config(data, **{field: value}), pathlib.Path())
+
+
+def test_a_folder_of_music_needs_no_validation_songs_beside_a_set_that_has_some(data, tmp_path):
+    for number in range(2):
+        audio = np.random.default_rng(number).normal(0, 0.1, (20_000, 1)).astype(np.float32)
+        files.write_wav(tmp_path / f"{number}.wav", audio, sample_rate_hz=8000)
+    options = ["--sample_rate_hz=8000", "--hop_samples=128", "--record_seconds=1.6"]
+    command = ["--dataset=audio_folder", f"--source={tmp_path}", "--processes=1"]
+    assert prepare.main([*command, *options, f"--output={data}"]) == 0
+    with pytest.raises(ValueError, match="Prepare a folder of audio with subfolders train and val"):
+        mixit.stages(_config(data, data__unlabelled="audio_folder"), tmp_path)
+    config = _config(data, data__unlabelled="band,audio_folder", run=("pretrain",))
+    (stage,) = mixit.stages(config, tmp_path)
+    params = stage.init(jax.random.key(0), None)
+    assert np.isfinite(stage.evaluate(params)["loss"])
 
 
 @pytest.mark.parametrize(

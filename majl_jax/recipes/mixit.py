@@ -104,10 +104,15 @@ class _Setting:
         """The stream of a split: each data set by its number of songs."""
         if self.places is not None:
             return stem_groups.open_sources(self.folders, self.groups, split)[0]
-        tracks = {
-            folder: float(len(set(records.open_prepared(folder).split(split).track)))
-            for folder in self.folders.values()
-        }
+        sets = {folder: records.open_prepared(folder) for folder in self.folders.values()}
+        if split == "valid":  # a folder of one's own may have none
+            sets = {folder: one for folder, one in sets.items() if split in one.splits}
+        if not sets:
+            raise ValueError(
+                f"config.data.unlabelled = {self.config.data.unlabelled}: nothing of it is to validate on. Prepare a folder of audio "
+                "with subfolders train and valid, or name another data set besides"
+            )
+        tracks = {folder: float(len(set(one.split(split).track))) for folder, one in sets.items()}
         return streams.mixture_sources(tracks, split)
 
 
