@@ -83,6 +83,7 @@ def measure(options: argparse.Namespace, name: str) -> None:
         np.int32(0), params, variables, stage.optimizer.init(params), jax.random.key(0)
     )
     state = parallel.replicate(state, mesh)
+    del params, variables  # the state holds copies
     batches, times_s = stage.batches(None), []
     first = next(batches)
     batch = parallel.split(first, mesh)
