@@ -19,7 +19,7 @@ NOT_SCORED: dict[str, Any] = {"evaluation.pretrained": False}  # before it is su
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"network.features": 16, "network.attention_features": 16, "network.hidden": 16},
     "medium": {},
-    "large": {"network.features": 32, "network.attention_features": 32, "network.hidden": 48},
+    "large": {"network.layers": 2},
 }
 
 
