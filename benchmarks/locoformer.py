@@ -94,9 +94,11 @@ def print_sizes(options: argparse.Namespace) -> int:
 
     from majl_jax.models.band_split import PRESETS, BandSplitLocoformer
 
-    short = f"{options.layers} layers, {options.frames} frames"
-    print(f"batch {options.batch}, {options.sources} outputs; times of {short}")
-    heads = ("temporary MiB", "ratio", "in and out", "step s", "ratio", "CPU s", "ratio")
+    print(f"batch {options.batch}, {options.sources} outputs, planned for {FULL_FRAMES} frames")
+    heads = ["temporary MiB", "ratio", "in and out"]
+    if options.calls:
+        print(f"times of layers {options.layers}, frames {options.frames}")
+        heads += ["step s", "ratio", "CPU s", "ratio"]
     print(" " * 34 + "".join(f"{head:>14}" for head in heads), flush=True)
     for preset in options.preset.split(",") if options.preset else PRESETS:
         base: list[float] = []
