@@ -168,7 +168,13 @@ def transposed_conv(
     return outputs[:, stride // 2 : -(stride // 2)]
 
 
-def conv3(inputs: Array, kernel: Array, *, dilation: int = 1) -> Array:
+def conv3(
+    inputs: Float[Array, "batch position channel_in"],
+    kernel: Float[Array, "3 channel_in channel_out"],
+    *,
+    dilation: int = 1,
+) -> Float[Array, "batch position channel_out"]:
+    """y[n] = sum_k x[n + (k - 1) dilation] W[k] with three taps and zeros beyond both ends."""
     return _by_xla(inputs, kernel, dilation, dilation)
 
 
