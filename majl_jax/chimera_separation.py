@@ -34,7 +34,7 @@ class Separator:
         self, audio: Float[Array, "*batch time"]
     ) -> Complex[Array, "*batch frame frequency"]:
         """Its STFT."""
-        return scaled_stft.stft(
+        return scaled_stft.scaled_stft(
             audio, window_samples=self.window_samples, hop_samples=self.hop_samples
         )
 
@@ -42,7 +42,7 @@ class Separator:
         self, spectrum: Complex[Array, "*batch frame frequency"]
     ) -> Float[Array, "*batch time"]:
         """A segment from its STFT."""
-        return scaled_stft.istft(
+        return scaled_stft.scaled_istft(
             spectrum,
             window_samples=self.window_samples,
             hop_samples=self.hop_samples,

@@ -104,7 +104,7 @@ def identity(name: str) -> str:
 def about_seconds(path: pathlib.Path) -> float:
     """About how long a file is, without decoding it."""
     if path.suffix.lower() in HEADER_SUFFIXES:
-        return note_labels.about_seconds(path)
+        return note_labels.header_seconds(path)
     return path.stat().st_size * 8 / COMPRESSED_BITS_PER_S
 
 

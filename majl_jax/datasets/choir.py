@@ -74,7 +74,7 @@ def load(
     sung = tuple(
         dataclasses.replace(part, gain_db=rng.uniform(*GAIN_RANGE_DB)) for part in played.parts
     )
-    recording = chorales.render(
+    recording = chorales.render_voices(
         dataclasses.replace(played, parts=sung),
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,

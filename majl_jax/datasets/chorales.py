@@ -70,7 +70,7 @@ def load(
     """Performs and renders one chorale; the same seed gives the same samples."""
     rng = np.random.default_rng([seed, zlib.crc32(piece.encode())])
     played = performance.perform(read_score(piece), rng)
-    recording = render(played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples)
+    recording = render_voices(played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples)
     if view == "stems":
         return unknown_pitch(recording)
     if view == "pitch":
@@ -112,7 +112,9 @@ def score_path(piece: str) -> pathlib.Path:
     raise BadTrack(f"{folder} has no {piece}.mxl; expected music21 10.5 with its corpus")
 
 
-def render(played: performance.Performance, *, sample_rate_hz: int, hop_samples: int) -> Recording:
+def render_voices(
+    played: performance.Performance, *, sample_rate_hz: int, hop_samples: int
+) -> Recording:
     """Audio, frame labels and notes of a performance, all stems scaled by one gain."""
     seconds = max(part.times_s[-1, 1] for part in played.parts if len(part.times_s)) + TAIL_S
     frames = int(np.ceil(seconds * sample_rate_hz / hop_samples))

@@ -63,7 +63,7 @@ def tracks(
             split=splits.get(name, "train"),
             group=piece(name),
             paths=tuple(parts.values()),
-            seconds=note_labels.about_seconds(parts["S"]) if "S" in parts else 0.0,
+            seconds=note_labels.header_seconds(parts["S"]) if "S" in parts else 0.0,
             load=functools.partial(
                 load,
                 parts,

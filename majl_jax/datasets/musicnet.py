@@ -46,7 +46,7 @@ def tracks(
                     split=split,
                     group=groups.get(path.stem, path.stem),
                     paths=(path, labels),
-                    seconds=note_labels.about_seconds(path),
+                    seconds=note_labels.header_seconds(path),
                     load=functools.partial(
                         note_labels.load_labelled,
                         path,

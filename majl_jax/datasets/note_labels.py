@@ -257,7 +257,7 @@ def find_audio(path: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
-def about_seconds(path: pathlib.Path) -> float:
+def header_seconds(path: pathlib.Path) -> float:
     """The length that the header of a file says; 0 where it cannot be used."""
     try:
         return files.inspect(path).seconds

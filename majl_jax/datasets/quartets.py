@@ -106,7 +106,9 @@ def load(
     alone = view == "ensemble"
     programs = tuple((program,) for program in ENSEMBLE.values()) if alone else PROGRAMS
     played = performance.perform(score, rng, quarters_per_minute=(tempo, tempo), programs=programs)
-    recording = chorales.render(played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples)
+    recording = chorales.render_voices(
+        played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples
+    )
     recording = dataclasses.replace(recording, stems=tuple(ENSEMBLE) if alone else STEMS)
     return unknown_pitch(unknown_stems(recording)) if view == "unlabelled" else recording
 

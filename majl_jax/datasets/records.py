@@ -87,12 +87,8 @@ def finished_in(draft: Folder) -> epath.Path:
 
 def how_to_prepare(directory: Folder) -> str:
     """The command that makes the data set in this folder."""
-    from majl_jax.datasets import READERS  # all of them import this module
-
     path = epath.Path(directory)
-    reader = READERS.get(path.name)
-    source = " --source=FOLDER" if reader is not None and reader.needs_source else ""
-    return f"python -m majl_jax.prepare --dataset={path.name}{source} --output={path.parent}"
+    return f"python -m majl_jax.prepare --dataset={path.name} --output={path.parent}"
 
 
 def is_prepared(directory: Folder) -> bool:

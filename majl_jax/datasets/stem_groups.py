@@ -81,7 +81,7 @@ def places(groups: Mapping[str, Groups], stems: Mapping[str, Sequence[str]]) -> 
     return Places(tuple(next(iter(groups.values()))), members, left_out)
 
 
-def open_sources(
+def group_sources(
     folders: Mapping[str, Folder], groups: Mapping[str, Groups], split: str
 ) -> tuple[list[Source], Places]:
     """The sets as parts of one stream, each with as many examples as it has tracks, and their places.

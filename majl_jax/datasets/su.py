@@ -48,7 +48,7 @@ def tracks(
                 split="test",
                 group=piece,
                 paths=(path, labels),
-                seconds=note_labels.about_seconds(path),
+                seconds=note_labels.header_seconds(path),
                 load=functools.partial(
                     note_labels.load_labelled,
                     path,

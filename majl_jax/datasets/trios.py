@@ -51,7 +51,7 @@ def tracks(
                 split="test",
                 group=piece,
                 paths=(found or mixture, *sorted((root / piece).glob("*.mid"))),
-                seconds=note_labels.about_seconds(found or mixture),
+                seconds=note_labels.header_seconds(found or mixture),
                 load=functools.partial(
                     load,
                     found or mixture,

@@ -48,7 +48,7 @@ def tracks(
                 split="test",
                 group=singers.get(path.stem, path.stem),
                 paths=(path, labels),
-                seconds=note_labels.about_seconds(path),
+                seconds=note_labels.header_seconds(path),
                 load=functools.partial(
                     load,
                     path,

@@ -103,7 +103,7 @@ class _Setting:
     def sources(self, split: str) -> list[streams.Source]:
         """The stream of a split: each data set by its number of songs."""
         if self.places is not None:
-            return stem_groups.open_sources(self.folders, self.groups, split)[0]
+            return stem_groups.group_sources(self.folders, self.groups, split)[0]
         sets = {folder: records.open_prepared(folder) for folder in self.folders.values()}
         if split == "valid":  # a folder of one's own may have none
             sets = {folder: one for folder, one in sets.items() if split in one.splits}

@@ -142,7 +142,7 @@ def _open(config: Any, name: str) -> _Setting:
     grid = {field: config.data[field] for field in ("sample_rate_hz", "hop_samples")}
     for folder in folders.values():
         records.check_grid(records.open_prepared(folder), **grid)
-    data, places = stem_groups.open_sources(folders, groups, "train")
+    data, places = stem_groups.group_sources(folders, groups, "train")
     return _Setting(config, name, build(config, name), data, places)
 
 
