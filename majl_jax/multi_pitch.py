@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from majl_jax.evaluate import DECODED_FRAMES
+
 Estimate = tuple[np.ndarray, Sequence[np.ndarray]]
 """Times in seconds and, for each of them, the pitches in Hz (none, one or several)."""
 KEPT_BYTES = 1 << 30  # magnitudes of longer tracks are computed twice instead of kept
-DECODED_FRAMES = 1024  # per call of the compiled peak picking, whatever the length of the track
 
 
 @dataclasses.dataclass(
