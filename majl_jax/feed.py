@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from majl_jax import console, logs, parallel
+from majl_jax import atomic, console, parallel
 
 _READ_AHEAD_BATCHES = 2
 _POSITION_EVERY_BATCHES = 16  # how many batches a run stopped between checkpoints reads again
@@ -104,7 +104,7 @@ def save_position(folder: pathlib.Path, step: int, position: Position) -> None:
     crc = zlib.crc32(data or b"")
     header = {"known": data is not None, "taken_since": taken_since, "crc": crc}
     file = _position_file(folder, step)
-    logs.write_bytes(file, json.dumps(header).encode() + b"\n" + (data or b""))
+    atomic.write_bytes(file, json.dumps(header).encode() + b"\n" + (data or b""))
 
 
 def load_position(folder: pathlib.Path, step: int) -> Position:

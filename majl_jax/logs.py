@@ -20,41 +20,13 @@ from typing import Any
 import jax
 
 from majl_jax import console, events
+from majl_jax.atomic import no_write, write_text
 
 # Keys of the config that change nothing in the numbers: a run may go on with other values.
 FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "keep_last", "keep_best")
 _PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _OWN_KEYS = ("config", "seed", "starts")
 _ROW_KEYS = ("stage", "step", "kind", "time_s")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Replace a text file in one go."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Replace a file in one go: whatever happens, the old or the new one is there, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise _no_write(path, error) from error
-
-
-def _no_write(path: pathlib.Path, error: OSError) -> OSError:
-    return OSError(
-        error.errno,
-        f"could not write {path}: {error.strerror}. What was saved before is whole: check the "
-        "space and the rights there, then run the same command again",
-    )
 
 
 # ---- metrics.jsonl ------------------------------------------------------------------------------
@@ -130,7 +102,7 @@ class RunLog:
             self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
             self._events = events.Events(self.workdir / "tensorboard" / stage, step)
         except OSError as error:
-            raise _no_write(self.path, error) from error
+            raise no_write(self.path, error) from error
 
     def write(self, stage: str, step: int, kind: str, values: Mapping[str, float]) -> None:
         """One line and one set of events; a value that is not finite becomes null."""
@@ -151,7 +123,7 @@ class RunLog:
             if self._events is not None:
                 self._events.scalars(kind, step, values)
         except OSError as error:
-            raise _no_write(self.path, error) from error
+            raise no_write(self.path, error) from error
 
     def sync(self) -> None:
         """Force what was written to disk: called before a checkpoint that builds on it."""
@@ -159,7 +131,7 @@ class RunLog:
             try:
                 os.fsync(self._file.fileno())
             except OSError as error:
-                raise _no_write(self.path, error) from error
+                raise no_write(self.path, error) from error
 
 
 def _lock(path: pathlib.Path):

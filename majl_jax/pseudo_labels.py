@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from majl_jax import checkpoint, console, label_filter, logs
+from majl_jax import atomic, checkpoint, console, label_filter, logs
 from majl_jax.datasets import records
 from majl_jax.evaluate import SegmentModel, apply_track, decode_pitch
 from majl_jax.label_filter import Counts
@@ -265,7 +265,7 @@ def _tell(directory: pathlib.Path, path: pathlib.Path, said: Mapping[str, Any]) 
     counted = json.loads((directory / records.REPORT_FILE).read_text(encoding="utf-8"))
     if not counted and path.exists():
         return  # labels from before they held their statistics
-    logs.write_text(path, json.dumps({**said, **counted}, indent=2) + "\n")
+    atomic.write_text(path, json.dumps({**said, **counted}, indent=2) + "\n")
 
 
 def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from majl_jax import charts, examples, logs, page, results, scores
+from majl_jax import atomic, charts, examples, logs, page, results, scores
 
 ASIDE = ("grad_norm", "steps_per_s", "skipped", "learning_rate", "clip_norm")  # shown last
 NOT_DRAWN = ("_std", "_median", "_weighted", "_skipped")
@@ -61,7 +61,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         *examples.examples([stage.name for stage in stages], workdir),
     ]
     path = workdir / "report.html"
-    logs.write_text(path, page.page(f"{workdir.resolve().name}: report", body))
+    atomic.write_text(path, page.page(f"{workdir.resolve().name}: report", body))
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import logs, metrics
+from majl_jax import atomic, metrics
 from majl_jax.audio import files
 
 Pitch = tuple[np.ndarray, np.ndarray]
@@ -220,7 +220,7 @@ def flatten(
 
 def write_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
     """Writes tracks.jsonl, one JSON object per line, whole or not at all."""
-    logs.write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    atomic.write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
@@ -268,7 +268,7 @@ def write_example(
         truth = f"{take.f0_hz[frame]:.3f}" if take.has_pitch[frame] else ""
         guess_hz = pitch[0][frame] if pitch[1][frame] >= pitch_threshold else 0.0
         lines.append(f"{time_s:.4f},{truth},{guess_hz:.3f},{pitch[1][frame]:.4f}")
-    logs.write_text(folder / "pitch.csv", "\n".join(lines) + "\n")
+    atomic.write_text(folder / "pitch.csv", "\n".join(lines) + "\n")
 
 
 def _loudest_frame(take: Take, length_frames: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from majl_jax import checkpoint, console, feed, interrupt, logs, optimize, parallel
+from majl_jax import atomic, checkpoint, console, feed, interrupt, logs, optimize, parallel
 from majl_jax.readings import Readings
 from majl_jax.step import TrainState, make_step
 
@@ -284,7 +284,7 @@ def _finish(stage: Stage, mesh: Mesh, log: logs.RunLog, signals: interrupt.Signa
     metrics = {k: v if math.isfinite(v) else None for k, v in (test or valid).items()}
     if parallel.is_first_process():
         text = json.dumps({"metrics": metrics, "step": step, "steps": steps}, indent=2)
-        logs.write_text(log.workdir / stage.name / "result.json", text + "\n")
+        atomic.write_text(log.workdir / stage.name / "result.json", text + "\n")
     parallel.barrier("finish")
 
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 import tiny
 
-from majl_jax import checkpoint, feed, logs, parallel, train
+from majl_jax import atomic, checkpoint, feed, parallel, train
 
 # Orbax leaves coroutines behind when a file turns out to be damaged.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -339,7 +339,7 @@ def test_a_write_that_fails_loses_nothing(tmp_path):
 
 def test_a_small_file_is_replaced_whole_or_not_at_all(tmp_path):
     file = tmp_path / "result.json"
-    logs.write_text(file, "old")
+    atomic.write_text(file, "old")
     with pytest.raises(OSError, match=r"could not write .*result.json"), file_size_limit(10):
-        logs.write_text(file, "new" * 100)
+        atomic.write_text(file, "new" * 100)
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]

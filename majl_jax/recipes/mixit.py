@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Bool, Float
 
-from majl_jax import checkpoint, console, head_selection, logs, optimize, parallel, weights
+from majl_jax import atomic, checkpoint, console, head_selection, optimize, parallel, weights
 from majl_jax.audio import dynamic_mixing, mixing, remixing
 from majl_jax.band_split_separation import Separator
 from majl_jax.datasets import reader, records, stem_groups, streams
@@ -455,7 +455,7 @@ def _heads(
         "mean_snr_db": found.mean_snr_db.round(3).tolist(),
         "segments": found.segments,
     }
-    logs.write_text(file, json.dumps(about, indent=2) + "\n")
+    atomic.write_text(file, json.dumps(about, indent=2) + "\n")
     said = zip(stems, found.heads, found.shares, strict=True)
     chosen = ", ".join(f"{stem} output {head + 1} ({share:.0%})" for stem, head, share in said)
     console.say(f"{setting.name}: {chosen} of the votes of {found.segments} segments")
