@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from majl_jax import clustering
-from majl_jax.audio import scaled_stft
+from majl_jax.audio import stft
 from majl_jax.evaluate import SegmentModel
 from majl_jax.models.chimera import Chimera
 
@@ -34,7 +34,7 @@ class Separator:
         self, audio: Float[Array, "*batch time"]
     ) -> Complex[Array, "*batch frame frequency"]:
         """Its STFT."""
-        return scaled_stft.scaled_stft(
+        return stft.scaled_stft(
             audio, window_samples=self.window_samples, hop_samples=self.hop_samples
         )
 
@@ -42,7 +42,7 @@ class Separator:
         self, spectrum: Complex[Array, "*batch frame frequency"]
     ) -> Float[Array, "*batch time"]:
         """A segment from its STFT."""
-        return scaled_stft.scaled_istft(
+        return stft.scaled_istft(
             spectrum,
             window_samples=self.window_samples,
             hop_samples=self.hop_samples,

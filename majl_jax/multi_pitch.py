@@ -224,9 +224,9 @@ def pick_pitches(
 
 @functools.cache
 def _peak_picker() -> Any:
-    from majl_jax.audio import multi_pitch
+    from majl_jax.audio import pitch
 
-    return jax.jit(multi_pitch.local_peaks)
+    return jax.jit(pitch.local_peaks)
 
 
 def pitches_hz(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from majl_jax import metrics
-from majl_jax.audio import files, scaled_stft
+from majl_jax.audio import files, stft
 from majl_jax.datasets import records, stem_groups
 from majl_jax.excerpt_scores import Judge
 from majl_jax.excerpts import fixed_excerpts
@@ -28,17 +28,17 @@ def folder(tmp_path_factory):
 
 def _low_and_high(audio):
     """Two "sources": below and above a frequency."""
-    spectrum = scaled_stft.scaled_stft(audio, **SIZES)
+    spectrum = stft.scaled_stft(audio, **SIZES)
     low = jnp.arange(129) * 8000 / 256 < SPLIT_HZ
     parts = jnp.stack([spectrum * low, spectrum * ~low], axis=1)
     return jnp.moveaxis(_inverse(parts), 1, -1)
 
 
-_inverse = functools.partial(scaled_stft.scaled_istft, **SIZES, length_samples=SAMPLES)
+_inverse = functools.partial(stft.scaled_istft, **SIZES, length_samples=SAMPLES)
 
 
 def _embed(variables, audio):
-    spectrum = scaled_stft.scaled_stft(audio, **SIZES)
+    spectrum = stft.scaled_stft(audio, **SIZES)
     low = (jnp.arange(129) * 8000 / 256 < SPLIT_HZ) * jnp.ones((*spectrum.shape[:2], 1))
     return jnp.stack([1.0 * ~(low > 0), low], axis=-1), spectrum
 

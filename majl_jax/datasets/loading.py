@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.audio import silence
+from majl_jax.audio import mixing
 from majl_jax.datasets import records, track
 
 
@@ -86,7 +86,7 @@ def cut(
     silent = 0
     for record in records.cut(whole, layout):
         mixture = record["stems"][: record["valid_samples"]].sum(axis=1, dtype=np.int32)
-        if drop_silence and silence.mostly_silent(mixture):
+        if drop_silence and mixing.mostly_silent(mixture):
             silent += 1
         else:
             yield record

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from majl_jax.audio import multi_pitch
+from majl_jax.audio import pitch
 
 
 def activity_hinge(
@@ -120,7 +120,7 @@ def strict_positive_mask(
     found &= (second[0] >= minimum_second_db) & second[1]
     found &= (third[0] >= minimum_third_db) & third[1]
     found &= (between[0] < maximum_between_db) & between[1]
-    return found & multi_pitch.is_local_peak(first) if peaks_only else found
+    return found & pitch.is_local_peak(first) if peaks_only else found
 
 
 def _neighbourhood_mean(levels: Array, radius: int) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from majl_jax.audio import multi_pitch
+from majl_jax.audio import pitch
 from majl_jax.losses import weighting
 
 _SMALL = 1.1920929e-07  # the authors' divisor floor: the spacing of float32 at 1
@@ -72,12 +72,12 @@ def content(
     if not 1 <= peaks <= logits.shape[-1]:
         raise ValueError(f"content got peaks={peaks}; expected 1 to {logits.shape[-1]}, the bins.")
     fixed = jax.lax.stop_gradient(logits)
-    heights = jnp.where(multi_pitch.is_local_peak(fixed, outside=-jnp.inf), fixed, -jnp.inf)
+    heights = jnp.where(pitch.is_local_peak(fixed, outside=-jnp.inf), fixed, -jnp.inf)
     highest, index = jax.lax.top_k(heights, peaks)
     chosen = (index[..., None] == jnp.arange(logits.shape[-1])) & (highest > -jnp.inf)[..., None]
     targets = chosen.any(axis=-2).astype(logits.dtype)
     if width_bins:
-        targets = jnp.minimum(multi_pitch.blur_bins(targets, width_bins=width_bins), 1.0)
+        targets = jnp.minimum(pitch.blur_bins(targets, width_bins=width_bins), 1.0)
     return harmonic(logits, targets)
 
 

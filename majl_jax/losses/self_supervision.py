@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import parallel
-from majl_jax.audio import augmentation, harmonic_cqt, mixing, multi_pitch
+from majl_jax.audio import augmentation, harmonic_cqt, mixing, pitch
 from majl_jax.batch import Batch
 from majl_jax.losses import activity, equivariance, weighting
 from majl_jax.losses import multi_pitch as losses
@@ -142,7 +142,7 @@ def _listen(batch: Batch, front_end: harmonic_cqt.HarmonicCqt, settings: Setting
     return _Sound(
         audio,
         features,
-        multi_pitch.multi_pitch_targets(
+        pitch.multi_pitch_targets(
             jnp.where(batch["has_pitch"], batch["f0_hz"], 0.0),
             fmin_hz=front_end.fmin_hz,
             bins=front_end.bins,

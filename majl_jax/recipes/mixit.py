@@ -22,7 +22,8 @@ from etils import epath
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import atomic, checkpoint, console, head_selection, optimize, parallel, weights
-from majl_jax.audio import dynamic_mixing, mixing, remixing
+from majl_jax.audio import mixing
+from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
 from majl_jax.band_split_separation import Separator
 from majl_jax.datasets import reader, records, stem_groups, streams
 from majl_jax.datasets.cutting import INT16_SCALE
@@ -311,7 +312,7 @@ def _unlabelled(
     segments = mixing.mixture(mixing.to_float(batch["stems"]))
     keys = mixing.example_keys(key, batch["index"][: len(segments) // 2])
     low_db, high_db = options.snr_db
-    mixtures = dynamic_mixing.mixtures_of_mixtures(segments, keys, low_db=low_db, high_db=high_db)
+    mixtures = mixtures_of_mixtures(segments, keys, low_db=low_db, high_db=high_db)
     estimates, level = setting.separator.normalised(
         variables, mixtures.sum(axis=2), key=dropout_key
     )
@@ -331,7 +332,7 @@ def _labelled(
     if options.mixing == "dynamic" and dropout_key is not None:
         batch_key, example_key = jax.random.split(key)
         low_db, high_db = options.gain_db
-        stems = dynamic_mixing.dynamic_mixing(
+        stems = dynamic_mixing(
             stems,
             known,
             batch_key,
@@ -363,7 +364,7 @@ def _stems(
     places = setting.places
     assert places is not None  # of a stage with stems
     stems = mixing.to_float(batch["stems"])
-    stems = remixing.group(stems[:, :, : stems.shape[2] - places.left_out], places.members)
+    stems = group(stems[:, :, : stems.shape[2] - places.left_out], places.members)
     return stems, batch["has_stems"].all(axis=1)
 
 

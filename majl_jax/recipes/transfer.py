@@ -21,7 +21,8 @@ from etils import epath
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import checkpoint, optimize, parallel
-from majl_jax.audio import mixing, remixing, stretching
+from majl_jax.audio import mixing, stretching
+from majl_jax.audio.mixing import group, incoherent
 from majl_jax.chimera_separation import Separator
 from majl_jax.datasets import reader, records, stem_groups, streams
 from majl_jax.datasets.schedule import Batches
@@ -231,11 +232,9 @@ def _mix(
     options, config = setting.options, setting.config
     stems = mixing.to_float(batch["stems"])
     used = stems.shape[2] - setting.places.left_out
-    sources = remixing.group(stems[:, :, :used], setting.places.members).mean(
-        axis=-1, keepdims=True
-    )
+    sources = group(stems[:, :, :used], setting.places.members).mean(axis=-1, keepdims=True)
     if options.mixing == "incoherent":
-        sources = remixing.incoherent(sources, jax.random.fold_in(key, 0))
+        sources = incoherent(sources, jax.random.fold_in(key, 0))
     sources, known = sources[..., 0], batch["has_stems"].all(axis=1)
     if options.mixing == "incoherent":  # an example of unknown stems would be in all of them
         known = jnp.broadcast_to(known.all(), known.shape)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.audio import dynamic_mixing, mixing
+from majl_jax.audio import mixing
+from majl_jax.audio import mixing as audio_mixing
 
 KEY = jax.random.key(5)
 
@@ -26,18 +27,18 @@ def _level_db(x, axes):
 
 @functools.cache
 def _pairs(**options):
-    return jax.jit(functools.partial(dynamic_mixing.mixtures_of_mixtures, **options))
+    return jax.jit(functools.partial(audio_mixing.mixtures_of_mixtures, **options))
 
 
 @functools.cache
 def _mix(**options):
-    mix = functools.partial(dynamic_mixing.dynamic_mixing, **options)
+    mix = functools.partial(audio_mixing.dynamic_mixing, **options)
     return jax.jit(lambda stems, key, keys: mix(stems, jnp.ones(len(stems), bool), key, keys))
 
 
 @functools.cache
 def _kept(**options):
-    return jax.jit(functools.partial(dynamic_mixing.draw_kept, **options))
+    return jax.jit(functools.partial(audio_mixing.draw_kept, **options))
 
 
 # ---- mixtures of mixtures -----------------------------------------------------------------------
@@ -87,9 +88,9 @@ def test_pairs_that_cannot_be_are_errors():
         with pytest.raises(
             ValueError, match=f"got {count} segments and {keys} keys; expected an even"
         ):
-            dynamic_mixing.mixtures_of_mixtures(_noise(count, 4, 1), _keys(keys))
+            audio_mixing.mixtures_of_mixtures(_noise(count, 4, 1), _keys(keys))
     with pytest.raises(ValueError, match="low_db <= high_db"):
-        dynamic_mixing.mixtures_of_mixtures(_noise(2, 4, 1), _keys(1), low_db=1, high_db=0)
+        audio_mixing.mixtures_of_mixtures(_noise(2, 4, 1), _keys(1), low_db=1, high_db=0)
 
 
 # ---- dynamic mixing -----------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def _stems(batch=5, stems=4, time=30):
     return _noise(batch, time, stems, 2) * jnp.exp(2 * _noise(batch, 1, stems, 1, seed=1))
 
 
-@pytest.mark.parametrize("level", dynamic_mixing.LEVELS)
+@pytest.mark.parametrize("level", audio_mixing.LEVELS)
 def test_stems_are_of_any_example_at_levels_in_the_range(level):
     stems = _stems()
     found = np.asarray(_mix(level=level, drop_probability=0)(stems, KEY, _keys(5)))
@@ -123,7 +124,7 @@ def test_each_stem_is_drawn_on_its_own_from_where_it_sounds():
         [[True, False], [True, False], [False, True], [True, False], [True, False]]
     )
     known = jnp.ones(5, bool)
-    draws = jax.vmap(lambda key: dynamic_mixing.draw_examples(key, sounding, known))(
+    draws = jax.vmap(lambda key: audio_mixing.draw_examples(key, sounding, known))(
         jax.random.split(KEY, 1000)
     )
     first, second = np.asarray(draws[..., 0]), np.asarray(draws[..., 1])
@@ -132,9 +133,9 @@ def test_each_stem_is_drawn_on_its_own_from_where_it_sounds():
     np.testing.assert_allclose(shares, [0.25, 0.25, 0, 0.25, 0.25], atol=0.02)
     np.testing.assert_allclose((first[:, 0] == first[:, 1]).mean(), 0.25, atol=0.05)
     known = jnp.arange(400) < 300
-    nowhere = dynamic_mixing.draw_examples(KEY, jnp.zeros((400, 1), bool), known)
+    nowhere = audio_mixing.draw_examples(KEY, jnp.zeros((400, 1), bool), known)
     assert len(np.unique(nowhere)) > 150 and nowhere.max() < 300  # any that is known
-    elsewhere = dynamic_mixing.draw_examples(KEY, ~known[:, None], known)
+    elsewhere = audio_mixing.draw_examples(KEY, ~known[:, None], known)
     assert elsewhere.max() < 300  # to be known counts more
 
 
@@ -143,22 +144,22 @@ def test_half_of_the_chunks_above_the_floor_is_sounding():
     stems[0, :20, 0] = 0.0112  # 8 values of 1.25e-4
     stems[1, :20, 0], stems[1, 40:, 0] = 0.0111, 1.0
     stems[2, :16, 1] = 1.0
-    found = dynamic_mixing.sounding(jnp.asarray(stems))
+    found = audio_mixing.sounding(jnp.asarray(stems))
     np.testing.assert_array_equal(found, [[True, False], [False, False], [False, False]])
-    found = dynamic_mixing.sounding(jnp.asarray(stems), sounding_chunks=4)
+    found = audio_mixing.sounding(jnp.asarray(stems), sounding_chunks=4)
     np.testing.assert_array_equal(found, [[True, False], [False, False], [False, True]])
     with pytest.raises(ValueError, match="got 9 samples for 10 chunks"):
-        dynamic_mixing.sounding(jnp.zeros((1, 9, 1, 1)))
+        audio_mixing.sounding(jnp.zeros((1, 9, 1, 1)))
 
 
 def test_levels_of_one_by_hand():
     stems = jnp.array([3.0, -4.0, 0.0, 0.0]).reshape(1, 2, 1, 2)
     stems = jnp.concatenate([stems, 0 * stems], axis=2)
     for level, expected in (("rms", 2.5), ("mean_abs", 1.75)):
-        found = dynamic_mixing.normalise_level(stems, level=level)
+        found = audio_mixing.normalise_level(stems, level=level)
         np.testing.assert_allclose(found, stems / expected, rtol=1e-6)
     with pytest.raises(ValueError, match=r"level='peak' is not one of rms, mean_abs"):
-        dynamic_mixing.normalise_level(stems, level="peak")
+        audio_mixing.normalise_level(stems, level="peak")
 
 
 def test_stems_are_dropped_with_their_probability_but_never_all():
@@ -171,7 +172,7 @@ def test_stems_are_dropped_with_their_probability_but_never_all():
     assert len(only) > 1500 and 0.45 < only[:, 0].mean() < 0.55
     assert np.asarray(_kept(stems=3, drop_probability=0)(_keys(100))).all()
     with pytest.raises(ValueError, match=r"drop_probability=1\.0; expected 0 or more"):
-        dynamic_mixing.draw_kept(_keys(2), stems=3, drop_probability=1.0)
+        audio_mixing.draw_kept(_keys(2), stems=3, drop_probability=1.0)
 
 
 def test_dropped_and_silent_stems_are_silent_and_the_rest_is_as_without():

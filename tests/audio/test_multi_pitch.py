@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 
-from majl_jax.audio.multi_pitch import (
+from majl_jax.audio.pitch import (
     blur_bins,
     is_local_peak,
     local_peaks,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.audio import remixing
+from majl_jax.audio import mixing
 
 
 def _stems(batch=6, stems=4):
@@ -17,7 +17,7 @@ def _stems(batch=6, stems=4):
 @pytest.mark.parametrize("seed", range(5))
 def test_stems_come_from_different_examples_and_none_is_lost(seed):
     stems = np.asarray(_stems())
-    found = np.asarray(jax.jit(remixing.incoherent)(jnp.asarray(stems), jax.random.key(seed)))
+    found = np.asarray(jax.jit(mixing.incoherent)(jnp.asarray(stems), jax.random.key(seed)))
     used = []
     for i in range(6):
         sources = [int(found[i, 0, j, 0]) // 100 for j in range(4)]
@@ -30,7 +30,7 @@ def test_stems_come_from_different_examples_and_none_is_lost(seed):
 
 def test_the_key_decides():
     draws = [
-        np.asarray(remixing.incoherent_sources(jax.random.key(seed), batch=6, stems=3))
+        np.asarray(mixing.incoherent_sources(jax.random.key(seed), batch=6, stems=3))
         for seed in (0, 0, *range(1, 40))
     ]
     np.testing.assert_array_equal(draws[0], draws[1])
@@ -41,17 +41,17 @@ def test_the_key_decides():
 
 
 def test_as_many_examples_as_stems_are_enough():
-    sources = remixing.incoherent_sources(jax.random.key(1), batch=4, stems=4)
+    sources = mixing.incoherent_sources(jax.random.key(1), batch=4, stems=4)
     for i in range(4):
         assert set(np.asarray(sources)[i].tolist()) == set(np.asarray(sources)[:, i].tolist())
     with pytest.raises(ValueError, match=r"4 stems needs .* batch of 3"):
-        remixing.incoherent(_stems(batch=3), jax.random.key(0))
+        mixing.incoherent(_stems(batch=3), jax.random.key(0))
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 6])
 def test_groups_are_sums_of_consecutive_places(members):
     stems = np.random.default_rng(1).standard_normal((2, 7, 6, 2)).astype(np.float32)
-    found = remixing.group(jnp.asarray(stems), members)
+    found = mixing.group(jnp.asarray(stems), members)
     expected = np.zeros((2, 7, 6 // members, 2), np.float32)
     for place in range(6):
         expected[:, :, place // members] += stems[:, :, place]
@@ -61,4 +61,4 @@ def test_groups_are_sums_of_consecutive_places(members):
 @pytest.mark.parametrize("members", [0, 4])
 def test_groups_must_fill_the_places(members):
     with pytest.raises(ValueError, match="6 places"):
-        remixing.group(jnp.zeros((1, 3, 6, 1)), members)
+        mixing.group(jnp.zeros((1, 3, 6, 1)), members)

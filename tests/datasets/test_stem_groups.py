@@ -5,7 +5,7 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax.audio import remixing
+from majl_jax.audio import mixing
 from majl_jax.datasets import builder, memory, records, stem_groups
 
 TEXT = "band: vocals, rest=bass+drums; songs: vocals=voice, rest=guitar"
@@ -74,7 +74,7 @@ def test_unlike_sets_give_batches_of_the_same_sources(tmp_path):
     batches = memory.open_batches(sources, batch_size=3, segment_samples=samples, seed=0)
     batch = next(batches)
     used = jnp.asarray(batch["stems"][:, :, : -places.left_out], jnp.float32)
-    found = np.asarray(remixing.group(used, places.members))[..., 0]
+    found = np.asarray(mixing.group(used, places.members))[..., 0]
     expected = []
     for name in stems:
         for record in records.read_records(tmp_path / name, "train"):

@@ -9,7 +9,7 @@ import pytest
 from golden_files import read
 
 from majl_jax import weights
-from majl_jax.audio import scaled_stft
+from majl_jax.audio import stft
 from majl_jax.losses import chimera
 from majl_jax.models.chimera import Chimera
 
@@ -17,7 +17,7 @@ from majl_jax.models.chimera import Chimera
 # seems, the last bits of the FFT decide.
 pytestmark = pytest.mark.usefixtures("fully_optimised")
 
-SPECTRUM = functools.partial(scaled_stft.scaled_stft, window_samples=32, hop_samples=8)
+SPECTRUM = functools.partial(stft.scaled_stft, window_samples=32, hop_samples=8)
 NETWORK = Chimera(frequency_bins=17, units=6, layers=4, dropout=0.0, embedding=5, sources=2)
 PAPER = {"deep_clustering": 0.01, "mask_inference": 0.99}
 

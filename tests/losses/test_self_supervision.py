@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.audio import augmentation, harmonic_cqt, mixing, multi_pitch
+from majl_jax.audio import augmentation, harmonic_cqt, mixing, pitch
 from majl_jax.losses import multi_pitch as losses
 from majl_jax.losses.self_supervision import TERMS, Settings, self_supervised_loss
 
@@ -73,7 +73,7 @@ def heard(batch):
     audio = batch["stems"][:, :, 0, 0] / 32768.0
     audio = jnp.asarray(audio, jnp.float32)
     features = harmonic_cqt.unit_decibels(FRONT_END.magnitudes(audio)[:, :-1])
-    targets = multi_pitch.multi_pitch_targets(
+    targets = pitch.multi_pitch_targets(
         jnp.where(jnp.asarray(batch["has_pitch"]), batch["f0_hz"], 0.0),
         fmin_hz=220.0,
         bins=BINS,
