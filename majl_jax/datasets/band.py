@@ -14,14 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from majl_jax.datasets import rendering
-from majl_jax.datasets.track import (
-    SPLITS_FOLDER,
-    BadTrack,
-    Recording,
-    Track,
-    no_pitch,
-    read_split,
-)
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.track import BadTrack, Recording, Track, no_pitch
 
 STEMS = ("bass", "drums", "other")
 VOICES = 0

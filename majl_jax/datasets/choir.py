@@ -12,7 +12,8 @@ import numpy as np
 
 from majl_jax.datasets import chorales, performance, quartets
 from majl_jax.datasets.performance import ScoreNote
-from majl_jax.datasets.track import SPLITS_FOLDER, BadTrack, Recording, Track, read_split
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.track import BadTrack, Recording, Track
 
 STEMS = ("female", "male")  # soprano and alto, tenor and bass
 PARTS = 4

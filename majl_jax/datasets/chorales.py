@@ -7,13 +7,12 @@ import zlib
 import numpy as np
 
 from majl_jax.datasets import performance, rendering
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import (
-    SPLITS_FOLDER,
     BadTrack,
     Recording,
     Track,
     frames_from_notes,
-    read_split,
     unknown_pitch,
     unknown_stems,
 )

@@ -13,8 +13,8 @@ import re
 import numpy as np
 
 from majl_jax.audio import files
-from majl_jax.datasets import note_labels
-from majl_jax.datasets.seeded_split import seeded_split
+from majl_jax.datasets import source_files
+from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
 STEMS = ("female", "male")
@@ -63,7 +63,7 @@ def tracks(
             split=splits.get(name, "train"),
             group=piece(name),
             paths=tuple(parts.values()),
-            seconds=note_labels.header_seconds(parts["S"]) if "S" in parts else 0.0,
+            seconds=source_files.header_seconds(parts["S"]) if "S" in parts else 0.0,
             load=functools.partial(
                 load,
                 parts,

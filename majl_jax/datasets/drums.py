@@ -11,7 +11,8 @@ import zlib
 import numpy as np
 
 from majl_jax.datasets import rendering
-from majl_jax.datasets.track import SPLITS_FOLDER, Recording, Track, no_pitch, read_split
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.track import Recording, Track, no_pitch
 
 STEMS = ("drums",)
 KIT_STEMS = ("kick", "snare", "cymbals", "percussion")

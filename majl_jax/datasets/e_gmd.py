@@ -6,10 +6,10 @@ Splits are the data set's own.
 import functools
 import pathlib
 
-from majl_jax.datasets import audio_folder, maestro, note_labels
+from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.track import Track
 
-STEMS = note_labels.MIXTURE
+STEMS = notes.MIXTURE
 VOICES = 1
 COLUMNS = ("split", "audio_filename", "duration")
 TREE = "e-gmd-v1.0.0.csv, and the files it names, drummerN/SESSION/NAME.wav (.flac, .ogg, .mp3)"
@@ -26,20 +26,22 @@ def tracks(
 ) -> list[Track]:
     """The recordings that the table below `source` lists; those without audio are left out."""
     del seed
-    folder, rows = maestro.find_table(source, "e-gmd-v*.csv", COLUMNS, title="E-GMD", tree=TREE)
+    folder, rows = source_files.find_table(
+        source, "e-gmd-v*.csv", COLUMNS, title="E-GMD", tree=TREE
+    )
     out = []
     for row in sorted(rows, key=lambda row: row["audio_filename"]):
         audio = folder / row["audio_filename"]
-        found = note_labels.find_audio(audio)
+        found = source_files.find_audio(audio)
         out.append(
             Track(
                 id=str(pathlib.PurePosixPath(row["audio_filename"]).with_suffix("")),
-                split=maestro.SPLITS[row["split"]],
+                split=source_files.SPLITS[row["split"]],
                 group=row.get("id", ""),  # one performance, played on every kit
                 paths=(found or audio,),
                 seconds=float(row["duration"]),
                 load=functools.partial(
-                    audio_folder.load,
+                    notes.load,
                     found or audio,
                     sample_rate_hz=sample_rate_hz,
                     hop_samples=hop_samples,

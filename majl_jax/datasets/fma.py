@@ -7,10 +7,10 @@ import csv
 import functools
 import pathlib
 
-from majl_jax.datasets import audio_folder, note_labels
+from majl_jax.datasets import notes
 from majl_jax.datasets.track import BadTrack, Track
 
-STEMS = note_labels.MIXTURE
+STEMS = notes.MIXTURE
 VOICES = 1
 EDITIONS = ("fma_full", "fma_large", "fma_medium", "fma_small")
 SPLITS = {"training": "train", "validation": "valid", "test": "test"}
@@ -43,7 +43,7 @@ def tracks(
             paths=(path,),
             seconds=path.stat().st_size * 8 / BITS_PER_S,
             load=functools.partial(
-                audio_folder.load,
+                notes.load,
                 path,
                 sample_rate_hz=sample_rate_hz,
                 hop_samples=hop_samples,

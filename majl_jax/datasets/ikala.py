@@ -11,17 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets import note_labels
-from majl_jax.datasets.seeded_split import seeded_split
-from majl_jax.datasets.track import (
-    SPLITS_FOLDER,
-    BadTrack,
-    Recording,
-    Track,
-    frame_count,
-    read_split,
-    stack,
-)
+from majl_jax.datasets import notes
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split, seeded_split
+from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count, stack
 
 STEMS = ("accompaniment", "voice")
 SUFFIXES = (".flac", ".wav")  # of a clip that is there twice, the last
@@ -128,7 +120,7 @@ def load(
     """One clip: its two channels as stems, and the pitch of the voice."""
     if (found := files.inspect(path).channels) != 2:
         raise BadTrack(f"{path}: {found} channels, expected 2 (left accompaniment, right voice)")
-    semitones = note_labels.read_semitones(labels)
+    semitones = notes.read_semitones(labels)
     both, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=2)
     audio = stack([both[:, :1], both[:, 1:]], sample_rate_hz=sample_rate_hz)
     audio_s, labels_s = len(audio) / sample_rate_hz, len(semitones) * LABEL_MS / 1000
@@ -161,4 +153,4 @@ def on_frames(
     known = rows < len(semitones)
     midi = np.zeros(frames)
     midi[known] = semitones[rows[known]]
-    return note_labels.semitones_hz(midi), known
+    return notes.semitones_hz(midi), known

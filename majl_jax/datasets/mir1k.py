@@ -10,14 +10,13 @@ import pathlib
 import numpy as np
 
 from majl_jax.audio import files
-from majl_jax.datasets import note_labels
+from majl_jax.datasets import notes
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import (
-    SPLITS_FOLDER,
     BadTrack,
     Recording,
     Track,
     frame_count,
-    read_split,
     unknown_pitch,
     unknown_stems,
 )
@@ -135,7 +134,7 @@ def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.nda
     Line i is centred at 0.020 + 0.020 i s, so it labels frame i + 1; frame 0 and the last have
     none.
     """
-    semitones = note_labels.read_semitones(path)
+    semitones = notes.read_semitones(path)
     expected = (samples - LABEL_WINDOW_SAMPLES) // LABEL_HOP_SAMPLES + 1
     if len(semitones) != expected:
         raise BadTrack(
@@ -144,6 +143,6 @@ def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.nda
     frames = frame_count(samples, hop_samples=LABEL_HOP_SAMPLES)
     f0_hz, has_pitch = np.zeros(frames, np.float32), np.zeros(frames, bool)
     count = min(len(semitones), frames - 1)
-    f0_hz[1 : 1 + count] = note_labels.semitones_hz(semitones)[:count]
+    f0_hz[1 : 1 + count] = notes.semitones_hz(semitones)[:count]
     has_pitch[1 : 1 + count] = True
     return f0_hz, has_pitch

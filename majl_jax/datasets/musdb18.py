@@ -11,14 +11,8 @@ import numpy as np
 
 from majl_jax.audio import files
 from majl_jax.datasets import stem_mp4
-from majl_jax.datasets.track import (
-    SPLITS_FOLDER,
-    Recording,
-    Track,
-    no_pitch,
-    read_split,
-    stack,
-)
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
 STEMS = ("drums", "bass", "other", "vocals")
 STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a stem.mp4; 0 is the mixture

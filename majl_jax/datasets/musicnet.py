@@ -8,10 +8,11 @@ import pathlib
 
 import numpy as np
 
-from majl_jax.datasets import note_labels
+from majl_jax.datasets import source_files
+from majl_jax.datasets.notes import MIXTURE, NoteRows, load_labelled, midi_hz
 from majl_jax.datasets.track import BadTrack, Track
 
-STEMS = note_labels.MIXTURE
+STEMS = MIXTURE
 VOICES = 32
 LABEL_RATE_HZ = 44100
 PITCHES = (1, 127)
@@ -46,9 +47,9 @@ def tracks(
                     split=split,
                     group=groups.get(path.stem, path.stem),
                     paths=(path, labels),
-                    seconds=note_labels.header_seconds(path),
+                    seconds=source_files.header_seconds(path),
                     load=functools.partial(
-                        note_labels.load_labelled,
+                        load_labelled,
                         path,
                         labels,
                         read=read_labels,
@@ -69,7 +70,7 @@ def find_recordings(folder: pathlib.Path) -> list[pathlib.Path]:
     """The audio files of a part, one per recording, in order of their numbers."""
     of_recording = {
         path.stem: path
-        for suffix in reversed(note_labels.AUDIO_SUFFIXES)
+        for suffix in reversed(source_files.AUDIO_SUFFIXES)
         for path in folder.glob(f"*{suffix}")
         if not path.name.startswith(".")
     }
@@ -80,17 +81,17 @@ def read_groups(folder: pathlib.Path) -> dict[str, str]:
     """The piece that each recording is a movement of, where musicnet_metadata.csv is there."""
     for place in (folder, folder.parent):
         if (path := place / "musicnet_metadata.csv").is_file():
-            rows = note_labels.read_table(path, ("id", "composer", "composition"))
+            rows = source_files.read_table(path, ("id", "composer", "composition"))
             return {row["id"]: f"{row['composer']}: {row['composition']}" for row in rows}
     return {}
 
 
-def read_labels(path: pathlib.Path) -> note_labels.NoteRows:
+def read_labels(path: pathlib.Path) -> NoteRows:
     """The notes of a label file; its times are samples at 44.1 kHz whatever the rate of the audio."""
     if not path.is_file():
         raise BadTrack(f"{path}: no such label file")
     rows = []
-    for number, row in enumerate(note_labels.read_table(path, COLUMNS), 2):
+    for number, row in enumerate(source_files.read_table(path, COLUMNS), 2):
         try:
             start, end, note = (float(row[column]) for column in COLUMNS)
         except ValueError:
@@ -103,5 +104,5 @@ def read_labels(path: pathlib.Path) -> note_labels.NoteRows:
             raise BadTrack(f"{path}, line {number}: note {note:g}; expected {low} to {high}")
         rows.append((start / LABEL_RATE_HZ, end / LABEL_RATE_HZ, note))
     notes = np.asarray(rows, np.float64).reshape(-1, 3)
-    notes[:, 2] = note_labels.midi_hz(notes[:, 2])
+    notes[:, 2] = midi_hz(notes[:, 2])
     return notes

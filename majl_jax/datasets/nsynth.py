@@ -11,10 +11,10 @@ import pathlib
 import numpy as np
 from jaxtyping import Bool, Float
 
-from majl_jax.datasets import note_labels
+from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.track import Recording, Track, frame_count
 
-STEMS = note_labels.MIXTURE
+STEMS = notes.MIXTURE
 VOICES = 1
 SPLITS = ("train", "valid", "test")
 SECONDS = 4.0
@@ -65,9 +65,7 @@ def tracks(
                         hop_samples=hop_samples,
                         channels=channels,
                     ),
-                    left_out=""
-                    if low <= note_labels.midi_hz(float(midi)) <= high
-                    else OUT_OF_RANGE,
+                    left_out="" if low <= notes.midi_hz(float(midi)) <= high else OUT_OF_RANGE,
                 )
             )
     if not out:
@@ -99,11 +97,11 @@ def load(
     path: pathlib.Path, *, midi: int, sample_rate_hz: int, hop_samples: int, channels: int = 1
 ) -> Recording:
     """One note, labelled with its pitch while it is heard."""
-    path = note_labels.find_audio(path) or path
-    audio = note_labels.read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
+    path = source_files.find_audio(path) or path
+    audio = notes.read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
     heard = activity(audio[:, 0].mean(1), midi=midi, sample_rate_hz=sample_rate_hz)
     frames = frame_count(len(audio), hop_samples=hop_samples)
-    note_hz = float(note_labels.midi_hz(float(midi)))
+    note_hz = float(notes.midi_hz(float(midi)))
     f0_hz = np.where(heard[: frames * hop_samples : hop_samples], note_hz, 0.0)
     return Recording(
         audio=audio,

@@ -15,15 +15,8 @@ import numpy as np
 
 from majl_jax.datasets import chorales, performance
 from majl_jax.datasets.performance import ScoreNote
-from majl_jax.datasets.track import (
-    SPLITS_FOLDER,
-    BadTrack,
-    Recording,
-    Track,
-    read_split,
-    unknown_pitch,
-    unknown_stems,
-)
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.track import BadTrack, Recording, Track, unknown_pitch, unknown_stems
 
 STEMS = ("violin_1", "violin_2", "viola", "cello")
 VOICES = 0  # voice i is the pitch of stem i

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from majl_jax.audio import files
-from majl_jax.datasets import note_labels
-from majl_jax.datasets.seeded_split import seeded_split
+from majl_jax.datasets import source_files
+from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import (
     LENGTHS_DIFFER_S,
     BadTrack,
@@ -168,7 +168,7 @@ def _is_song(folder: pathlib.Path) -> bool:
 def find_audio(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """The audio files of a song by the names of their stems."""
     names = {path.stem for path in (folder / "stems").glob("S*")}
-    found = {name: note_labels.find_audio(folder / "stems" / f"{name}.flac") for name in names}
+    found = {name: source_files.find_audio(folder / "stems" / f"{name}.flac") for name in names}
     return {name: path for name, path in sorted(found.items()) if path is not None}
 
 

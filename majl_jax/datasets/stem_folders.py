@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from majl_jax.audio import files
-from majl_jax.datasets import audio_folder, stem_pairs
-from majl_jax.datasets.seeded_split import seeded_split
+from majl_jax.datasets import source_files, stem_pairs
+from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
 TREES = {
@@ -73,7 +73,7 @@ def tracks(
     )
     left_out = [
         Track(
-            id=audio_folder.identity(one.path.relative_to(root).as_posix()),
+            id=source_files.identity(one.path.relative_to(root).as_posix()),
             split=one.split or "train",
             paths=(one.path,),
             load=functools.partial(load_stems, {one.source: one.path}),
@@ -113,11 +113,11 @@ def _songs(
     drawn = seeded_split((names[key] for key, fault in faults.items() if not fault), seed=seed)
     return [
         Track(
-            id=audio_folder.identity(names[key]),
+            id=source_files.identity(names[key]),
             split=key[0] or drawn.get(names[key], "train"),
             group=key[1],
             paths=tuple(paths.values()),
-            seconds=max(map(audio_folder.about_seconds, paths.values())),
+            seconds=max(map(source_files.about_seconds, paths.values())),
             load=functools.partial(
                 load_stems, {stem: paths[stem] for stem in stems if stem in paths}
             ),
@@ -128,7 +128,7 @@ def _songs(
 
 
 def _suffix_number(path: pathlib.Path) -> int:
-    return audio_folder.SUFFIXES.index(path.suffix.lower())
+    return source_files.SUFFIXES.index(path.suffix.lower())
 
 
 def _unlike(paths: Mapping[str, pathlib.Path], stems: tuple[str, ...]) -> str:
@@ -171,10 +171,10 @@ def find_files(source: str | None, layout: str) -> list[File]:
     root = pathlib.Path(source)
     tops = [name for name in SPLITS if (root / name).is_dir()]
     out = []
-    for path in audio_folder.find_files(root):
+    for path in source_files.find_files(root):
         parts = (*path.relative_to(root).parts[:-1], path.stem)
         if tops and parts[0] not in tops:
-            out.append(File(path, "", "", "", audio_folder.OUTSIDE))
+            out.append(File(path, "", "", "", source_files.OUTSIDE))
             continue
         split = SPLITS[parts[0]] if tops else ""
         parts = parts[1:] if tops else parts
@@ -182,7 +182,7 @@ def find_files(source: str | None, layout: str) -> list[File]:
             continue
         placed = place(parts, layout)
         fault = "" if placed else ELSEWHERE
-        if path.suffix.lower() in audio_folder.UNREADABLE_SUFFIXES:
+        if path.suffix.lower() in source_files.UNREADABLE_SUFFIXES:
             fault = UNREADABLE
         out.append(File(path, split, *(placed or ("", "")), fault))
     if all(one.left_out for one in out):

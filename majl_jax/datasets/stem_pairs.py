@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from majl_jax.audio import files
-from majl_jax.datasets import audio_folder
-from majl_jax.datasets.seeded_split import FEWEST, seeded_split, shuffled
+from majl_jax.datasets import source_files
+from majl_jax.datasets.splits import FEWEST, seeded_split, shuffled
 from majl_jax.datasets.track import Recording, Track
 
 SPLITS = ("train", "valid", "test")
@@ -32,7 +32,7 @@ def tracks(
                 name, alone = path.relative_to(root).as_posix(), {source: path}
                 out.append(
                     Track(
-                        id=audio_folder.identity(name),
+                        id=source_files.identity(name),
                         split=split or "train",
                         paths=(path,),
                         load=functools.partial(load, alone),
@@ -52,7 +52,7 @@ def tracks(
             paths = {source: root / name for source, name in zip(given, pair, strict=True)}
             out.append(
                 Track(
-                    id=audio_folder.identity(" + ".join(pair)),
+                    id=source_files.identity(" + ".join(pair)),
                     split=split,
                     paths=tuple(paths.values()),
                     seconds=max(seconds[path] for path in paths.values()),

@@ -8,10 +8,10 @@ import pathlib
 
 import numpy as np
 
-from majl_jax.datasets import note_labels
+from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.track import BadTrack, Track
 
-STEMS = note_labels.MIXTURE
+STEMS = notes.MIXTURE
 VOICES = 16
 AUDIO_END, NOTE_END = "_audio", "_note.txt"
 TREE = "audio/PIECE_audio.wav (.flac, .ogg, .mp3) and gt_Note/PIECE_note.txt"
@@ -33,7 +33,7 @@ def tracks(
     folder = pathlib.Path(source)
     of_piece = {
         path.stem.removesuffix(AUDIO_END): path
-        for suffix in reversed(note_labels.AUDIO_SUFFIXES)
+        for suffix in reversed(source_files.AUDIO_SUFFIXES)
         for path in folder.glob(f"audio/*{AUDIO_END}{suffix}")
         if not path.name.startswith(".")
     }
@@ -48,9 +48,9 @@ def tracks(
                 split="test",
                 group=piece,
                 paths=(path, labels),
-                seconds=note_labels.header_seconds(path),
+                seconds=source_files.header_seconds(path),
                 load=functools.partial(
-                    note_labels.load_labelled,
+                    notes.load_labelled,
                     path,
                     labels,
                     read=read_labels,
@@ -65,7 +65,7 @@ def tracks(
     return out
 
 
-def read_labels(path: pathlib.Path) -> note_labels.NoteRows:
+def read_labels(path: pathlib.Path) -> notes.NoteRows:
     """The notes of a file of lines "onset offset f0", in s, s and Hz."""
     if not path.is_file():
         raise BadTrack(f"{path}: no such label file")

@@ -171,17 +171,3 @@ def unknown_pitch(recording: Recording) -> Recording:
         has_pitch=np.zeros_like(recording.has_pitch),
         notes=(),
     )
-
-
-def read_split(path: pathlib.Path) -> list[list[str]]:
-    """Rows of words of a split list; lines that start with # are comments."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Split list {path} is missing; it is part of the repository (data/splits). "
-            "Install with `pip install -e .` from a clone, or restore the file."
-        )
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
-
-
-SPLITS_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "data" / "splits"

@@ -8,10 +8,10 @@ import pathlib
 
 import numpy as np
 
-from majl_jax.datasets import note_labels
+from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.track import BadTrack, Recording, Track
 
-STEMS = note_labels.MIXTURE
+STEMS = notes.MIXTURE
 VOICES = 16
 PIECES = ("brahms", "lussier", "mozart", "schubert", "take_five")
 PITCHED = (
@@ -44,14 +44,14 @@ def tracks(
         if not (root / piece).is_dir():
             continue
         mixture = root / piece / "mix.wav"
-        found = note_labels.find_audio(mixture)
+        found = source_files.find_audio(mixture)
         out.append(
             Track(
                 id=piece,
                 split="test",
                 group=piece,
                 paths=(found or mixture, *sorted((root / piece).glob("*.mid"))),
-                seconds=note_labels.header_seconds(found or mixture),
+                seconds=source_files.header_seconds(found or mixture),
                 load=functools.partial(
                     load,
                     found or mixture,
@@ -71,9 +71,9 @@ def load(
     path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
 ) -> Recording:
     """One piece with the notes of its pitched instruments."""
-    return note_labels.load_with_notes(
+    return notes.load_with_notes(
         path,
-        np.concatenate([note_labels.read_midi(midi) for midi in find_midi(path.parent)]),
+        np.concatenate([notes.read_midi(midi) for midi in find_midi(path.parent)]),
         name=f"{path.parent}/*.mid",
         voices=VOICES,
         sample_rate_hz=sample_rate_hz,

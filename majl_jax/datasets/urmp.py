@@ -12,16 +12,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets.track import (
-    SPLITS_FOLDER,
-    BadTrack,
-    Recording,
-    Track,
-    frame_count,
-    nearest_rows,
-    read_split,
-    stack,
-)
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count, nearest_rows, stack
 
 STEMS = ("part_1", "part_2", "part_3", "part_4", "part_5")
 VOICES = 0  # voice i is the pitch of stem i

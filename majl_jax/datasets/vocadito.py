@@ -8,9 +8,9 @@ import pathlib
 
 import numpy as np
 
-from majl_jax.datasets import note_labels
-from majl_jax.datasets.audio_folder import natural_key
-from majl_jax.datasets.medleydb import on_frames, read_annotation
+from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.curves import on_frames, read_annotation
+from majl_jax.datasets.source_files import natural_key
 from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count
 
 STEMS = ("voice",)
@@ -37,7 +37,7 @@ def tracks(
     if not found:
         raise FileNotFoundError(f"{root} is no copy of vocadito: expected {TREE} in it")
     metadata = root / METADATA
-    rows = note_labels.read_table(metadata, COLUMNS) if metadata.is_file() else []
+    rows = source_files.read_table(metadata, COLUMNS) if metadata.is_file() else []
     singers = {f"vocadito_{row['track_id']}": row["singer_id"] for row in rows}
     out = []
     for path in found:
@@ -48,7 +48,7 @@ def tracks(
                 split="test",
                 group=singers.get(path.stem, path.stem),
                 paths=(path, labels),
-                seconds=note_labels.header_seconds(path),
+                seconds=source_files.header_seconds(path),
                 load=functools.partial(
                     load,
                     path,
@@ -74,7 +74,7 @@ def load(
     if not labels.is_file():
         raise BadTrack(f"{labels}: no such label file")
     rows = read_annotation(labels)
-    audio = note_labels.read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
+    audio = notes.read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
     seconds = len(audio) / sample_rate_hz
     if abs(rows[-1, 0] - seconds) > LENGTHS_DIFFER_S:
         raise BadTrack(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.datasets import audio_folder, e_gmd, fma, loading, track
+from majl_jax.datasets import audio_folder, e_gmd, fma, loading, source_files, track
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 22050, 256
@@ -178,7 +178,7 @@ def test_split_folders_are_splits_and_what_lies_beside_is_left_out(tmp_path):
         "valid/x/2.wav": "valid",
         "test/3.wav": "test",
     }
-    assert found["loose.wav"].left_out == found["more/4.wav"].left_out == audio_folder.OUTSIDE
+    assert found["loose.wav"].left_out == found["more/4.wav"].left_out == source_files.OUTSIDE
     assert found["test/5.m4a"].left_out.startswith(".m4a files cannot be read")
 
 

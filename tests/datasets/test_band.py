@@ -12,7 +12,7 @@ import pretty_midi
 import pytest
 
 from majl_jax.datasets import READERS, band, rendering, track
-from majl_jax.datasets.track import read_split
+from majl_jax.datasets.splits import read_split
 
 RATE_HZ, HOP = 8000, 160
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}

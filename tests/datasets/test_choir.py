@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets import READERS, choir, performance, rendering, track
-from majl_jax.datasets.track import Recording, read_split
+from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.track import Recording
 
 RATE_HZ, HOP = 16000, 320
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}

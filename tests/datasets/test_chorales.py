@@ -8,7 +8,7 @@ import pytest
 
 from majl_jax.datasets import chorales, performance, rendering
 from majl_jax.datasets.performance import ScoreNote
-from majl_jax.datasets.track import read_split
+from majl_jax.datasets.splits import read_split
 
 RATE_HZ, HOP = 16000, 320
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}

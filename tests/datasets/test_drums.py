@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets import READERS, drums, rendering, track
-from majl_jax.datasets.track import read_split
+from majl_jax.datasets.splits import read_split
 
 RATE_HZ, HOP = 16000, 320
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}

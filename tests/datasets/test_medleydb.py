@@ -9,8 +9,9 @@ import soundfile
 import yaml
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, medleydb, track
-from majl_jax.datasets.track import BadTrack, read_split
+from majl_jax.datasets import READERS, curves, medleydb, track
+from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 16000, 160
 OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}
@@ -123,7 +124,7 @@ def nearest_row_s(frames: int) -> np.ndarray:
 def test_frames_of_a_long_track_do_not_drift():
     rows = np.arange(60000) * ANNOTATION_HOP_S  # 348 s
     rows = np.stack([rows, 100 + rows], axis=1)  # f0 tells the time
-    f0_hz, known = medleydb.on_frames(
+    f0_hz, known = curves.on_frames(
         rows, voiced_only=False, frames=17000, hop_samples=320, sample_rate_hz=RATE
     )
     assert known.all()
@@ -134,11 +135,11 @@ def test_frames_of_a_long_track_do_not_drift():
 def test_what_is_not_annotated_is_unvoiced_or_unknown():
     rows = np.array([[0.02, 100.0], [0.02 + ANNOTATION_HOP_S, 100.0]])
     for voiced_only, expected in ((True, [True] * 4), (False, [False, True, False, False])):
-        f0_hz, known = medleydb.on_frames(
+        f0_hz, known = curves.on_frames(
             rows, voiced_only=voiced_only, frames=4, hop_samples=320, sample_rate_hz=RATE
         )
         assert f0_hz.tolist() == [0, 100, 0, 0] and known.tolist() == expected
-    f0_hz, _ = medleydb.on_frames(
+    f0_hz, _ = curves.on_frames(
         rows[:1], voiced_only=True, frames=3, hop_samples=320, sample_rate_hz=RATE
     )
     assert f0_hz.tolist() == [0, 100, 0]

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from majl_jax.datasets import READERS, mir1k, track
-from majl_jax.datasets.track import BadTrack, read_split
+from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.track import BadTrack
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "audio" / "mir1k"
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}

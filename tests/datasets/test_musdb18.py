@@ -9,7 +9,8 @@ import soundfile
 
 from majl_jax import prepare
 from majl_jax.datasets import READERS, musdb18, records, stem_mp4, track
-from majl_jax.datasets.track import BadTrack, read_split
+from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.track import BadTrack
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "audio" / "musdb18_7s"
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}

@@ -7,7 +7,8 @@ import pretty_midi
 import pytest
 import soundfile
 
-from majl_jax.datasets import note_labels, track
+from majl_jax.datasets import source_files, track
+from majl_jax.datasets.notes import frames_of_voices, load_with_notes, read_midi, ringing
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 22050, 256
@@ -21,7 +22,7 @@ def pitches(f0_hz: np.ndarray) -> list[list[float]]:
 
 def frames(rows, *, voices=4, frames=60, name="notes"):
     notes = np.asarray(rows, np.float64).reshape(-1, 3)
-    return note_labels.frames_of_voices(notes, name=name, voices=voices, frames=frames, **OPTIONS)
+    return frames_of_voices(notes, name=name, voices=voices, frames=frames, **OPTIONS)
 
 
 def test_a_note_sounds_from_its_onset_until_before_its_offset():
@@ -71,9 +72,7 @@ def write_tone(path: pathlib.Path, seconds: float = 1.0) -> pathlib.Path:
 
 def load(path: pathlib.Path, rows, **options):
     notes = np.asarray(rows, np.float64).reshape(-1, 3)
-    return note_labels.load_with_notes(
-        path, notes, name="x.csv", **{"voices": 2, **OPTIONS, **options}
-    )
+    return load_with_notes(path, notes, name="x.csv", **{"voices": 2, **OPTIONS, **options})
 
 
 def test_a_recording_holds_the_mixture_and_every_frame_is_labelled(tmp_path):
@@ -127,13 +126,13 @@ KEYS = [(0.0, 0.5, 60), (1.0, 1.5, 60), (0.2, 0.3, 64)]
     ],
 )
 def test_how_long_keys_ring_under_the_pedal(pedal, offsets_s):
-    rung = note_labels.ringing(KEYS, pedal, end_s=3.0)
+    rung = ringing(KEYS, pedal, end_s=3.0)
     assert rung == [(on, off, p) for (on, _, p), off in zip(KEYS, offsets_s, strict=True)]
 
 
 def test_a_key_struck_again_while_down_ends_the_note():
     keys = [(0.0, 1.0, 60), (0.4, 1.2, 60), (0.4, 0.6, 60)]
-    assert note_labels.ringing(keys, [], end_s=2.0) == [(0.0, 0.4, 60), (0.4, 1.2, 60)]
+    assert ringing(keys, [], end_s=2.0) == [(0.0, 0.4, 60), (0.4, 1.2, 60)]
 
 
 def test_midi_files_are_read_with_their_pedal(tmp_path):
@@ -149,7 +148,7 @@ def test_midi_files_are_read_with_their_pedal(tmp_path):
     drums.notes = [pretty_midi.Note(90, 36, 0.0, 2.0)]
     midi.instruments = [piano, drums]
     midi.write(str(tmp_path / "a.mid"))
-    notes = note_labels.read_midi(tmp_path / "a.mid")
+    notes = read_midi(tmp_path / "a.mid")
     c4_hz, e4_hz = 261.6256, 329.6276
     expected = [(0.0, 0.75, c4_hz), (0.2, 0.75, e4_hz), (1.0, 1.5, c4_hz)]
     np.testing.assert_allclose(notes, expected, atol=2e-3)
@@ -157,24 +156,24 @@ def test_midi_files_are_read_with_their_pedal(tmp_path):
 
 def test_midi_that_cannot_be_used_is_named(tmp_path):
     with pytest.raises(BadTrack, match=r"a\.mid: no such MIDI file"):
-        note_labels.read_midi(tmp_path / "a.mid")
+        read_midi(tmp_path / "a.mid")
     (tmp_path / "a.mid").write_bytes(b"MThd and then nothing")
     with pytest.raises(BadTrack, match=r"a\.mid: not MIDI that can be read"):
-        note_labels.read_midi(tmp_path / "a.mid")
+        read_midi(tmp_path / "a.mid")
     pretty_midi.PrettyMIDI().write(str(tmp_path / "b.mid"))
     with pytest.raises(BadTrack, match=r"b\.mid: holds no pitched notes"):
-        note_labels.read_midi(tmp_path / "b.mid")
+        read_midi(tmp_path / "b.mid")
 
 
 def test_tables_are_read_by_the_names_of_their_columns(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('b,a\n"1,5",2\n3\n')
-    assert [(row["a"], row["b"]) for row in note_labels.read_table(path, ("a", "b"))] == [
+    assert [(row["a"], row["b"]) for row in source_files.read_table(path, ("a", "b"))] == [
         ("2", "1,5"),
         ("", "3"),
     ]
     with pytest.raises(BadTrack, match=r"a\.csv: has no column 'c'; expected .* a, c"):
-        note_labels.read_table(path, ("a", "c"))
+        source_files.read_table(path, ("a", "c"))
     path.write_bytes(b"a,b\n\xff\xfe,1\n")
     with pytest.raises(BadTrack, match=r"a\.csv: not a table"):
-        note_labels.read_table(path, ("a",))
+        source_files.read_table(path, ("a",))

@@ -29,6 +29,7 @@ import test_urmp
 
 from majl_jax import prepare
 from majl_jax.datasets import READERS, fretsonfire, track
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "data/README.md").read_text(encoding="utf-8")
@@ -96,7 +97,7 @@ WITHOUT_SPLITS = {"musdb18.txt"}  # names songs of its own train folder; test_mu
 
 
 def test_every_split_list_is_used_by_a_reader_and_checked_here():
-    lists = {path.name for path in track.SPLITS_FOLDER.iterdir()}
+    lists = {path.name for path in SPLITS_FOLDER.iterdir()}
     assert lists == set(LISTS) | WITHOUT_SPLITS
     code = "".join(
         path.read_text(encoding="utf-8") for path in (ROOT / "majl_jax/datasets").glob("*.py")
@@ -108,7 +109,7 @@ def test_every_split_list_is_used_by_a_reader_and_checked_here():
 def test_nothing_is_in_two_splits(name):
     column, key, sizes = LISTS[name]
     splits = collections.defaultdict(set)
-    for row in track.read_split(track.SPLITS_FOLDER / name):
+    for row in read_split(SPLITS_FOLDER / name):
         splits[key(row)].add(row[column])
     assert {of for of, where in splits.items() if len(where) > 1} == set()
     counts = collections.Counter(split for where in splits.values() for split in where)
@@ -119,7 +120,7 @@ def test_nothing_is_in_two_splits(name):
 
 def test_the_split_by_clip_has_the_leak_that_the_readme_states():
     songs = collections.defaultdict(set)
-    for clip, split in track.read_split(track.SPLITS_FOLDER / "mir1k_author.txt"):
+    for clip, split in read_split(SPLITS_FOLDER / "mir1k_author.txt"):
         songs[split].add(clip.rsplit("_", 1)[0])
     assert len(songs["test"]) == 89 and songs["test"] <= songs["train"]
 

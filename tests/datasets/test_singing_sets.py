@@ -10,7 +10,8 @@ import soundfile
 
 from majl_jax import prepare
 from majl_jax.datasets import READERS, ikala, records, track, vocadito
-from majl_jax.datasets.track import BadTrack, read_split
+from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.track import BadTrack
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/audio/mirdata_fixtures/vocadito"
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 160}

@@ -10,8 +10,8 @@ import soundfile
 
 from majl_jax import prepare
 from majl_jax.audio import files
-from majl_jax.datasets import READERS, audio_folder, records, stem_folders, stem_pairs, track
-from majl_jax.datasets.seeded_split import seeded_split, shuffled
+from majl_jax.datasets import READERS, records, source_files, stem_folders, stem_pairs, track
+from majl_jax.datasets.splits import seeded_split, shuffled
 from majl_jax.datasets.track import BadTrack
 
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
@@ -255,7 +255,7 @@ def test_what_lies_beside_the_splits_is_left_out(tmp_path):
     write_audio(tmp_path / "tets/kick/a.wav", 0.1)
     write_audio(tmp_path / "train/loose.wav", 0.1)
     assert left_out(tracks(tmp_path, "incoherent")) == {
-        "tets/kick/a.wav": audio_folder.OUTSIDE,
+        "tets/kick/a.wav": source_files.OUTSIDE,
         "train/loose.wav": stem_folders.ELSEWHERE,
     }
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from majl_jax.datasets import track
+from majl_jax.datasets import splits, track
 
 RATE_HZ, HOP = 16000, 320
 
@@ -103,4 +103,4 @@ def test_a_mixture_beyond_full_scale_is_scaled_not_clipped():
 
 def test_a_missing_split_list_names_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.txt"):
-        track.read_split(tmp_path / "nothing.txt")
+        splits.read_split(tmp_path / "nothing.txt")

@@ -8,7 +8,7 @@ import scipy.interpolate
 import soundfile
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, records, track, urmp
+from majl_jax.datasets import READERS, records, splits, track, urmp
 from majl_jax.datasets.track import BadTrack
 
 FILE_RATE, SECONDS, ROW_S = 48000, 2.0, 0.01
@@ -117,7 +117,7 @@ def test_the_mixture_needs_no_part_and_the_parts_no_mixture(tmp_path):
 
 
 def test_split_and_halves(tmp_path):
-    rows = track.read_split(urmp.SPLIT_LIST)
+    rows = splits.read_split(urmp.SPLIT_LIST)
     assert [row[0] for row in rows] == [f"{number:02d}" for number in range(1, 45)]
     valid = {number for number, split, _ in rows if split == "valid"}
     assert valid == {"01", "02", "12", "13", "24", "25", "31", "38", "39"}

@@ -1,6 +1,7 @@
 """Splits of data sets that bring none: drawn by a seed, the same on every machine."""
 
 import hashlib
+import pathlib
 from collections.abc import Iterable
 
 HELD_OUT = 10  # every so many go to test, and of the rest to valid
@@ -26,3 +27,17 @@ def seeded_split(names: Iterable[str], *, seed: int) -> dict[str, str]:
     valid = max(1, round((len(order) - test) / HELD_OUT))
     splits = ["test"] * test + ["valid"] * valid + ["train"] * (len(order) - test - valid)
     return dict(zip(order, splits, strict=True))
+
+
+def read_split(path: pathlib.Path) -> list[list[str]]:
+    """Rows of words of a split list; lines that start with # are comments."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Split list {path} is missing; it is part of the repository (data/splits). "
+            "Install with `pip install -e .` from a clone, or restore the file."
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+
+
+SPLITS_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "data" / "splits"

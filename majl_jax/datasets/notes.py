@@ -1,18 +1,16 @@
 """Recordings of mixtures with several voices: the audio, lists of notes on label frames, MIDI with pedal."""
 
-import csv
 import heapq
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets.track import BadTrack, Recording, frame_count, stack
+from majl_jax.datasets.track import BadTrack, Recording, frame_count, no_pitch, stack
 
 MIXTURE = ("mixture",)
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a track is there twice
 PAST_THE_END_S = 1.0  # by at most so much a note may begin after the end of its audio
 SUSTAIN_CONTROL = 64
 PEDAL_DOWN = 64  # values from here on hold the dampers up (MIDI 1.0)
@@ -249,31 +247,23 @@ def midi_hz(midi: float | Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."
     return np.asarray(440.0 * 2.0 ** ((np.asarray(midi, np.float64) - 69) / 12))
 
 
-def find_audio(path: pathlib.Path) -> pathlib.Path | None:
-    """The audio file of this name, in the format of its suffix or in another that can be read."""
-    for suffix in (path.suffix, *AUDIO_SUFFIXES):
-        if (other := path.with_suffix(suffix)).is_file():
-            return other
-    return None
+STEMS = MIXTURE
+VOICES = 1
 
 
-def header_seconds(path: pathlib.Path) -> float:
-    """The length that the header of a file says; 0 where it cannot be used."""
-    try:
-        return files.inspect(path).seconds
-    except files.AudioFileError:
-        return 0.0
-
-
-def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file by the names in its first line; raises BadTrack without `columns`."""
-    expected = f"expected a CSV file with the columns {', '.join(columns)}"
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, restval="")
-            missing = set(columns) - set(table.fieldnames or ())
-            if missing:
-                raise BadTrack(f"{path}: has no column {min(missing)!r}; {expected}")
-            return list(table)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadTrack(f"{path}: not a table ({error}); {expected}: copy it again") from None
+def load(
+    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
+) -> Recording:
+    """One file as a mixture without any label."""
+    audio = read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
+    f0_hz, has_pitch = no_pitch(len(audio), stems=VOICES, hop_samples=hop_samples)
+    return Recording(
+        audio=audio,
+        stems=STEMS,
+        has_stems=np.zeros(1, bool),
+        f0_hz=f0_hz,
+        has_pitch=has_pitch,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        voices=VOICES,
+    )

@@ -1,0 +1,121 @@
+"""Finding and reading the files of a data set as its authors distribute it."""
+
+import csv
+import hashlib
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Sequence
+
+from majl_jax.audio import files
+from majl_jax.datasets.track import BadTrack
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a track is there twice
+
+
+def find_audio(path: pathlib.Path) -> pathlib.Path | None:
+    """The audio file of this name, in the format of its suffix or in another that can be read."""
+    for suffix in (path.suffix, *AUDIO_SUFFIXES):
+        if (other := path.with_suffix(suffix)).is_file():
+            return other
+    return None
+
+
+def header_seconds(path: pathlib.Path) -> float:
+    """The length that the header of a file says; 0 where it cannot be used."""
+    try:
+        return files.inspect(path).seconds
+    except files.AudioFileError:
+        return 0.0
+
+
+def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names in its first line; raises BadTrack without `columns`."""
+    expected = f"expected a CSV file with the columns {', '.join(columns)}"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, restval="")
+            missing = set(columns) - set(table.fieldnames or ())
+            if missing:
+                raise BadTrack(f"{path}: has no column {min(missing)!r}; {expected}")
+            return list(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadTrack(f"{path}: not a table ({error}); {expected}: copy it again") from None
+
+
+SUFFIXES = (*AUDIO_SUFFIXES, ".oga", ".opus", ".aif", ".aiff")
+UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma")
+HEADER_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")  # their headers say the length at once
+COMPRESSED_BITS_PER_S = 192_000  # a guess for the others, from the size of the file
+LONGEST_ID = 200  # characters once quoted: an id becomes a file name
+OUTSIDE = "beside the folders train, valid and test: move it into one of them"
+
+
+def find_files(root: pathlib.Path) -> list[pathlib.Path]:
+    """The audio files below a folder in natural order: "2.wav" before "10.wav"."""
+    found = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in (*SUFFIXES, *UNREADABLE_SUFFIXES)
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
+    return sorted(found, key=lambda path: natural_key(path.relative_to(root).as_posix()))
+
+
+def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:
+    """A key to sort by, in which numbers count as numbers and capitals do not."""
+    words = re.findall(r"[0-9]+|[^0-9]+", text.casefold())
+    return [(int(word), "") if word[0] in "0123456789" else (-1, word) for word in words], text
+
+
+def identity(name: str) -> str:
+    """The id of a file: its path in the folder, shortened where it would be too long a file name."""
+    if len(urllib.parse.quote(name, safe="")) <= LONGEST_ID:
+        return name
+    end = pathlib.PurePosixPath(name).name[-16:]
+    return f"{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:16]} {end}"
+
+
+def about_seconds(path: pathlib.Path) -> float:
+    """About how long a file is, without decoding it."""
+    if path.suffix.lower() in HEADER_SUFFIXES:
+        return header_seconds(path)
+    return path.stat().st_size * 8 / COMPRESSED_BITS_PER_S
+
+
+SPLITS = {"train": "train", "validation": "valid", "test": "test"}
+
+
+def find_table(
+    source: str | None, pattern: str, columns: tuple[str, ...], *, title: str, tree: str
+) -> tuple[pathlib.Path, list[dict[str, str]]]:
+    """The folder of a copy and the rows of its table, in which `split` and `duration` are checked.
+
+    The table is the last file called `pattern` in `source`, or one folder further in, as the
+    archives unpack. Raises FileNotFoundError without one, BadTrack for bad rows.
+    """
+    if source is None:
+        raise ValueError(f"--source is missing: the folder of {title}; expected {tree} in it")
+    root = pathlib.Path(source)
+    found = sorted(root.glob(pattern)) or sorted(root.glob(f"*/{pattern}"))
+    if not found:
+        raise FileNotFoundError(f"{source} is no copy of {title}: expected {tree} in it")
+    rows = read_table(found[-1], columns)
+    for number, row in enumerate(rows, 1):
+        place = f"{found[-1]}, row {number}"
+        if row["split"] not in SPLITS:
+            raise ValueError(f"{place}: split is {row['split']!r}; expected one of {[*SPLITS]}")
+        for column in columns:
+            path = pathlib.PurePosixPath(row[column])
+            if column.endswith("_filename") and (path.is_absolute() or ".." in path.parts):
+                raise ValueError(f"{place}: {column} is {row[column]!r}; expected a path inside")
+        try:
+            float(row["duration"])
+        except ValueError:
+            raise ValueError(
+                f"{place}: duration is {row['duration']!r}; expected seconds"
+            ) from None
+    if not rows:
+        raise ValueError(f"{found[-1]}: lists nothing; copy it again")
+    return found[-1].parent, rows
