@@ -17,7 +17,8 @@ import time
 
 import numpy as np
 
-from majl_jax.datasets import builder, memory, pipeline, records
+from majl_jax.datasets import builder, records
+from majl_jax.datasets.input import memory, tf_data
 
 MONO = records.Layout(
     stems=("bass", "drums", "other", "vocals"),
@@ -74,7 +75,7 @@ def report(directories: dict[str, pathlib.Path], arguments: argparse.Namespace) 
     print("|---|---|---|---|---|---|---|")
     streamed = {}
     for name, directory in directories.items():
-        for source, module in (("tf.data", pipeline), ("memory", memory)):
+        for source, module in (("tf.data", tf_data), ("memory", memory)):
             rate = measure(module, directory, arguments)
             streamed.setdefault(name, rate)
             print(

@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Shaped
 
-from majl_jax.datasets.records import Folder, open_prepared
-from majl_jax.datasets.stem_places import SILENT
-from majl_jax.datasets.streams import Source
-
 FORM = '"SET: source, source=stem+stem; SET: ..."'
 Groups = Mapping[str, tuple[str, ...]]  # of one data set: source to the stems it is the sum of
 
@@ -79,30 +75,6 @@ def places(groups: Mapping[str, Groups], stems: Mapping[str, Sequence[str]]) -> 
         members = max(members, *map(len, sources.values()))
         left_out = max(left_out, len(stems[data_set]) - len(used))
     return Places(tuple(next(iter(groups.values()))), members, left_out)
-
-
-def group_sources(
-    folders: Mapping[str, Folder], groups: Mapping[str, Groups], split: str
-) -> tuple[list[Source], Places]:
-    """The sets as parts of one stream, each with as many examples as it has tracks, and their places.
-
-    Reshape [time, place, channel] to sources by `audio.remixing.group`, after leaving out the last `left_out` places.
-    """
-    prepared = {name: open_prepared(folders[name]) for name in groups}
-    stems = {name: one.layout.stems for name, one in prepared.items()}
-    where = places(groups, stems)
-    # Whose pitches they are does not matter here, but all sets have to have as many.
-    voices = max(one.layout.pitch_voices for one in prepared.values())
-    sources = []
-    for name, of_set in groups.items():
-        row: list[str] = []
-        for group in of_set.values():
-            row += [*group, *[SILENT] * (where.members - len(group))]
-        rest = [stem for stem in stems[name] if stem not in row]
-        row += [*rest, *[SILENT] * (where.left_out - len(rest))]
-        tracks = len(set(prepared[name].split(split).track))
-        sources.append(Source(folders[name], split, float(tracks), tuple(row), voices))
-    return sources, where
 
 
 def of_stems(

@@ -22,9 +22,11 @@ from jaxtyping import Array, Float
 
 from majl_jax import console, optimize, parallel, weights
 from majl_jax.audio import mixing
-from majl_jax.datasets import reader, records, streams
+from majl_jax.datasets import records
 from majl_jax.datasets.cutting import INT16_SCALE
-from majl_jax.datasets.schedule import Batches
+from majl_jax.datasets.input import reader
+from majl_jax.datasets.input.schedule import Batches
+from majl_jax.datasets.input.sources import Source, mixture_sources, target_first
 from majl_jax.evaluate import SegmentModel, score_tracks
 from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
@@ -346,13 +348,13 @@ def _trained(variables: Variables) -> Any:
 def _batches(setting: _Setting) -> Batches:
     config = setting.config
     if setting.target < 0:
-        sources = streams.mixture_sources({setting.folder: 1.0}, "train")
+        sources = mixture_sources({setting.folder: 1.0}, "train")
     else:
         layout = records.open_prepared(setting.folder).layout
-        places = streams.target_first(
+        places = target_first(
             layout, (config.data.stem,), len(layout.stems), data_set=setting.folder
         )
-        sources = [streams.Source(setting.folder, "train", 1.0, places, layout.pitch_voices)]
+        sources = [Source(setting.folder, "train", 1.0, places, layout.pitch_voices)]
     return reader.named(config.data.reader)(
         sources,
         batch_size=setting.options.batch_size,

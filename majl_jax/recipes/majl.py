@@ -21,7 +21,9 @@ from etils import epath
 from jaxtyping import Array
 
 from majl_jax import networks, optimize, parallel, pseudo_labels
-from majl_jax.datasets import reader, records, streams
+from majl_jax.datasets import records
+from majl_jax.datasets.input import reader
+from majl_jax.datasets.input.sources import Source, target_first
 from majl_jax.evaluate import SegmentModel, score_tracks
 from majl_jax.losses.cascade import cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
@@ -245,14 +247,12 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
     return reader.named(data.reader)(sources, **options)
 
 
-def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[streams.Source]:
+def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[Source]:
     """Training sources whose stem 0 is the target, whatever stems they have besides."""
     layouts = {path: records.open_prepared(path).layout for path in shares}
     places = max(len(layout.stems) for layout in layouts.values())
     return [
-        streams.Source(
-            path, "train", share, streams.target_first(layouts[path], target, places, data_set=path)
-        )
+        Source(path, "train", share, target_first(layouts[path], target, places, data_set=path))
         for path, share in shares.items()
     ]
 

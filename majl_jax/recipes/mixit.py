@@ -25,9 +25,11 @@ from majl_jax import atomic, checkpoint, console, head_selection, optimize, para
 from majl_jax.audio import mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
 from majl_jax.band_split_separation import Separator
-from majl_jax.datasets import reader, records, stem_groups, streams
+from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.cutting import INT16_SCALE
-from majl_jax.datasets.schedule import Batches
+from majl_jax.datasets.input import reader
+from majl_jax.datasets.input.schedule import Batches
+from majl_jax.datasets.input.sources import Source, group_sources, mixture_sources
 from majl_jax.evaluate import SegmentModel
 from majl_jax.losses import mixit as losses
 from majl_jax.models import attention
@@ -101,10 +103,10 @@ class _Setting:
     def options(self) -> Any:
         return self.config.stages[self.name]
 
-    def sources(self, split: str) -> list[streams.Source]:
+    def sources(self, split: str) -> list[Source]:
         """The stream of a split: each data set by its number of songs."""
         if self.places is not None:
-            return stem_groups.group_sources(self.folders, self.groups, split)[0]
+            return group_sources(self.folders, self.groups, split)[0]
         sets = {folder: records.open_prepared(folder) for folder in self.folders.values()}
         if split == "valid":  # a folder of one's own may have none
             sets = {folder: one for folder, one in sets.items() if split in one.splits}
@@ -114,7 +116,7 @@ class _Setting:
                 "with subfolders train and valid, or name another data set besides"
             )
         tracks = {folder: float(len(set(one.split(split).track))) for folder, one in sets.items()}
-        return streams.mixture_sources(tracks, split)
+        return mixture_sources(tracks, split)
 
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:

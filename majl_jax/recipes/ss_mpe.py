@@ -25,8 +25,10 @@ from jaxtyping import Array
 from majl_jax import basic_pitch, multi_pitch, multi_pitch_scores, optimize
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
-from majl_jax.datasets import beside, reader, records, streams
-from majl_jax.datasets.schedule import Batches
+from majl_jax.datasets import records
+from majl_jax.datasets.input import beside, reader
+from majl_jax.datasets.input.schedule import Batches
+from majl_jax.datasets.input.sources import Source, mixture_sources, parse_shares
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
 from majl_jax.train import Stage
@@ -239,7 +241,7 @@ def _data_sets(name: str, config: Any) -> dict[str, float]:
     """The training sets of a stage and how many items of a batch each gives, on average."""
     sizes: dict[str, float] = {}
     for kind in ("labelled", "unlabelled"):
-        for data_set, share in streams.parse_shares(config.data[kind]).items():
+        for data_set, share in parse_shares(config.data[kind]).items():
             sizes[data_set] = sizes.get(data_set, 0.0) + share * config.stages[name][kind]
     return {data_set: size for data_set, size in sizes.items() if size}
 
@@ -279,9 +281,9 @@ def _batches(name: str, setting: _Setting) -> Batches:
     config = setting.config
     sizes = _data_sets(name, config)
     labelled, unlabelled = (
-        set(streams.parse_shares(config.data[kind])) for kind in ("labelled", "unlabelled")
+        set(parse_shares(config.data[kind])) for kind in ("labelled", "unlabelled")
     )
-    sources = streams.mixture_sources(
+    sources = mixture_sources(
         {setting.path(data_set): size for data_set, size in sizes.items()},
         "train",
         unlabelled=[setting.path(data_set) for data_set in unlabelled - labelled],
@@ -297,7 +299,7 @@ def _batches(name: str, setting: _Setting) -> Batches:
     batches = open_batches(sources, seed=config.seed, distinct_offsets=offsets, **options)
     if not _weights(name, config)["percussion"]:
         return batches
-    drums = [streams.Source(setting.path(config.data.percussion), "train", 1.0)]
+    drums = [Source(setting.path(config.data.percussion), "train", 1.0)]
     # Another seed: the drums' order has nothing to do with the music's.
     return beside.Beside(
         batches, open_batches(drums, seed=config.seed + 1, **options), key="percussion"

@@ -24,8 +24,10 @@ from majl_jax import checkpoint, optimize, parallel
 from majl_jax.audio import mixing, stretching
 from majl_jax.audio.mixing import group, incoherent
 from majl_jax.chimera_separation import Separator
-from majl_jax.datasets import reader, records, stem_groups, streams
-from majl_jax.datasets.schedule import Batches
+from majl_jax.datasets import records, stem_groups
+from majl_jax.datasets.input import reader
+from majl_jax.datasets.input.schedule import Batches
+from majl_jax.datasets.input.sources import Source, group_sources
 from majl_jax.evaluate import SegmentModel
 from majl_jax.excerpt_scores import Judge
 from majl_jax.losses import chimera as losses
@@ -89,7 +91,7 @@ class _Setting:
     config: Any
     name: str
     network: Chimera
-    data: list[streams.Source]
+    data: list[Source]
     places: stem_groups.Places
 
     @property
@@ -143,7 +145,7 @@ def _open(config: Any, name: str) -> _Setting:
     grid = {field: config.data[field] for field in ("sample_rate_hz", "hop_samples")}
     for folder in folders.values():
         records.check_grid(records.open_prepared(folder), **grid)
-    data, places = stem_groups.group_sources(folders, groups, "train")
+    data, places = group_sources(folders, groups, "train")
     return _Setting(config, name, build(config, name), data, places)
 
 

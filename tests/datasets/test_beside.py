@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from majl_jax.datasets import beside
+from majl_jax.datasets.input import beside
 
 
 class Numbers:

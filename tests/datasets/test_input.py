@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from made_records import HOP, LAYOUT, made_track
 
-from majl_jax.datasets import builder, memory, pipeline, records, schedule, streams
+from majl_jax.datasets import builder, records
+from majl_jax.datasets.input import memory, schedule, tf_data
+from majl_jax.datasets.input.sources import mixture_sources
 
 SEGMENT = 16
 OPTIONS = {"batch_size": 6, "segment_samples": SEGMENT, "seed": 5}
@@ -16,7 +18,7 @@ OPTIONS = {"batch_size": 6, "segment_samples": SEGMENT, "seed": 5}
 
 @pytest.fixture(params=["pipeline", "memory"])
 def open_batches(request):
-    return {"pipeline": pipeline, "memory": memory}[request.param].open_batches
+    return {"pipeline": tf_data, "memory": memory}[request.param].open_batches
 
 
 def take(batches, count):
@@ -88,8 +90,8 @@ def test_distinct_offsets_repeat_themselves(open_batches, prepared, count):
 
 
 def test_labels_that_are_not_to_be_looked_at_are_gone(open_batches, prepared):
-    sources = streams.mixture_sources({prepared: 1.0}, "train")
-    blind = streams.mixture_sources({prepared: 1.0}, "train", unlabelled=[prepared])
+    sources = mixture_sources({prepared: 1.0}, "train")
+    blind = mixture_sources({prepared: 1.0}, "train", unlabelled=[prepared])
     (seen,), (unseen,) = (take(open_batches(some, **OPTIONS), 1) for some in (sources, blind))
     assert seen["has_pitch"].any() and not unseen["has_pitch"].any()
     np.testing.assert_array_equal(seen["stems"], unseen["stems"])
@@ -181,7 +183,7 @@ def test_each_epoch_is_a_permutation_on_disk(tmp_path):
         one["stems"][:] = number
     pieces = [piece for one in tracks for piece in records.cut(one, LAYOUT)]
     builder.write_dataset(tmp_path / "twelve", {"train": pieces}, layout=LAYOUT)
-    batches = pipeline.open_batches([(tmp_path / "twelve", "train", 1.0)], **OPTIONS)
+    batches = tf_data.open_batches([(tmp_path / "twelve", "train", 1.0)], **OPTIONS)
     seen = np.concatenate([batch["stems"][:, 0, 0, 0] for batch in take(batches, 8)]).reshape(4, 12)
     assert all(sorted(epoch) == list(range(12)) for epoch in seen.tolist())
     assert len({tuple(epoch) for epoch in seen.tolist()}) == 4
@@ -202,11 +204,11 @@ def test_absent_data_names_the_command(open_batches, tmp_path):
 
 def test_tf_data_says_what_it_cannot_read(prepared, tmp_path, cut_records):
     with pytest.raises(ValueError, match="at most one record"):
-        pipeline.open_batches([(prepared, "train", 1.0)], **{**OPTIONS, "segment_samples": 80})
+        tf_data.open_batches([(prepared, "train", 1.0)], **{**OPTIONS, "segment_samples": 80})
     folder = tmp_path / "arrays"
     builder.write_dataset(folder, {"train": cut_records}, layout=LAYOUT, file_format="array_record")
     with pytest.raises(ValueError, match="use memory"):
-        pipeline.open_batches([(folder, "train", 1.0)], **OPTIONS)
+        tf_data.open_batches([(folder, "train", 1.0)], **OPTIONS)
     assert len(next(memory.open_batches([(folder, "train", 1.0)], **OPTIONS))["stems"]) == 6
 
 

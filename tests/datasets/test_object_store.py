@@ -7,7 +7,8 @@ import soundfile
 from etils import epath
 
 from majl_jax import prepare
-from majl_jax.datasets import loading, memory, pipeline, records
+from majl_jax.datasets import loading, records
+from majl_jax.datasets.input import memory, tf_data
 
 SONGS = 3
 
@@ -50,7 +51,7 @@ def test_it_is_the_same_there_and_can_be_read(source, bucket, tmp_path, capsys):
         records.read_tracks(here, "train"), records.read_tracks(there, "train"), strict=True
     ):
         np.testing.assert_array_equal(one["stems"], other["stems"])
-    for reader in (memory, pipeline):
+    for reader in (memory, tf_data):
         one, other = (
             next(reader.open_batches([(folder, "train", 1.0)], **batches))
             for folder in (here, there)

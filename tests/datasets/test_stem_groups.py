@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from majl_jax.audio import mixing
-from majl_jax.datasets import builder, memory, records, stem_groups
+from majl_jax.datasets import builder, records, stem_groups
+from majl_jax.datasets.input import memory
+from majl_jax.datasets.input.sources import group_sources
 
 TEXT = "band: vocals, rest=bass+drums; songs: vocals=voice, rest=guitar"
 
@@ -67,7 +69,7 @@ def test_unlike_sets_give_batches_of_the_same_sources(tmp_path):
         _write(tmp_path / name, names, 1 + number, rng)
     groups = stem_groups.parse(TEXT)
     folders = {name: tmp_path / name for name in stems}
-    sources, places = stem_groups.group_sources(folders, groups, "train")
+    sources, places = group_sources(folders, groups, "train")
     assert places == stem_groups.Places(("rest", "vocals"), 2, 1)
     assert [source.weight for source in sources] == [1.0, 2.0]
     samples = made_music.LAYOUT.record_samples

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from made_records import HOP
 
-from majl_jax.datasets import builder, memory, pipeline, records, stem_places, streams
+from majl_jax.datasets import builder, records
+from majl_jax.datasets.input import memory, stem_places, tf_data
+from majl_jax.datasets.input.sources import Source, mixture_sources, target_first
 
 SEGMENT = 40
 OPTIONS = {"batch_size": 10, "segment_samples": SEGMENT, "seed": 5}
@@ -58,12 +60,12 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def sources(folders):
     weights = {"full": 5.0, "stems_only": 3.0, "pitch_only": 2.0}
-    return [streams.Source(folders[n], "train", weights[n], PLACES[n]) for n in STEMS]
+    return [Source(folders[n], "train", weights[n], PLACES[n]) for n in STEMS]
 
 
 @pytest.fixture(params=["pipeline", "memory"])
 def open_batches(request):
-    return {"pipeline": pipeline, "memory": memory}[request.param].open_batches
+    return {"pipeline": tf_data, "memory": memory}[request.param].open_batches
 
 
 def examples(batch: dict[str, np.ndarray]):
@@ -77,7 +79,7 @@ def examples(batch: dict[str, np.ndarray]):
 
 def test_both_readers_give_the_same(sources):
     # One record per set, as long as the segment: nothing is drawn by chance.
-    on_disk, in_memory = (m.open_batches(sources, **OPTIONS) for m in (pipeline, memory))
+    on_disk, in_memory = (m.open_batches(sources, **OPTIONS) for m in (tf_data, memory))
     for _ in range(3):
         one, other = next(on_disk), next(in_memory)
         assert one.keys() == other.keys()
@@ -116,7 +118,7 @@ def test_the_ratio_is_as_asked_and_every_stem_in_its_place(open_batches, sources
 
 @pytest.mark.parametrize("places", [("rest", "voice", "", ""), ("voice", "rest", "", "")])
 def test_an_undivided_mixture_stays_in_place_0(open_batches, folders, places):
-    source = [streams.Source(folders["pitch_only"], "train", 1.0, places)]
+    source = [Source(folders["pitch_only"], "train", 1.0, places)]
     stored = made("pitch_only")
     one = {key: value[0] for key, value in next(open_batches(source, **OPTIONS)).items()}
     np.testing.assert_array_equal(one["stems"][:, 0], stored["stems"][:, 0])
@@ -159,13 +161,13 @@ def test_a_position_from_before_there_were_places_is_accepted(open_batches, fold
 
 def test_stereo_and_a_reordering_without_silent_places(open_batches, tmp_path):
     folder = write(tmp_path / "stereo", "full", channels=2)
-    (source,) = [streams.Source(folder, "train", 1.0, ("voice", "rest"))]
+    (source,) = [Source(folder, "train", 1.0, ("voice", "rest"))]
     batch = next(open_batches([source], **OPTIONS))
     np.testing.assert_array_equal(batch["stems"][0], made("full", 2)["stems"][:, ::-1])
 
 
 def test_a_silent_place_between_stems(open_batches, folders):
-    source = streams.Source(folders["full"], "train", 1.0, ("rest", "", "voice"))
+    source = Source(folders["full"], "train", 1.0, ("rest", "", "voice"))
     batch = next(open_batches([source], **OPTIONS))
     stored = made("full", 1)["stems"]
     np.testing.assert_array_equal(batch["stems"][0][:, [0, 2]], stored)
@@ -177,7 +179,7 @@ def test_a_silent_place_between_stems(open_batches, folders):
 )
 def test_other_stems_than_the_set_has_are_refused(open_batches, folders, stems):
     with pytest.raises(ValueError) as error:
-        open_batches([streams.Source(folders["full"], "train", 1.0, stems)], **OPTIONS)
+        open_batches([Source(folders["full"], "train", 1.0, stems)], **OPTIONS)
     for part in (folders["full"], STEMS["full"], stems):
         assert str(part) in str(error.value)
 
@@ -199,14 +201,14 @@ def test_the_target_first(folders):
     layouts = {name: records.open_prepared(folder).layout for name, folder in folders.items()}
     names = ("voice", "vocals", "soprano")
     for name, layout in layouts.items():
-        assert streams.target_first(layout, names, 4) == PLACES[name]
+        assert target_first(layout, names, 4) == PLACES[name]
     for wanted in (("guitar",), ("drums", "vocals")):
         with pytest.raises(ValueError) as error:
-            streams.target_first(layouts["stems_only"], wanted, 4, data_set="data/musdb18")
+            target_first(layouts["stems_only"], wanted, 4, data_set="data/musdb18")
         for part in ("data/musdb18", STEMS["stems_only"], wanted):
             assert str(part) in str(error.value)
     with pytest.raises(ValueError, match=r"musdb18 has 4 stems .* more than 3 places"):
-        streams.target_first(layouts["stems_only"], names, 3, data_set="musdb18")
+        target_first(layouts["stems_only"], names, 3, data_set="musdb18")
 
 
 # Pitches of the mixture: sets of 4 stems with a pitch each, of one stem with 5 pitches, and without any label.
@@ -248,7 +250,7 @@ def shares(mixtures) -> dict:
 
 
 def test_mixture_sources_pad_to_the_largest(mixtures):
-    given = streams.mixture_sources(shares(mixtures), "train")
+    given = mixture_sources(shares(mixtures), "train")
     assert [one.stems for one in given] == [("a", "b", "c", "d"), *[("mix", "", "", "")] * 2]
     assert [one.voices for one in given] == [5, 5, 5]
     assert [one.weight for one in given] == [5.0, 3.0, 2.0]
@@ -256,7 +258,7 @@ def test_mixture_sources_pad_to_the_largest(mixtures):
 
 @pytest.mark.parametrize("voices", [5, 7])
 def test_pitches_of_mixtures_keep_their_order_and_the_rest_is_empty(open_batches, mixtures, voices):
-    given = streams.mixture_sources(shares(mixtures), "train")
+    given = mixture_sources(shares(mixtures), "train")
     batches, seen = open_batches([one._replace(voices=voices) for one in given], **OPTIONS), []
     names = {code: name for name, code in MIXTURE_CODES.items()}
     for batch in (next(batches) for _ in range(3)):
@@ -277,8 +279,8 @@ def test_pitches_of_mixtures_keep_their_order_and_the_rest_is_empty(open_batches
 
 
 def test_both_readers_give_the_same_pitches_of_mixtures(mixtures):
-    given = streams.mixture_sources(shares(mixtures), "train")
-    on_disk, in_memory = (m.open_batches(given, **OPTIONS) for m in (pipeline, memory))
+    given = mixture_sources(shares(mixtures), "train")
+    on_disk, in_memory = (m.open_batches(given, **OPTIONS) for m in (tf_data, memory))
     for _ in range(3):
         one, other = next(on_disk), next(in_memory)
         assert one.keys() == other.keys()
@@ -296,7 +298,7 @@ def test_a_set_with_pitches_of_the_mixture_as_it_is(open_batches, mixtures):
 
 
 def test_a_position_belongs_to_its_number_of_voices(open_batches, mixtures):
-    source = streams.Source(mixtures["four"], "train", 1.0, None, 5)
+    source = Source(mixtures["four"], "train", 1.0, None, 5)
     state = open_batches([source], **OPTIONS).save()
     open_batches([source], **OPTIONS).restore(state)
     for voices in (6, None):
@@ -306,14 +308,14 @@ def test_a_position_belongs_to_its_number_of_voices(open_batches, mixtures):
 
 def test_more_voices_than_places_are_refused(open_batches, mixtures):
     with pytest.raises(ValueError, match=r"five has 5 voices, more than 4 places"):
-        open_batches([streams.Source(mixtures["five"], "train", 1.0, None, 4)], **OPTIONS)
+        open_batches([Source(mixtures["five"], "train", 1.0, None, 4)], **OPTIONS)
 
 
 def test_pitches_that_belong_to_no_stem_cannot_go_by_name(open_batches, mixtures):
     with pytest.raises(ValueError, match=r"five has 5 pitches .* \('mix', ''\); give"):
-        open_batches([streams.Source(mixtures["five"], "train", 1.0, ("mix", ""))], **OPTIONS)
+        open_batches([Source(mixtures["five"], "train", 1.0, ("mix", ""))], **OPTIONS)
     # One pitch of one stem is that stem's.
-    by_name = streams.Source(mixtures["bare"], "train", 1.0, ("mix", ""))
+    by_name = Source(mixtures["bare"], "train", 1.0, ("mix", ""))
     assert next(open_batches([by_name], **OPTIONS))["f0_hz"].shape[2] == 2
 
 
@@ -323,7 +325,7 @@ def test_unequal_numbers_of_voices_are_refused(open_batches, folders, mixtures, 
     pairs = zip((folders["full"], mixtures["four"]), places, voices, strict=True)
     with pytest.raises(ValueError, match=r"four cannot be .* voices is .*give every source"):
         open_batches(
-            [streams.Source(folder, "train", 1.0, stems, v) for folder, stems, v in pairs],
+            [Source(folder, "train", 1.0, stems, v) for folder, stems, v in pairs],
             **OPTIONS,
         )
 

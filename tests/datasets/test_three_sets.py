@@ -10,7 +10,8 @@ import test_musdb18
 import test_urmp
 
 from majl_jax import prepare
-from majl_jax.datasets import pipeline, streams
+from majl_jax.datasets.input import tf_data
+from majl_jax.datasets.input.sources import mixture_sources, parse_shares
 
 GRID = ("--sample_rate_hz=22050", "--hop_samples=1024", "--record_seconds=1", "--processes=1")
 
@@ -29,12 +30,12 @@ def prepared(tmp_path_factory) -> pathlib.Path:
 
 
 def open_batches(prepared: pathlib.Path):
-    shares = streams.parse_shares("urmp_mixes: 2, fma, musdb18_hq")
+    shares = parse_shares("urmp_mixes: 2, fma, musdb18_hq")
     folders = {prepared / name: share for name, share in shares.items()}
-    sources = streams.mixture_sources(
+    sources = mixture_sources(
         folders, "train", unlabelled=[prepared / "fma", prepared / "musdb18_hq"]
     )
-    return pipeline.open_batches(sources, seed=3, batch_size=8, segment_samples=8 * 1024)
+    return tf_data.open_batches(sources, seed=3, batch_size=8, segment_samples=8 * 1024)
 
 
 def test_they_come_by_their_shares_with_the_labels_that_may_be_seen(prepared):
@@ -64,10 +65,10 @@ def test_a_position_in_them_is_exact(prepared):
 @pytest.mark.parametrize("text", ["", "fma,", "fma: 0", "fma: x", "fma, fma", "fma: inf", ": 2"])
 def test_wrong_shares_are_shown(text):
     with pytest.raises(ValueError, match="expected data sets, each once"):
-        streams.parse_shares(text)
+        parse_shares(text)
 
 
 def test_shares_add_up_to_one():
-    assert streams.parse_shares("fma") == {"fma": 1.0}
-    assert streams.parse_shares("fma: 3, musdb18_hq: 1") == {"fma": 0.75, "musdb18_hq": 0.25}
-    assert streams.parse_shares("a,b") == {"a": 0.5, "b": 0.5}
+    assert parse_shares("fma") == {"fma": 1.0}
+    assert parse_shares("fma: 3, musdb18_hq: 1") == {"fma": 0.75, "musdb18_hq": 0.25}
+    assert parse_shares("a,b") == {"a": 0.5, "b": 0.5}

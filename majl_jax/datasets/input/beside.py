@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from majl_jax.datasets.schedule import Batches
+from majl_jax.datasets.input.schedule import Batches
 
 
 class Beside:

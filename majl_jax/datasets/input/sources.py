@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from majl_jax.datasets.cutting import Layout
+from majl_jax.datasets.input.stem_places import SILENT, stem_numbers
 from majl_jax.datasets.records import Folder, Prepared, open_prepared
-from majl_jax.datasets.stem_places import SILENT, stem_numbers
+from majl_jax.datasets.stem_groups import Groups, Places, places
 
 
 class Source(NamedTuple):
@@ -33,7 +34,6 @@ ADVICE = {
     "stems": "; give every source its `stems`, one per place",
     "voices": "; give every source the same `voices`, the number of voice places",
 }
-
 AnySource = Source | tuple[Folder, str, float]
 
 
@@ -195,3 +195,27 @@ def mixture_sources(
         )
         for folder, share in shares.items()
     ]
+
+
+def group_sources(
+    folders: Mapping[str, Folder], groups: Mapping[str, Groups], split: str
+) -> tuple[list[Source], Places]:
+    """The sets as parts of one stream, each with as many examples as it has tracks, and their places.
+
+    Reshape [time, place, channel] to sources by `audio.remixing.group`, after leaving out the last `left_out` places.
+    """
+    prepared = {name: open_prepared(folders[name]) for name in groups}
+    stems = {name: one.layout.stems for name, one in prepared.items()}
+    where = places(groups, stems)
+    # Whose pitches they are does not matter here, but all sets have to have as many.
+    voices = max(one.layout.pitch_voices for one in prepared.values())
+    sources = []
+    for name, of_set in groups.items():
+        row: list[str] = []
+        for group in of_set.values():
+            row += [*group, *[SILENT] * (where.members - len(group))]
+        rest = [stem for stem in stems[name] if stem not in row]
+        row += [*rest, *[SILENT] * (where.left_out - len(rest))]
+        tracks = len(set(prepared[name].split(split).track))
+        sources.append(Source(folders[name], split, float(tracks), tuple(row), voices))
+    return sources, where

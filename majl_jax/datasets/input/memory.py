@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from majl_jax.datasets import records as on_disk
-from majl_jax.datasets import schedule
+from majl_jax.datasets.input import schedule
+from majl_jax.datasets.input.sources import AnySource, open_sources
+from majl_jax.datasets.input.stem_places import place
 from majl_jax.datasets.records import Record
-from majl_jax.datasets.stem_places import place
-from majl_jax.datasets.streams import AnySource, open_sources
 
 
 class Memory(schedule.Position):

@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.datasets import schedule, stem_places
+from majl_jax.datasets.input import schedule, stem_places
+from majl_jax.datasets.input.sources import AnySource, Opened, open_sources
 from majl_jax.datasets.records import open_prepared, read_records, read_tracks
-from majl_jax.datasets.streams import AnySource, Opened, open_sources
-
-__all__ = ["Pipeline", "open_batches", "open_prepared", "read_records", "read_tracks"]
 
 
 class Pipeline(schedule.Position):
@@ -41,6 +39,9 @@ class Pipeline(schedule.Position):
         """Goes to a saved position: reading starts there, nothing is skipped over."""
         super().restore(state)
         self._iterator = None
+
+
+__all__ = ["Pipeline", "open_batches", "open_prepared", "read_records", "read_tracks"]
 
 
 def open_batches(
@@ -109,7 +110,7 @@ def _tensorflow() -> Any:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "The tf.data input needs TensorFlow (`pip install tensorflow-cpu`). Without it, use "
-            "majl_jax.datasets.memory.open_batches: same arguments, same batches, all data in "
+            "majl_jax.datasets.input.memory.open_batches: same arguments, same batches, all data in "
             "memory."
         ) from error
     tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
