@@ -15,8 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from etils import epath
 
-from majl_jax import datasets
-from majl_jax.datasets import records
+from majl_jax.datasets import readers, records
 from majl_jax.datasets.preparation import prepare
 from majl_jax.datasets.selection import SPLITS, Options, PrepareError, list_tracks
 
@@ -67,9 +66,7 @@ def _folder(text: str) -> epath.Path:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m majl_jax.prepare", description=__doc__)
-    parser.add_argument(
-        "--dataset", default="", help=f"one or more of {','.join(datasets.READERS)}"
-    )
+    parser.add_argument("--dataset", default="", help=f"one or more of {','.join(readers.READERS)}")
     parser.add_argument("--source", help="folder of the data set, where it is not built in")
     parser.add_argument(
         "--output", type=_folder, default="data/prepared", help="a folder, or gs://bucket/folder"
@@ -106,11 +103,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--report", type=pathlib.Path, help="of --check, a JSON file")
     parsed = parser.parse_args(arguments)
     if not parsed.dataset and not parsed.check:
-        parser.error(f"--dataset is missing; there are {', '.join(datasets.READERS)}")
+        parser.error(f"--dataset is missing; there are {', '.join(readers.READERS)}")
     parsed.dataset = parsed.dataset.split(",") if parsed.dataset else []
-    if unknown := [name for name in parsed.dataset if name not in datasets.READERS]:
+    if unknown := [name for name in parsed.dataset if name not in readers.READERS]:
         parser.error(
-            f"unknown data set {', '.join(unknown)}; there are {', '.join(datasets.READERS)}"
+            f"unknown data set {', '.join(unknown)}; there are {', '.join(readers.READERS)}"
         )
     if parsed.beam_options is not None and not parsed.beam:
         parser.error("--beam_options are for --beam only")
@@ -119,7 +116,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if parsed.check and parsed.beam:
         parser.error("--check looks at data sets here, without --beam")
     for name in parsed.dataset:
-        choices = datasets.READERS[name].channels
+        choices = readers.READERS[name].channels
         if parsed.channels not in (None, *choices):
             parser.error(
                 f"--channels={parsed.channels}: {name} has {' or '.join(map(str, choices))}"
@@ -128,7 +125,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _options(parsed: argparse.Namespace, name: str) -> Options:
-    reader = datasets.READERS[name]
+    reader = readers.READERS[name]
     return Options(
         dataset=name,
         source=parsed.source if reader.needs_source else None,

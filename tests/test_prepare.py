@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import datasets, prepare
-from majl_jax.datasets import builder, disk_need, loading, records, track
+from majl_jax import prepare
+from majl_jax.datasets import builder, disk_need, loading, readers, records, track
 
 ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
 CHORALES = ["--dataset=chorales", "--tracks=train=2,valid=1,test=0", "--processes=2"]
@@ -125,12 +125,12 @@ def test_a_set_of_before_there_were_channels_is_left_alone(source, tmp_path, cap
 
 
 def test_the_voices_of_a_reader_come_into_the_set(source, tmp_path, monkeypatch, capsys):
-    reader = datasets.READERS["mir1k"]
+    reader = readers.READERS["mir1k"]
     tracks = reader.tracks(str(source), sample_rate_hz=16000, hop_samples=320)
     loaded = {one.id: functools.partial(with_voices, one, 3) for one in tracks}
     tracks = [dataclasses.replace(one, load=loaded[one.id]) for one in tracks]
     made_up = dataclasses.replace(reader, tracks=lambda *_, **__: tracks, voices=3)
-    monkeypatch.setitem(datasets.READERS, "mir1k", made_up)
+    monkeypatch.setitem(readers.READERS, "mir1k", made_up)
     assert run_mir1k(source, tmp_path / "out") == 0, capsys.readouterr().err
     opened = records.open_prepared(tmp_path / "out" / "mir1k")
     assert opened.layout.voices == opened.layout.pitch_voices == 3
@@ -268,7 +268,7 @@ def test_a_full_disk_ends_with_a_message_and_can_be_repeated(source, tmp_path, m
 
 
 def about_mb(source) -> float:
-    tracks = datasets.READERS["mir1k"].tracks(str(source), sample_rate_hz=16000, hop_samples=320)
+    tracks = readers.READERS["mir1k"].tracks(str(source), sample_rate_hz=16000, hop_samples=320)
     return disk_need.size_mb(tracks, records.Layout(("voice", "rest"), 1, 16000, 320, 192000))
 
 

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from majl_jax import datasets
-from majl_jax.datasets import chosen_stems, records, stem_groups, track
+from majl_jax.datasets import chosen_stems, readers, records, stem_groups, track
 
 SPLITS = ("train", "valid", "test")
 
@@ -31,7 +30,7 @@ class Options:
 
     def groups(self) -> stem_groups.Groups:
         """The stems of the records and what of the data set each is the sum of; ValueError where it has not that stem."""
-        stems = datasets.READERS[self.dataset].stems_of(self.source)
+        stems = readers.READERS[self.dataset].stems_of(self.source)
         if not self.stems:
             return {stem: (stem,) for stem in stems}
         groups = stem_groups.parse_sources(self.stems)
@@ -40,7 +39,7 @@ class Options:
 
     def layout(self) -> records.Layout:
         """The layout of the records."""
-        reader = datasets.READERS[self.dataset]
+        reader = readers.READERS[self.dataset]
         hops = round(self.record_seconds * self.sample_rate_hz / self.hop_samples)
         return records.Layout(
             stems=tuple(self.groups()),
@@ -54,7 +53,7 @@ class Options:
 
 def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str]]]:
     """The tracks to prepare, at most so many per split as the options say, and which are left out why."""
-    found = datasets.READERS[options.dataset].tracks(
+    found = readers.READERS[options.dataset].tracks(
         options.source,
         sample_rate_hz=options.sample_rate_hz,
         hop_samples=options.hop_samples,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.datasets import audio_folder, e_gmd, fma, loading, source_files, track
+from majl_jax.datasets import loading, source_files, track
+from majl_jax.datasets.readers import audio_folder, e_gmd, fma
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 22050, 256

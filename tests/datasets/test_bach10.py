@@ -8,7 +8,8 @@ import scipy.interpolate
 import scipy.io
 import soundfile
 
-from majl_jax.datasets import READERS, bach10, track
+from majl_jax.datasets import track
+from majl_jax.datasets.readers import READERS, bach10
 from majl_jax.datasets.track import BadTrack
 
 FILE_RATE, SECONDS = 44100, 2.0

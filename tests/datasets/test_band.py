@@ -11,7 +11,8 @@ import numpy as np
 import pretty_midi
 import pytest
 
-from majl_jax.datasets import READERS, band, rendering, track
+from majl_jax.datasets import rendering, track
+from majl_jax.datasets.readers import READERS, band
 from majl_jax.datasets.splits import read_split
 
 RATE_HZ, HOP = 8000, 160

@@ -6,7 +6,8 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import READERS, choir, performance, rendering, track
+from majl_jax.datasets import performance, rendering, track
+from majl_jax.datasets.readers import READERS, choir
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import Recording
 

@@ -6,8 +6,9 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import chorales, performance, rendering
+from majl_jax.datasets import performance, rendering
 from majl_jax.datasets.performance import ScoreNote
+from majl_jax.datasets.readers import chorales
 from majl_jax.datasets.splits import read_split
 
 RATE_HZ, HOP = 16000, 320

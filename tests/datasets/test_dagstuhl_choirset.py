@@ -10,7 +10,8 @@ import soundfile
 
 from majl_jax import prepare
 from majl_jax.audio import files
-from majl_jax.datasets import READERS, dagstuhl_choirset, records, track
+from majl_jax.datasets import records, track
+from majl_jax.datasets.readers import READERS, dagstuhl_choirset
 from majl_jax.datasets.track import BadTrack
 
 REAL = (

@@ -6,7 +6,8 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import READERS, drums, rendering, track
+from majl_jax.datasets import rendering, track
+from majl_jax.datasets.readers import READERS, drums
 from majl_jax.datasets.splits import read_split
 
 RATE_HZ, HOP = 16000, 320

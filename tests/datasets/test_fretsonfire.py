@@ -5,7 +5,8 @@ import pytest
 import soundfile
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, fretsonfire, records
+from majl_jax.datasets import records
+from majl_jax.datasets.readers import READERS, fretsonfire
 
 OPTIONS = {"sample_rate_hz": 8000, "hop_samples": 100}
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.datasets import READERS, guitarset, track
+from majl_jax.datasets import track
+from majl_jax.datasets.readers import READERS, guitarset
 from majl_jax.datasets.track import BadTrack
 
 FILE_RATE, SECONDS, POINT_S = 44100, 1.5, 256 / 44100

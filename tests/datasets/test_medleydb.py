@@ -9,7 +9,8 @@ import soundfile
 import yaml
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, curves, medleydb, track
+from majl_jax.datasets import curves, track
+from majl_jax.datasets.readers import READERS, medleydb
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 

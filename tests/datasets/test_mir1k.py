@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.datasets import READERS, mir1k, track
+from majl_jax.datasets import track
+from majl_jax.datasets.readers import READERS, mir1k
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 

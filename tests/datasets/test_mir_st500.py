@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, mir_st500, track
+from majl_jax.datasets import track
+from majl_jax.datasets.readers import READERS, mir_st500
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 16000, 320

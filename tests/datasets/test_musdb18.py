@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, musdb18, records, stem_mp4, track
+from majl_jax.datasets import records, stem_mp4, track
+from majl_jax.datasets.readers import READERS, musdb18
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 

@@ -10,7 +10,8 @@ import pretty_midi
 import pytest
 import soundfile
 
-from majl_jax.datasets import maestro, musicnet, nsynth, su, track, trios
+from majl_jax.datasets import track
+from majl_jax.datasets.readers import maestro, musicnet, nsynth, su, trios
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 22050, 256

@@ -6,7 +6,8 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import performance, quartets, rendering, track
+from majl_jax.datasets import performance, rendering, track
+from majl_jax.datasets.readers import quartets
 from majl_jax.datasets.splits import read_split
 
 RATE_HZ, HOP = 16000, 320

@@ -28,7 +28,8 @@ import test_stem_folders
 import test_urmp
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, fretsonfire, track
+from majl_jax.datasets import track
+from majl_jax.datasets.readers import READERS, fretsonfire
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, ikala, records, track, vocadito
+from majl_jax.datasets import records, track
+from majl_jax.datasets.readers import READERS, ikala, vocadito
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 

@@ -9,7 +9,8 @@ import soundfile
 import yaml
 
 from majl_jax.audio import files
-from majl_jax.datasets import READERS, loading, records, slakh, track
+from majl_jax.datasets import loading, records, track
+from majl_jax.datasets.readers import READERS, slakh
 from majl_jax.datasets.track import BadTrack
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/audio/mirdata_fixtures/slakh"

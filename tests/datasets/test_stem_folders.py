@@ -10,7 +10,8 @@ import soundfile
 
 from majl_jax import prepare
 from majl_jax.audio import files
-from majl_jax.datasets import READERS, records, source_files, stem_folders, stem_pairs, track
+from majl_jax.datasets import records, source_files, track
+from majl_jax.datasets.readers import READERS, stem_folders, stem_pairs
 from majl_jax.datasets.splits import seeded_split, shuffled
 from majl_jax.datasets.track import BadTrack
 

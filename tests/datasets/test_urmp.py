@@ -8,7 +8,8 @@ import scipy.interpolate
 import soundfile
 
 from majl_jax import prepare
-from majl_jax.datasets import READERS, records, splits, track, urmp
+from majl_jax.datasets import records, splits, track
+from majl_jax.datasets.readers import READERS, urmp
 from majl_jax.datasets.track import BadTrack
 
 FILE_RATE, SECONDS, ROW_S = 48000, 2.0, 0.01

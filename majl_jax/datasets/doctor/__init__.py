@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from majl_jax import datasets
-from majl_jax.datasets import records
+from majl_jax.datasets import readers, records
 from majl_jax.datasets.doctor import between
 from majl_jax.datasets.doctor.prepared import check_prepared, holds_shards
 from majl_jax.datasets.doctor.report import Report
@@ -34,7 +33,7 @@ def command(
     folder, places, sources = epath.Path(output), [], {}
     for options in wanted:
         place = folder / options.dataset
-        lacks_source = datasets.READERS[options.dataset].needs_source and options.source is None
+        lacks_source = readers.READERS[options.dataset].needs_source and options.source is None
         if holds_shards(place):
             places.append(place)
         elif lacks_source:

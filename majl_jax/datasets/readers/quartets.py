@@ -13,8 +13,9 @@ import zlib
 
 import numpy as np
 
-from majl_jax.datasets import chorales, performance
+from majl_jax.datasets import performance
 from majl_jax.datasets.performance import ScoreNote
+from majl_jax.datasets.readers import chorales
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import BadTrack, Recording, Track, unknown_pitch, unknown_stems
 
@@ -25,7 +26,6 @@ VIEWS = ("full", "unlabelled", "ensemble")
 SPLIT_LIST = SPLITS_FOLDER / "quartets.txt"
 EXCERPT_S = 58.0  # with the silence before it and the last release, at most a minute
 TEMPO_SPREAD = 0.1  # tempos are drawn within this share of the listed one
-
 # General MIDI programs that have their pitch within 60 ms and hold it, over the range of the part:
 # trumpet, clean guitar, tremolo strings, pan flute, ocarina, synthesizer leads, brass, saxophones.
 PROGRAMS = (

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from majl_jax.audio import files
-from majl_jax.datasets import source_files, stem_pairs
+from majl_jax.datasets import source_files
+from majl_jax.datasets.readers import stem_pairs
 from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 

@@ -25,7 +25,6 @@ TAIL_S = 1.5
 PEAK = 0.7
 STROKE_S = 0.1  # from key down to key up; a drum sounds on regardless
 SWING = 2 / 3  # place of the second eighth note within a quarter note
-
 # General MIDI keys of the drum channel
 KICK, STICK, SNARE, CLAP, CLOSED_HAT, PEDAL_HAT, OPEN_HAT = 36, 37, 38, 39, 42, 44, 46
 LOW_TOM, MID_TOM, HIGH_TOM, CRASH, RIDE, TAMBOURINE, COWBELL = 45, 47, 50, 49, 51, 54, 56
@@ -33,7 +32,6 @@ HIGH_CONGA, LOW_CONGA, CABASA, CLAVES = 63, 64, 69, 75
 FILL_KEYS = (SNARE, HIGH_TOM, MID_TOM, LOW_TOM)
 # Keys of the parts of a kit; all others are percussion.
 KIT_KEYS = ((KICK,), (STICK, SNARE), (CLOSED_HAT, PEDAL_HAT, OPEN_HAT, CRASH, RIDE))
-
 # A bar of each style: key, velocity, and the strokes at sixteenth notes 0 to 15, or so many of them.
 Pattern = tuple[tuple[int, int, tuple[int, ...]], ...]
 PATTERNS: dict[str, tuple[Pattern, ...]] = {

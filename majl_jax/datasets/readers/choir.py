@@ -10,8 +10,9 @@ import zlib
 
 import numpy as np
 
-from majl_jax.datasets import chorales, performance, quartets
+from majl_jax.datasets import performance
 from majl_jax.datasets.performance import ScoreNote
+from majl_jax.datasets.readers import chorales, quartets
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import BadTrack, Recording, Track
 
@@ -22,7 +23,6 @@ SPLIT_LIST = SPLITS_FOLDER / "choir.txt"
 EXCERPT_S = 28.0  # with the silence before it and the last release, at most 30 s
 TEMPO_RANGE = (112.0, 148.0)  # quarter notes per minute; the beat is a half note
 GAIN_RANGE_DB = (-3.0, 3.0)  # of each part; in a choir none is the loudest
-
 # General MIDI programs with a solo voice that have their pitch at once: solo vox (called lead 6), space voice (pad 4),
 # brightness (effect 5).
 PROGRAMS = (85, 91, 100)

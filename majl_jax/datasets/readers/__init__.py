@@ -1,0 +1,161 @@
+"""One reader per data set; `READERS` names them all."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from majl_jax.datasets.readers import (
+    audio_folder,
+    bach10,
+    band,
+    choir,
+    chorales,
+    dagstuhl_choirset,
+    drums,
+    e_gmd,
+    fma,
+    fretsonfire,
+    guitarset,
+    ikala,
+    maestro,
+    medleydb,
+    mir1k,
+    mir_st500,
+    musdb18,
+    musicnet,
+    nsynth,
+    quartets,
+    slakh,
+    stem_folders,
+    su,
+    trios,
+    urmp,
+    vocadito,
+)
+from majl_jax.datasets.track import Track
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How a data set is listed: `tracks(source, *, sample_rate_hz, hop_samples, channels, seed)`.
+
+    voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they depend on it.
+    """
+
+    tracks: Callable[..., list[Track]]
+    stems: tuple[str, ...]
+    channels: tuple[int, ...] = (1,)  # the numbers of channels it can give, the usual one first
+    version: int = 1  # counted up when the reader gives other audio or labels than before
+    needs_source: bool = True
+    voices: int = 0
+    find_stems: Callable[[str | None], tuple[str, ...]] | None = None
+
+    def stems_of(self, source: str | None) -> tuple[str, ...]:
+        """The names of the stems of the copy below `source`."""
+        return self.find_stems(source) if self.find_stems else self.stems
+
+
+def _chorales(view: str) -> Reader:
+    tracks = functools.partial(chorales.tracks, view=view)
+    return Reader(tracks=tracks, stems=chorales.STEMS, needs_source=False)
+
+
+def _mir1k(**which: str) -> Reader:
+    return Reader(functools.partial(mir1k.tracks, **which), mir1k.STEMS, version=2)
+
+
+def _ikala(split_by: str) -> Reader:
+    return Reader(functools.partial(ikala.tracks, split_by=split_by), ikala.STEMS)
+
+
+def _musdb18(edition: str, *, with_medleydb: bool = True) -> Reader:
+    tracks = functools.partial(musdb18.tracks, edition=edition, with_medleydb=with_medleydb)
+    return Reader(tracks, musdb18.STEMS, channels=(1, 2))
+
+
+def _slakh(edition: str) -> Reader:
+    return Reader(functools.partial(slakh.tracks, edition=edition), slakh.STEMS)
+
+
+def _stem_folders(layout: str) -> Reader:
+    return Reader(
+        functools.partial(stem_folders.tracks, layout=layout),
+        stems=(),
+        channels=(1, 2),
+        find_stems=functools.partial(stem_folders.find_stems, layout=layout),
+    )
+
+
+def _urmp_mixes(half: str = "") -> Reader:
+    tracks = functools.partial(urmp.tracks, view="mixture", half=half)
+    return Reader(tracks, urmp.MIXTURE, voices=urmp.MIXTURE_VOICES)
+
+
+def _of(module: Any, *, channels: tuple[int, ...] = (1,), built_in: bool = False) -> Reader:
+    """A module that has one view only, or whose usual one is meant."""
+    return Reader(
+        module.tracks, module.STEMS, channels, needs_source=not built_in, voices=module.VOICES
+    )
+
+
+READERS: dict[str, Reader] = {
+    "chorales": _chorales("full"),
+    "chorales_stems": _chorales("stems"),
+    "chorales_pitch": _chorales("pitch"),
+    "mir1k": _mir1k(split_by="singer"),
+    "mir1k_songs": _mir1k(split_by="song"),
+    "mir1k_author": _mir1k(split_by="clip"),
+    "mir1k_few": _mir1k(view="full"),
+    "mir1k_stems": _mir1k(view="stems"),
+    "mir1k_pitch": _mir1k(view="pitch"),
+    "musdb18": _musdb18("aac"),
+    "musdb18_hq": _musdb18("wav"),
+    "musdb18_no_medleydb": _musdb18("aac", with_medleydb=False),
+    "musdb18_hq_no_medleydb": _musdb18("wav", with_medleydb=False),
+    "medleydb": Reader(medleydb.tracks, medleydb.STEMS),
+    "ikala": _ikala("singer"),
+    "ikala_songs": _ikala("song"),
+    "vocadito": _of(vocadito),
+    "mir_st500": Reader(mir_st500.tracks, mir_st500.STEMS),
+    "quartets": _of(quartets, built_in=True),
+    "quartets_unlabelled": dataclasses.replace(
+        _of(quartets, built_in=True), tracks=functools.partial(quartets.tracks, view="unlabelled")
+    ),
+    "ensemble": Reader(
+        functools.partial(quartets.tracks, view="ensemble"),
+        tuple(quartets.ENSEMBLE),
+        needs_source=False,
+    ),
+    "drums": _of(drums, built_in=True),
+    "drum_kit": dataclasses.replace(
+        _of(drums, built_in=True),
+        tracks=functools.partial(drums.tracks, view="kit"),
+        stems=drums.KIT_STEMS,
+    ),
+    "band": _of(band, built_in=True),
+    "choir": _of(choir, built_in=True),
+    "slakh2100": _slakh("original"),
+    "slakh2100_redux": _slakh("redux"),
+    "slakh2100_author": _slakh("author"),
+    "babyslakh": _slakh("baby"),
+    "dagstuhl_choirset": _of(dagstuhl_choirset),
+    "urmp": _of(urmp),
+    "urmp_mixes": _urmp_mixes(),
+    "urmp_t1": _urmp_mixes("T1"),
+    "urmp_t2": _urmp_mixes("T2"),
+    "bach10": _of(bach10),
+    "su": _of(su),
+    "trios": _of(trios),
+    "musicnet": _of(musicnet),
+    "guitarset": _of(guitarset),
+    "maestro": _of(maestro),
+    "nsynth": _of(nsynth),
+    "fma": _of(fma, channels=(1, 2)),
+    "fretsonfire": _of(fretsonfire, channels=(1, 2)),
+    "e_gmd": _of(e_gmd),
+    "audio_folder": _of(audio_folder, channels=(1, 2)),
+    "stems_coherent": _stem_folders("by_song"),
+    "stems_coherent_by_source": _stem_folders("by_source"),
+    "stems_incoherent": _stem_folders("incoherent"),
+}
