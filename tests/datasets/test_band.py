@@ -11,9 +11,10 @@ import numpy as np
 import pretty_midi
 import pytest
 
-from majl_jax.datasets import rendering, track
+from majl_jax.datasets import track
 from majl_jax.datasets.readers import READERS, band
 from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.synthesis import rendering
 
 RATE_HZ, HOP = 8000, 160
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}

@@ -6,9 +6,10 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import performance, rendering, track
+from majl_jax.datasets import track
 from majl_jax.datasets.readers import READERS, choir
 from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.synthesis import performance, rendering
 from majl_jax.datasets.track import Recording
 
 RATE_HZ, HOP = 16000, 320

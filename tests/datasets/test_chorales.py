@@ -6,10 +6,10 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import performance, rendering
-from majl_jax.datasets.performance import ScoreNote
 from majl_jax.datasets.readers import chorales
 from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.synthesis import performance, rendering
+from majl_jax.datasets.synthesis.performance import ScoreNote
 
 RATE_HZ, HOP = 16000, 320
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}

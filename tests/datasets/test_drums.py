@@ -6,9 +6,10 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import rendering, track
+from majl_jax.datasets import track
 from majl_jax.datasets.readers import READERS, drums
 from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.synthesis import rendering
 
 RATE_HZ, HOP = 16000, 320
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}

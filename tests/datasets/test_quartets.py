@@ -6,9 +6,10 @@ import functools
 import numpy as np
 import pytest
 
-from majl_jax.datasets import performance, rendering, track
+from majl_jax.datasets import track
 from majl_jax.datasets.readers import quartets
 from majl_jax.datasets.splits import read_split
+from majl_jax.datasets.synthesis import performance, rendering
 
 RATE_HZ, HOP = 16000, 320
 OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}
@@ -63,7 +64,7 @@ def test_every_excerpt_has_its_own_notes_within_the_ranges_of_the_parts():
         ends[movement] = first + quartets.EXCERPT_S * 1.1 * tempo / 60
         if movement not in scores():
             continue
-        parts = quartets.excerpt(scores()[movement], first, ends[movement])
+        parts = performance.excerpt(scores()[movement], first, ends[movement])
         assert all(len(part) > 10 for part in parts), (movement, first)
         for part, (lowest, highest) in zip(parts, quartets.RANGES_MIDI, strict=True):
             pitches = [pitch for note in part for pitch in note.midi]

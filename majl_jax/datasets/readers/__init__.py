@@ -33,6 +33,7 @@ from majl_jax.datasets.readers import (
     urmp,
     vocadito,
 )
+from majl_jax.datasets.synthesis import rendering
 from majl_jax.datasets.track import Track
 
 
@@ -58,7 +59,7 @@ class Reader:
 
 def _chorales(view: str) -> Reader:
     tracks = functools.partial(chorales.tracks, view=view)
-    return Reader(tracks=tracks, stems=chorales.STEMS, needs_source=False)
+    return Reader(tracks=tracks, stems=rendering.STEMS, needs_source=False)
 
 
 def _mir1k(**which: str) -> Reader:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax.datasets import rendering
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.synthesis import rendering
 from majl_jax.datasets.track import BadTrack, Recording, Track, no_pitch
 
 STEMS = ("bass", "drums", "other")

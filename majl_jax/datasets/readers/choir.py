@@ -10,10 +10,9 @@ import zlib
 
 import numpy as np
 
-from majl_jax.datasets import performance
-from majl_jax.datasets.performance import ScoreNote
-from majl_jax.datasets.readers import chorales, quartets
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.synthesis import performance, rendering
+from majl_jax.datasets.synthesis.performance import ScoreNote
 from majl_jax.datasets.track import BadTrack, Recording, Track
 
 STEMS = ("female", "male")  # soprano and alto, tenor and bass
@@ -66,7 +65,7 @@ def load(
     """Performs and renders a movement from quarter note `first` on; the same seed gives the same samples."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{movement} {first}".encode())])
     tempo = rng.uniform(*TEMPO_RANGE)
-    score = quartets.excerpt(read_score(movement), first, first + EXCERPT_S * tempo / 60)
+    score = performance.excerpt(read_score(movement), first, first + EXCERPT_S * tempo / 60)
     if not all(score):
         raise BadTrack(f"{movement}: a part has no note from quarter {first} on; see {SPLIT_LIST}")
     played = performance.perform(
@@ -75,7 +74,7 @@ def load(
     sung = tuple(
         dataclasses.replace(part, gain_db=rng.uniform(*GAIN_RANGE_DB)) for part in played.parts
     )
-    recording = chorales.render_voices(
+    recording = rendering.render_voices(
         dataclasses.replace(played, parts=sung),
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,

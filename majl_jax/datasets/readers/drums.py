@@ -10,8 +10,8 @@ import zlib
 
 import numpy as np
 
-from majl_jax.datasets import rendering
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.synthesis import rendering
 from majl_jax.datasets.track import Recording, Track, no_pitch
 
 STEMS = ("drums",)

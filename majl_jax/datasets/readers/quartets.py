@@ -13,10 +13,9 @@ import zlib
 
 import numpy as np
 
-from majl_jax.datasets import performance
-from majl_jax.datasets.performance import ScoreNote
-from majl_jax.datasets.readers import chorales
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.datasets.synthesis import performance, rendering
+from majl_jax.datasets.synthesis.performance import ScoreNote, excerpt
 from majl_jax.datasets.track import BadTrack, Recording, Track, unknown_pitch, unknown_stems
 
 STEMS = ("violin_1", "violin_2", "viola", "cello")
@@ -99,23 +98,11 @@ def load(
     alone = view == "ensemble"
     programs = tuple((program,) for program in ENSEMBLE.values()) if alone else PROGRAMS
     played = performance.perform(score, rng, quarters_per_minute=(tempo, tempo), programs=programs)
-    recording = chorales.render_voices(
+    recording = rendering.render_voices(
         played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples
     )
     recording = dataclasses.replace(recording, stems=tuple(ENSEMBLE) if alone else STEMS)
     return unknown_pitch(unknown_stems(recording)) if view == "unlabelled" else recording
-
-
-def excerpt(score: list[list[ScoreNote]], first: float, last: float) -> list[list[ScoreNote]]:
-    """The notes that start from quarter `first` to before `last`, with times relative to `first`."""
-    return [
-        [
-            dataclasses.replace(note, start=note.start - first, end=min(note.end, last) - first)
-            for note in part
-            if first <= note.start < last
-        ]
-        for part in score
-    ]
 
 
 def read_score(movement: str) -> list[list[ScoreNote]]:

@@ -8,10 +8,15 @@ import pathlib
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from majl_jax.datasets.synthesis import performance
+from majl_jax.datasets.track import (
+    Recording,
+    frames_from_notes,
+)
+
 CONTROL_VOLUME = 7
 BEND_RANGE_SEMITONES = 2.0  # the General MIDI default
 TICKS_PER_QUARTER = 960
-
 # How long after note-on a program of TimGM6mb has its pitch, and how much longer than that it holds
 # the pitch after note-off (measured against an f0 estimate, to 10 ms). Notes are sent so much
 # earlier, and so the sound, not the key stroke, is at the time of the label.
@@ -82,3 +87,64 @@ def render(midi: bytes, *, sample_rate_hz: int, samples: int) -> Float32[np.ndar
     kept = min(samples, len(audio))
     out[:kept] = audio[:kept]
     return out
+
+
+STEMS = ("soprano", "alto", "tenor", "bass")
+ATTACK_S = 0.06  # before its pitch is clear a note may be heard for so long
+RELEASE_S = 0.42  # release and reverberation fall by 20 to 30 dB in this time
+TAIL_S = 1.0
+PEAK = 0.7  # of the mixture or of the loudest stem, whichever is larger
+
+
+def render_voices(
+    played: performance.Performance, *, sample_rate_hz: int, hop_samples: int
+) -> Recording:
+    """Audio, frame labels and notes of a performance, all stems scaled by one gain."""
+    seconds = max(part.times_s[-1, 1] for part in played.parts if len(part.times_s)) + TAIL_S
+    frames = int(np.ceil(seconds * sample_rate_hz / hop_samples))
+    samples = frames * hop_samples
+    audio = np.zeros((samples, len(STEMS), 1), np.float32)
+    f0_hz = np.zeros((frames, len(STEMS)), np.float32)
+    has_pitch = np.ones((frames, len(STEMS)), bool)
+    notes = []
+    for stem, part in enumerate(played.parts):
+        note_hz = 440.0 * 2.0 ** ((part.pitches - 69 + played.tuning_cents / 100) / 12)
+        notes.append(np.column_stack([part.times_s, note_hz]).astype(np.float32))
+        f0_hz[:, stem], has_pitch[:, stem] = frames_from_notes(
+            notes[-1],
+            frames=frames,
+            hop_samples=hop_samples,
+            sample_rate_hz=sample_rate_hz,
+            attack_s=ATTACK_S,
+            release_s=RELEASE_S,
+        )
+        midi = midi_bytes(
+            part.times_s,
+            part.pitches,
+            part.velocities,
+            program=part.program,
+            tuning_cents=played.tuning_cents,
+            duration_s=samples / sample_rate_hz,
+        )
+        sound = render(midi, sample_rate_hz=sample_rate_hz, samples=samples)
+        audio[:, stem, 0] = level(sound, f0_hz[:, stem] > 0, part.gain_db, hop_samples)
+    peak = max(np.abs(audio).max(), np.abs(audio.sum(axis=1)).max())
+    return Recording(
+        audio=audio * np.float32(PEAK / peak),
+        stems=STEMS,
+        has_stems=np.ones(len(STEMS), bool),
+        f0_hz=f0_hz,
+        has_pitch=has_pitch,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        notes=tuple(notes),
+    )
+
+
+def level(sound: np.ndarray, voiced: np.ndarray, gain_db: float, hop_samples: int) -> np.ndarray:
+    """Scales a part to `gain_db` re 1 rms over its voiced frames, as programs differ by 12 dB."""
+    frames = sound.reshape(-1, hop_samples)[voiced]
+    if not frames.size or not np.any(frames):
+        return sound
+    rms = np.sqrt(np.mean(np.square(frames, dtype=np.float64)))
+    return sound * np.float32(10 ** (gain_db / 20) / rms)

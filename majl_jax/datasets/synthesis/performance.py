@@ -159,3 +159,15 @@ def play_part(
         program=program,
         gain_db=gain_db,
     )
+
+
+def excerpt(score: list[list[ScoreNote]], first: float, last: float) -> list[list[ScoreNote]]:
+    """The notes that start from quarter `first` to before `last`, with times relative to `first`."""
+    return [
+        [
+            dataclasses.replace(note, start=note.start - first, end=min(note.end, last) - first)
+            for note in part
+            if first <= note.start < last
+        ]
+        for part in score
+    ]

@@ -1,0 +1,1 @@
+"""Rendering of the built-in data sets: scores to performances to sound."""
