@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import console, context_windows, scores
-from majl_jax.audio import files
+from majl_jax import context_windows
+from majl_jax.evaluation.rows import Pitch
 
 Outputs = dict[str, np.ndarray]
 
@@ -274,7 +273,7 @@ DECODED_FRAMES = 1024  # per call of the compiled decoder, whatever the length o
 
 def decode_pitch(
     salience: Float[np.ndarray, "frame bin"], bin_cents: Float[np.ndarray, "bin"]
-) -> scores.Pitch:
+) -> Pitch:
     """Returns f0_hz [frame] and confidence [frame] by the local average of audio.pitch."""
     frames = len(salience)
     padded = np.pad(salience, ((0, -frames % DECODED_FRAMES), (0, 0)))
@@ -292,93 +291,3 @@ def _decoder() -> Any:
     from majl_jax.audio import pitch
 
     return jax.jit(pitch.decode_local_average)
-
-
-def score_tracks(
-    model: SegmentModel,
-    variables: Any,
-    tracks: Iterable[Mapping[str, Any]],
-    *,
-    system: str = "model",
-    target: int = 0,
-    output: int = 0,
-    pitch_model: SegmentModel | None = None,
-    overlap: float = 0.5,
-    batch_size: int = 8,
-    pitch_threshold: float = 0.5,
-    bss_eval: bool = False,
-    folder: pathlib.Path | None = None,
-    example_count: int = 0,
-    example_seconds: float = 12.0,
-    progress: str | None = None,
-) -> dict[str, float]:
-    """Plays whole tracks through the model and scores its stem `output` against stem `target`.
-
-    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name).
-    pitch_model: a pitch estimator that takes the same variables; it adds the pitch of the untouched
-      mixture and of the true stem as reference rows. As a separation the mixture is always judged.
-    folder: gets tracks.jsonl (a row per track and system), and examples/<track>/ of the first
-      `example_count` tracks.
-    progress: label of a progress bar, None for no bar.
-
-    Returns aggregates, named as `scores.flatten` says. Uses the devices of this process only and no
-    collectives: in a run of several processes the first one calls it, alone.
-    """
-    listen = functools.partial(
-        _listen, variables=variables, output=output, overlap=overlap, batch_size=batch_size
-    )
-    rows: list[scores.Row] = []
-    for number, record in enumerate(console.with_progress(tracks, progress)):
-        take = scores.take_from_record(
-            record,
-            target=target,
-            channels=model.channels,
-            sample_rate_hz=model.sample_rate_hz,
-            hop_samples=model.hop_samples,
-        )
-        stem, pitch = listen(model, take.mixture)
-        answers: dict[str, tuple[np.ndarray | None, scores.Pitch | None]] = {
-            system: (stem, pitch),
-            "mixture": (take.mixture, None),
-        }
-        if pitch_model is not None:
-            answers["mixture"] = take.mixture, listen(pitch_model, take.mixture)[1]
-            if take.has_truth:
-                answers["true stem"] = None, listen(pitch_model, take.truth)[1]
-        for name, (estimate, f0) in answers.items():
-            row = scores.score_track(
-                take,
-                name,
-                estimate=estimate,
-                pitch=f0,
-                pitch_threshold=pitch_threshold,
-                bss_eval=bss_eval,
-            )
-            rows.append(row)
-        if folder is not None and number < example_count:
-            scores.write_example(
-                folder / "examples" / files.safe_name(take.name),
-                take,
-                estimate=stem,
-                pitch=pitch,
-                pitch_threshold=pitch_threshold,
-                seconds=example_seconds,
-            )
-    if not rows:
-        raise ValueError(
-            "no track to evaluate: the split is empty; check the data set and its splits"
-        )
-    if folder is not None:
-        scores.write_rows(folder / "tracks.jsonl", rows)
-    return scores.flatten(scores.aggregate(rows), system)
-
-
-def _listen(
-    model: SegmentModel, audio: np.ndarray, *, variables: Any, output: int, **options: Any
-) -> tuple[np.ndarray | None, scores.Pitch | None]:
-    """One stem [time, channel] and its pitch, each None where the model does not give it."""
-    result = apply_track(model, variables, audio, **options)
-    stem = result["stems"][:, output] if "stems" in result else None
-    if "salience" not in result or model.bin_cents is None:
-        return stem, None
-    return stem, decode_pitch(result["salience"], model.bin_cents)

@@ -13,7 +13,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from majl_jax import scores
+from majl_jax.evaluation.rows import read_rows, text_table
 
 RECIPES = ("majl", "ss_mpe", "transfer", "mixit", "jukebox")  # modules of majl_jax.recipes
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
 
         rows = _held_out(workdir, [stage.name for stage in stages])
         if rows:
-            print(f"\nheld-out tracks, means\n{scores.text_table(rows)}")
+            print(f"\nheld-out tracks, means\n{text_table(rows)}")
         print(f"report: {report.write_report(workdir)}")
 
 
@@ -70,7 +70,7 @@ def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:
     rows = []
     for name in stages:
         path = workdir / name / "tracks.jsonl"
-        found = scores.read_rows(path) if path.exists() else []
+        found = read_rows(path) if path.exists() else []
         rows += [row for row in found if row["system"] == name or name == stages[-1]]
     return rows
 

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from majl_jax import atomic, charts, examples, logs, page, results, scores
+from majl_jax import atomic, charts, examples, logs, page, results
+from majl_jax.evaluation.rows import Row, read_rows
 
 ASIDE = ("grad_norm", "steps_per_s", "skipped", "learning_rate", "clip_norm")  # shown last
 NOT_DRAWN = ("_std", "_median", "_weighted", "_skipped")
@@ -30,7 +31,7 @@ class StageFiles:
     folder: pathlib.Path
     lines: list[dict[str, Any]]
     result: dict[str, Any] | None
-    rows: list[scores.Row]
+    rows: list[Row]
 
     def curve(self, kind: str, key: str) -> tuple[list[charts.Number], list[charts.Number | None]]:
         """Steps and values of one term; values that were not finite are None."""
@@ -88,7 +89,7 @@ def _stages(workdir: pathlib.Path) -> list[StageFiles]:
                 folder=folder,
                 lines=[r for r in lines if r["stage"] == name],
                 result=_read_json(folder / "result.json"),
-                rows=scores.read_rows(folder / "tracks.jsonl"),
+                rows=read_rows(folder / "tracks.jsonl"),
             )
         )
     return found

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from majl_jax import charts, page, scores
+from majl_jax import charts, page
+from majl_jax.evaluation.rows import Row, aggregate
 
 REFERENCES = {"mixture": "mixture, untouched", "true stem": "true stem"}
 NOTHING = "\N{EN DASH}"
@@ -54,9 +55,9 @@ NOTE = (
 )
 
 
-def results(rows_of_stages: Mapping[str, Sequence[scores.Row]]) -> list[str]:
+def results(rows_of_stages: Mapping[str, Sequence[Row]]) -> list[str]:
     """The table of systems, what was left out of it, and a folded table of tracks per system."""
-    judged = {stage: scores.aggregate(rows) for stage, rows in rows_of_stages.items() if rows}
+    judged = {stage: aggregate(rows) for stage, rows in rows_of_stages.items() if rows}
     if not judged:
         return ['<p class="note">No stage has been tested yet.</p>']
     found = {name for table in judged.values() for values in table.values() for name in values}
@@ -151,10 +152,10 @@ def _skips(label: str, values: Mapping[str, Mapping[str, float]]) -> str:
     return f"{label}: {', '.join(said)} track(s)" if said else ""
 
 
-def _track_table(label: str, rows: Sequence[scores.Row], names: Sequence[str]) -> str:
+def _track_table(label: str, rows: Sequence[Row], names: Sequence[str]) -> str:
     used = [name for name in names if any(name in row for row in rows)]
 
-    def worst_first(row: scores.Row) -> float:
+    def worst_first(row: Row) -> float:
         value: Any = row.get(used[0]) if used else None
         return math.inf if value is None else value
 

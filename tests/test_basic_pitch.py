@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from majl_jax import basic_pitch
+from majl_jax.evaluation import basic_pitch
 
 needs_weights = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("basic_pitch", "onnxruntime")),

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from majl_jax import evaluate, metrics, scores
+from majl_jax import evaluate, metrics
 from majl_jax.audio import files
+from majl_jax.evaluation import target
+from majl_jax.evaluation.rows import read_rows
 
 HOP, SEGMENT, RATE_HZ = 32, 256, 1000
 BINS = 1997.3794 + 20.0 * np.arange(60)
@@ -220,7 +222,7 @@ def wrong_pitch(variables, audio):
 
 def test_scores_of_tracks_are_written_aggregated_and_right(tmp_path):
     tracks = [record("one"), record("two/..", 3000), record("three", 1000)]
-    result = evaluate.score_tracks(
+    result = target.score_tracks(
         make_model(half),
         {"gain": np.float32(0.5)},
         tracks,
@@ -230,7 +232,7 @@ def test_scores_of_tracks_are_written_aggregated_and_right(tmp_path):
         example_count=2,
         bss_eval=True,
     )
-    rows = scores.read_rows(tmp_path / "tracks.jsonl")
+    rows = read_rows(tmp_path / "tracks.jsonl")
     assert [(r["track"], r["system"]) for r in rows[:3]] == [
         ("one", "majl"),
         ("one", "mixture"),
@@ -277,10 +279,8 @@ def test_undefined_scores_are_counted_with_a_reason_not_averaged(tmp_path):
         record("nothing sung", f0_hz=0.0),
     ]
     gain = {"gain": np.float32(0.5)}
-    result = evaluate.score_tracks(make_model(half), gain, tracks, folder=tmp_path)
-    rows = {
-        r["track"]: r for r in scores.read_rows(tmp_path / "tracks.jsonl") if r["system"] == "model"
-    }
+    result = target.score_tracks(make_model(half), gain, tracks, folder=tmp_path)
+    rows = {r["track"]: r for r in read_rows(tmp_path / "tracks.jsonl") if r["system"] == "model"}
     assert rows["silent voice"]["sdr_db"] is None
     assert rows["silent voice"]["skipped"]["sdr_db"] == "the true stem is silent"
     assert "not annotated" in rows["no stems"]["skipped"]["si_sdr_db"]
@@ -296,7 +296,7 @@ def test_undefined_scores_are_counted_with_a_reason_not_averaged(tmp_path):
 
 def test_a_model_that_gives_nan_is_reported_as_skips(tmp_path):
     broken = {"gain": np.float32(np.nan)}
-    result = evaluate.score_tracks(make_model(half), broken, [record("one")], folder=tmp_path)
+    result = target.score_tracks(make_model(half), broken, [record("one")], folder=tmp_path)
     assert result["sdr_db_skipped"] == 1 and math.isnan(result["sdr_db_mean"])
     text = (tmp_path / "tracks.jsonl").read_text()
     assert (
@@ -307,16 +307,16 @@ def test_a_model_that_gives_nan_is_reported_as_skips(tmp_path):
 def test_stereo_records_are_mixed_down_for_a_mono_model(tmp_path):
     track = record("wide")
     track["stems"] = np.repeat(track["stems"], 2, axis=2)
-    mono = evaluate.score_tracks(make_model(half), {"gain": np.float32(0.5)}, [record("wide")])
-    stereo = evaluate.score_tracks(make_model(half), {"gain": np.float32(0.5)}, [track])
+    mono = target.score_tracks(make_model(half), {"gain": np.float32(0.5)}, [record("wide")])
+    stereo = target.score_tracks(make_model(half), {"gain": np.float32(0.5)}, [track])
     assert mono == stereo
 
 
 def test_no_tracks_and_labels_on_another_grid_are_errors():
     with pytest.raises(ValueError, match="split is empty"):
-        evaluate.score_tracks(MODEL, UNITY, [])
+        target.score_tracks(MODEL, UNITY, [])
     track = record("other hop")
     for key in ("f0_hz", "has_pitch"):
         track[key] = np.repeat(track[key], 2, axis=0)
     with pytest.raises(ValueError, match="other hop has 124 frames"):
-        evaluate.score_tracks(MODEL, UNITY, [track])
+        target.score_tracks(MODEL, UNITY, [track])

@@ -13,8 +13,8 @@ import pytest
 from majl_jax import metrics
 from majl_jax.audio import files, stft
 from majl_jax.datasets import records, stem_groups
-from majl_jax.excerpt_scores import Judge
-from majl_jax.excerpts import fixed_excerpts
+from majl_jax.evaluation.excerpt_scores import Judge
+from majl_jax.evaluation.excerpts import fixed_excerpts
 
 SAMPLES, SIZES = 8192, {"window_samples": 256, "hop_samples": 64}
 GROUPS = stem_groups.parse("chorales: drone=alto, melody=soprano, noise=tenor")["chorales"]

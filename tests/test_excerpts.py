@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets import builder, records, stem_groups
-from majl_jax.excerpts import fixed_excerpts, in_batches
+from majl_jax.evaluation.excerpts import fixed_excerpts, in_batches
 
 GROUPS = stem_groups.parse("band: voice=soprano, drone=bass")["band"]
 SAMPLES = 16_000

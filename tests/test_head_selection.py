@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from majl_jax import head_selection
+from majl_jax.evaluation import head_selection
 
 
 def _segment(assignment, *, outputs=5, silent=(), noise=0.1, seed=0, time=200):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tiny_multi_pitch as tiny
 
-from majl_jax import metrics, multi_pitch, multi_pitch_scores, report, scores
+from majl_jax import metrics, multi_pitch, report
 from majl_jax.audio import files, harmonic_cqt
+from majl_jax.evaluation.multi_pitch import score_track, score_tracks, sounding_frames
+from majl_jax.evaluation.rows import read_rows, text_table
 from majl_jax.models.timbre_trap import TimbreTrap
 
 GAIN = {"gain": np.float32(1.0)}
@@ -192,7 +194,7 @@ def test_sounding_frames_are_those_of_librosa():
 
     audio = sound(5000) * (np.arange(5000) > 2500) * 0.06
     rms = librosa.feature.rms(y=audio, frame_length=2048, hop_length=64)[0]
-    found = multi_pitch_scores.sounding_frames(audio, len(rms), hop_samples=64)
+    found = sounding_frames(audio, len(rms), hop_samples=64)
     np.testing.assert_array_equal(found, rms > 0.01)
     assert found.any() and not found.all()
 
@@ -207,7 +209,7 @@ def test_detectors_of_a_track():
     f0_hz[:80, :2] = tiny.BIN_HZ[[3, 10]]
     has_pitch = np.ones((99, 3), bool)
     has_pitch[60:] = False  # 60 labelled frames
-    found = multi_pitch_scores.score_track(model, salience, audio, f0_hz, has_pitch)
+    found = score_track(model, salience, audio, f0_hz, has_pitch)
     assert found == pytest.approx(
         {
             "precision": 1.0,
@@ -219,10 +221,10 @@ def test_detectors_of_a_track():
             "silent_share": 46 / 86,
         }
     )
-    low = multi_pitch_scores.score_track(model, salience, audio, f0_hz, has_pitch, threshold=0.4)
+    low = score_track(model, salience, audio, f0_hz, has_pitch, threshold=0.4)
     assert low["precision"] == pytest.approx(80 / 100) and low["silent_share"] == 26 / 86
     has_pitch[:, 2] = False  # a voice without labels: the set of pitches is not known
-    blind = multi_pitch_scores.score_track(model, salience, audio, f0_hz, has_pitch)
+    blind = score_track(model, salience, audio, f0_hz, has_pitch)
     assert math.isnan(blind["f1"]) and blind["polyphony"] == 0.8
 
 
@@ -253,8 +255,8 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
     listen = lambda audio: (np.arange(2) * 0.1, [tiny.BIN_HZ[[2]]] * 2)  # noqa: E731
     options = {"system": "ss_mpe", "folder": folder, "references": {"Basic Pitch": listen}}
     options |= {"example_count": 2, "example_seconds": 0.5}
-    found = multi_pitch_scores.score_tracks(model, GAIN, tracks, **options)
-    rows = scores.read_rows(folder / "tracks.jsonl")
+    found = score_tracks(model, GAIN, tracks, **options)
+    rows = read_rows(folder / "tracks.jsonl")
     assert [row["track"] for row in rows if row["system"] == "ss_mpe"] == [
         t["track"] for t in tracks
     ]
@@ -275,13 +277,13 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
     assert {path.name for path in (folder / "examples").iterdir()} == {"low", "two"}
 
     more = {"system": "ss_mpe", "folder": folder}
-    multi_pitch_scores.score_tracks(model, GAIN, [record("low", 3), record("new", 1)], **more)
-    again = scores.read_rows(folder / "tracks.jsonl")
+    score_tracks(model, GAIN, [record("low", 3), record("new", 1)], **more)
+    again = read_rows(folder / "tracks.jsonl")
     assert len(again) == 9 and {row["track"] for row in again} > {"new", "two"}
     (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"recipe": "ss_mpe"}}))
     page = report.write_report(tmp_path / "run").read_text()
     assert "sounding frames without a pitch" in page and "Basic Pitch" in page
-    assert "F1 %" in scores.text_table(again)
+    assert "F1 %" in text_table(again)
     assert (
         'src="main/examples/two/picture.png"' in page
         and 'src="main/examples/low/mixture.wav"' in page
@@ -290,21 +292,19 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
 
 def test_a_blank_or_broken_model_is_told_apart():
     tracks = [record("one", 2), record("two", 8, 16)]
-    blank = multi_pitch_scores.score_tracks(tiny.make(tiny.first_harmonic), {"gain": 0.1}, tracks)
+    blank = score_tracks(tiny.make(tiny.first_harmonic), {"gain": 0.1}, tracks)
     assert blank["recall"] == blank["f1"] == blank["polyphony"] == 0.0
     assert blank["silent_share"] == 1.0 and blank["activation_mass"] > 0
-    broken = multi_pitch_scores.score_tracks(
-        tiny.make(tiny.first_harmonic), {"gain": np.float32(np.nan)}, tracks
-    )
+    broken = score_tracks(tiny.make(tiny.first_harmonic), {"gain": np.float32(np.nan)}, tracks)
     assert math.isnan(broken["f1"]) and broken["f1_skipped"] == 2
 
 
 def test_no_tracks_and_labels_on_another_grid_are_errors():
     model = tiny.make(tiny.first_harmonic)
     with pytest.raises(ValueError, match="split is empty"):
-        multi_pitch_scores.score_tracks(model, GAIN, [])
+        score_tracks(model, GAIN, [])
     other = record("other hop", 2)
     for key in ("f0_hz", "has_pitch"):
         other[key] = np.repeat(other[key], 2, axis=0)
     with pytest.raises(ValueError, match="other hop has 250 frames"):
-        multi_pitch_scores.score_tracks(model, GAIN, [other])
+        score_tracks(model, GAIN, [other])

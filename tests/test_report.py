@@ -10,7 +10,9 @@ import urllib.parse
 import numpy as np
 import pytest
 
-from majl_jax import charts, report, scores
+from majl_jax import charts, report
+from majl_jax.evaluation import target
+from majl_jax.evaluation.rows import write_rows
 
 HOP, RATE_HZ = 320, 16_000
 EVIL = "</title><script>alert('x')</script>&\""
@@ -70,15 +72,15 @@ def write_stage(workdir, stage, *, steps=40, sdr_db=6.0, done=True, example="son
         ]
     undefined = {"sdr_db": None, "skipped": {"sdr_db": "silent " + EVIL}}
     rows.append(row("c", stage, rpa=0.85, vfa=0.2, **undefined))
-    scores.write_rows(workdir / stage / "tracks.jsonl", rows)
+    write_rows(workdir / stage / "tracks.jsonl", rows)
     (workdir / stage / "result.json").write_text(json.dumps({"metrics": {}, "step": steps}))
     time = np.arange(RATE_HZ) / RATE_HZ
     voice = (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32)[:, None]
     frames = RATE_HZ // HOP
-    take = scores.Take(
+    take = target.Take(
         example, 2 * voice, voice, True, np.full(frames, 220.0), np.ones(frames, bool), RATE_HZ, HOP
     )
-    scores.write_example(
+    target.write_example(
         workdir / stage / "examples" / example,
         take,
         estimate=voice,

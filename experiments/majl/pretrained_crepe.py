@@ -12,9 +12,11 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from majl_jax import pseudo_labels, scores, separate
+from majl_jax import pseudo_labels, separate
 from majl_jax.datasets import records
 from majl_jax.evaluate import apply_track, decode_pitch
+from majl_jax.evaluation.rows import text_table, write_rows
+from majl_jax.evaluation.target import score_track, take_from_record
 
 HOP_SAMPLES, RATE_HZ = 320, 16_000
 
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     tracks = records.read_tracks(options.data, options.split)
     for record in itertools.islice(tracks, options.tracks):
-        take = scores.take_from_record(
+        take = take_from_record(
             record, target=target, channels=1, sample_rate_hz=RATE_HZ, hop_samples=HOP_SAMPLES
         )
         heard = {"mixture": take.mixture, "true voice": take.truth}
@@ -51,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             salience = apply_track(crepe, published, audio)["salience"]
             found = decode_pitch(salience, crepe.bin_cents)
             estimate = None if name == "true voice" else audio
-            rows.append(scores.score_track(take, name, estimate=estimate, pitch=found))
+            rows.append(score_track(take, name, estimate=estimate, pitch=found))
     print(f"CREPE (tiny, published) on the {options.split} split of {options.data}")
-    print(scores.text_table(rows))
+    print(text_table(rows))
     if options.output:
-        scores.write_rows(options.output, rows)
+        write_rows(options.output, rows)
     return 0
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Bool, Float
 
-from majl_jax import atomic, checkpoint, console, head_selection, optimize, parallel, weights
+from majl_jax import atomic, checkpoint, console, optimize, parallel, weights
 from majl_jax.audio import mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
 from majl_jax.band_split_separation import Separator
@@ -31,10 +31,11 @@ from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources, mixture_sources
 from majl_jax.evaluate import SegmentModel
+from majl_jax.evaluation import head_selection
+from majl_jax.evaluation.stems import score_stems
 from majl_jax.losses import mixit as losses
 from majl_jax.models import attention
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
-from majl_jax.stem_scores import score_stems
 from majl_jax.train import Stage
 
 Variables = Mapping[str, Any]

@@ -22,13 +22,15 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import basic_pitch, multi_pitch, multi_pitch_scores, optimize
+from majl_jax import multi_pitch, optimize
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
 from majl_jax.datasets import records
 from majl_jax.datasets.input import beside, reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, parse_shares
+from majl_jax.evaluation import basic_pitch
+from majl_jax.evaluation.multi_pitch import score_tracks
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
 from majl_jax.train import Stage
@@ -120,7 +122,7 @@ class _Setting:
         for number, data_set in enumerate(sets):
             tracks = records.read_tracks(self.path(data_set), split)
             suffix = f", {data_set}" if number else ""
-            scores = multi_pitch_scores.score_tracks(
+            scores = score_tracks(
                 self.model,
                 variables,
                 itertools.islice(tracks, chosen[f"{split}_tracks"] or None),

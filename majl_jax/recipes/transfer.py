@@ -29,7 +29,7 @@ from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources
 from majl_jax.evaluate import SegmentModel
-from majl_jax.excerpt_scores import Judge
+from majl_jax.evaluation.excerpt_scores import Judge
 from majl_jax.losses import chimera as losses
 from majl_jax.models.chimera import Chimera
 from majl_jax.train import Stage

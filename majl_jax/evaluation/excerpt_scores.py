@@ -16,11 +16,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import clustering, console, metrics, scores
+from majl_jax import clustering, console, metrics
 from majl_jax.audio import files
 from majl_jax.datasets import records, stem_groups
-from majl_jax.excerpts import fixed_excerpts, in_batches
-from majl_jax.stem_scores import write_example
+from majl_jax.evaluation.examples import write_example
+from majl_jax.evaluation.excerpts import fixed_excerpts, in_batches
+from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
 
 SEEDS = {"valid": 1, "test": 2}  # of the excerpts, whatever the seed of the training
 Batch = tuple[Sequence[str], np.ndarray]  # names, sources [batch, time, source]
@@ -108,7 +109,7 @@ class Judge:
 
     def test(self, variables: Any, folder: pathlib.Path) -> dict[str, float]:
         """Means over the test excerpts; `folder` gets tracks.jsonl and examples/."""
-        rows: list[scores.Row] = []
+        rows: list[Row] = []
         by_masks = self._estimate is not None
         count = self.test_excerpts if by_masks else self.clustering_excerpts
         separate = self._by_masks if by_masks else self._by_clustering
@@ -130,8 +131,8 @@ class Judge:
                         sample_rate_hz=self.sample_rate_hz,
                     )
                 rows += [self._row(name, who, made[i], sources[i]) for who, made in found.items()]
-        scores.write_rows(folder / "tracks.jsonl", rows)
-        flat = scores.flatten(scores.aggregate(rows), self.system)
+        write_rows(folder / "tracks.jsonl", rows)
+        flat = flatten(aggregate(rows), self.system)
         means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
         return {**means, "si_sdr_db_median": flat["si_sdr_db_median"]}
 
@@ -168,7 +169,7 @@ class Judge:
     def _of_masks(self, masks: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
         return np.asarray(self._inverse(np.moveaxis(masks, -1, 0) * spectrum)).T
 
-    def _row(self, name: str, system: str, estimate: np.ndarray, truth: np.ndarray) -> scores.Row:
+    def _row(self, name: str, system: str, estimate: np.ndarray, truth: np.ndarray) -> Row:
         ratios = dict(zip(self.sources, _ratios(estimate, truth), strict=True))
         each = {f"si_sdr_db_{source}": value for source, value in ratios.items()}
         values = {"si_sdr_db": sum(ratios.values()) / len(ratios), **each}

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from majl_jax import console, metrics, scores
+from majl_jax import console, metrics
 from majl_jax.audio import files
+from majl_jax.evaluation import target
+from majl_jax.evaluation.rows import Row, aggregate, read_rows, write_rows
 from majl_jax.multi_pitch import (
     Estimate,
     MultiPitchModel,
@@ -106,7 +108,7 @@ def score_tracks(
     Returns means over tracks under the names of `score_track`, `<name>_skipped` where a score was
     undefined for some tracks, and the means of the references as <reference>/<name>.
     """
-    rows: list[scores.Row] = []
+    rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         name, audio, f0_hz, has_pitch = _read(model, record)
         salience = transcribe(model, variables, audio, batch_size=batch_size)
@@ -163,7 +165,7 @@ def _read(
     audio = stems.astype(np.float32).sum(1).mean(1) / 32768.0
     f0_hz, has_pitch = np.asarray(record["f0_hz"]), np.asarray(record["has_pitch"], bool)
     frames = model.frame_count(len(audio))
-    if abs(len(f0_hz) - frames) > scores.EXTRA_FRAMES:
+    if abs(len(f0_hz) - frames) > target.EXTRA_FRAMES:
         raise ValueError(
             f"track {name} has {len(f0_hz)} frames of pitch labels, its audio {frames}; expected "
             f"labels every {model.hop_samples} samples at {model.sample_rate_hz} Hz"
@@ -193,9 +195,9 @@ def _write_example(
     picture.draw(folder / "picture.png", model.bin_hz, title=folder.name, truth=truth)
 
 
-def _row(values: Mapping[str, float]) -> scores.Row:
+def _row(values: Mapping[str, float]) -> Row:
     """Undefined scores as None, with a reason in "skipped"."""
-    row: scores.Row = {name: v if math.isfinite(v) else None for name, v in values.items()}
+    row: Row = {name: v if math.isfinite(v) else None for name, v in values.items()}
     blind = row.get("polyphony", 0.0) is None
     skipped = {
         name: _REASONS["polyphony"] if blind else _REASONS.get(name, "no pitch is annotated")
@@ -205,16 +207,16 @@ def _row(values: Mapping[str, float]) -> scores.Row:
     return row | ({"skipped": skipped} if skipped else {})
 
 
-def _add_rows(path: pathlib.Path, rows: Sequence[scores.Row]) -> None:
+def _add_rows(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """Appends rows to a file of rows; a row of the same track and system is replaced."""
     new = {(row["track"], row["system"]) for row in rows}
-    old = [row for row in scores.read_rows(path) if (row["track"], row["system"]) not in new]
-    scores.write_rows(path, [*old, *rows])
+    old = [row for row in read_rows(path) if (row["track"], row["system"]) not in new]
+    write_rows(path, [*old, *rows])
 
 
-def _means(rows: Sequence[scores.Row], system: str) -> dict[str, float]:
+def _means(rows: Sequence[Row], system: str) -> dict[str, float]:
     means: dict[str, float] = {}
-    for name, table in scores.aggregate(rows).items():
+    for name, table in aggregate(rows).items():
         prefix = "" if name == system else f"{name.replace(' ', '_')}/"
         for metric, statistics in table.items():
             means[prefix + metric] = statistics["mean"]

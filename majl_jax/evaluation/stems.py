@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import console, metrics, scores
+from majl_jax import console, metrics
 from majl_jax.audio import files
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.evaluate import SegmentModel, apply_track
-
-Stems = Float[np.ndarray, "time stem channel"]
+from majl_jax.evaluation.examples import Stems, write_example
+from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
 
 
 def score_stems(
@@ -41,7 +41,7 @@ def score_stems(
 
     Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score.
     """
-    rows: list[scores.Row] = []
+    rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         truth = np.asarray(record["stems"], np.float32)[:, list(columns)] / np.float32(INT16_SCALE)
         if truth.shape[2] != model.channels:
@@ -71,8 +71,8 @@ def score_stems(
             "no track to evaluate: the split is empty; check the data set and its splits"
         )
     if folder is not None:
-        scores.write_rows(folder / "tracks.jsonl", rows)
-    flat = scores.flatten(scores.aggregate(rows), system)
+        write_rows(folder / "tracks.jsonl", rows)
+    flat = flatten(aggregate(rows), system)
     means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
     medians = {k: v for k, v in flat.items() if k.endswith("_median")}
     # As it is published: of each stem the median over tracks, then the mean over the stems.
@@ -140,23 +140,3 @@ def _chunk_sdrs(estimate: Stems, truth: Stems, *, window_samples: int) -> dict[i
     windows = metrics.bss_eval_v4(*pair, window_samples=window_samples, sdr_only=True)
     medians = metrics.median_over_windows(windows)
     return dict(zip(sounding, map(float, medians["sdr_db"]), strict=True))
-
-
-def write_example(
-    folder: pathlib.Path,
-    estimate: Stems,
-    truth: Stems,
-    *,
-    stems: Sequence[str],
-    sample_rate_hz: int,
-) -> None:
-    """mixture.wav, and <stem>_estimate.wav and <stem>_truth.wav of each stem, for the report."""
-    folder.mkdir(parents=True, exist_ok=True)
-    signals = {"mixture": truth.sum(1)}
-    for number, stem in enumerate(stems):
-        signals[f"{stem}_estimate"] = estimate[:, number]
-        signals[f"{stem}_truth"] = truth[:, number]
-    for name, audio in signals.items():
-        path = folder / f"{files.safe_name(name)}.wav"
-        limited = np.clip(np.nan_to_num(audio), -1.0, 1.0)
-        files.write_wav(path, limited, sample_rate_hz=sample_rate_hz)

@@ -24,7 +24,6 @@ BIN_HZ = 27.5 * 2.0 ** ((np.arange(BINS) - 1) / 36)
 THRESHOLD = 0.3
 WEIGHTS = "saved_models/icassp_2022/nmp.onnx"
 INSTALL = "pip install onnxruntime && pip install --no-deps basic-pitch==0.4.0"
-
 _KEPT_FRAMES = WINDOW_FRAMES - 2 * TRIMMED_FRAMES
 _STEP_SAMPLES = WINDOW_SAMPLES - 2 * TRIMMED_FRAMES * HOP_SAMPLES
 

@@ -1,11 +1,7 @@
-"""Scores of whole tracks: one row per track and system, undefined scores counted, named aggregates.
+"""One target stem and its pitch, scored on whole tracks: separation, melody, example files."""
 
-`evaluate.score_tracks` makes the rows, `report` reads them back.
-"""
-
-import contextlib
 import dataclasses
-import json
+import functools
 import math
 import pathlib
 import warnings
@@ -15,13 +11,102 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import atomic, metrics
+from majl_jax import atomic, console, metrics
 from majl_jax.audio import files
+from majl_jax.evaluate import SegmentModel, apply_track, decode_pitch
+from majl_jax.evaluation.rows import Pitch, Row, aggregate, flatten, write_rows
 
-Pitch = tuple[np.ndarray, np.ndarray]
-"""f0_hz [frame], always a guess, and confidence [frame], which decides about voicing."""
-Row = dict[str, Any]
-LABELS = ("track", "system", "seconds", "skipped")  # the keys of a row that are not scores
+
+def score_tracks(
+    model: SegmentModel,
+    variables: Any,
+    tracks: Iterable[Mapping[str, Any]],
+    *,
+    system: str = "model",
+    target: int = 0,
+    output: int = 0,
+    pitch_model: SegmentModel | None = None,
+    overlap: float = 0.5,
+    batch_size: int = 8,
+    pitch_threshold: float = 0.5,
+    bss_eval: bool = False,
+    folder: pathlib.Path | None = None,
+    example_count: int = 0,
+    example_seconds: float = 12.0,
+    progress: str | None = None,
+) -> dict[str, float]:
+    """Plays whole tracks through the model and scores its stem `output` against stem `target`.
+
+    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name).
+    pitch_model: a pitch estimator that takes the same variables; it adds the pitch of the untouched
+      mixture and of the true stem as reference rows. As a separation the mixture is always judged.
+    folder: gets tracks.jsonl (a row per track and system), and examples/<track>/ of the first
+      `example_count` tracks.
+    progress: label of a progress bar, None for no bar.
+
+    Returns aggregates, named as `scores.flatten` says. Uses the devices of this process only and no
+    collectives: in a run of several processes the first one calls it, alone.
+    """
+    listen = functools.partial(
+        _listen, variables=variables, output=output, overlap=overlap, batch_size=batch_size
+    )
+    rows: list[Row] = []
+    for number, record in enumerate(console.with_progress(tracks, progress)):
+        take = take_from_record(
+            record,
+            target=target,
+            channels=model.channels,
+            sample_rate_hz=model.sample_rate_hz,
+            hop_samples=model.hop_samples,
+        )
+        stem, pitch = listen(model, take.mixture)
+        answers: dict[str, tuple[np.ndarray | None, Pitch | None]] = {
+            system: (stem, pitch),
+            "mixture": (take.mixture, None),
+        }
+        if pitch_model is not None:
+            answers["mixture"] = take.mixture, listen(pitch_model, take.mixture)[1]
+            if take.has_truth:
+                answers["true stem"] = None, listen(pitch_model, take.truth)[1]
+        for name, (estimate, f0) in answers.items():
+            row = score_track(
+                take,
+                name,
+                estimate=estimate,
+                pitch=f0,
+                pitch_threshold=pitch_threshold,
+                bss_eval=bss_eval,
+            )
+            rows.append(row)
+        if folder is not None and number < example_count:
+            write_example(
+                folder / "examples" / files.safe_name(take.name),
+                take,
+                estimate=stem,
+                pitch=pitch,
+                pitch_threshold=pitch_threshold,
+                seconds=example_seconds,
+            )
+    if not rows:
+        raise ValueError(
+            "no track to evaluate: the split is empty; check the data set and its splits"
+        )
+    if folder is not None:
+        write_rows(folder / "tracks.jsonl", rows)
+    return flatten(aggregate(rows), system)
+
+
+def _listen(
+    model: SegmentModel, audio: np.ndarray, *, variables: Any, output: int, **options: Any
+) -> tuple[np.ndarray | None, Pitch | None]:
+    """One stem [time, channel] and its pitch, each None where the model does not give it."""
+    result = apply_track(model, variables, audio, **options)
+    stem = result["stems"][:, output] if "stems" in result else None
+    if "salience" not in result or model.bin_cents is None:
+        return stem, None
+    return stem, decode_pitch(result["salience"], model.bin_cents)
+
+
 EXTRA_FRAMES = 2  # labels and estimates may differ by a frame or two at the end of a track
 
 
@@ -165,75 +250,6 @@ def _melody(
     }
 
 
-def aggregate(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns {system: {metric: {mean, std, median, weighted, count, skipped}}} over tracks.
-
-    std is the population's (as NumPy's default); weighted is the mean weighted with the tracks'
-    lengths (GNSDR of MIR-1K papers); skipped counts the tracks where the score is undefined.
-    """
-    table: dict[str, dict[str, list[tuple[float | None, float]]]] = {}
-    for row in rows:
-        scores = table.setdefault(row["system"], {})
-        for name, value in row.items():
-            if name not in LABELS:
-                scores.setdefault(name, []).append((value, row["seconds"]))
-    return {
-        system: {name: _statistics(pairs) for name, pairs in scores.items()}
-        for system, scores in table.items()
-    }
-
-
-def _statistics(pairs: list[tuple[float | None, float]]) -> dict[str, float]:
-    kept = [(value, seconds) for value, seconds in pairs if value is not None]
-    counts = {"count": len(kept), "skipped": len(pairs) - len(kept)}
-    if not kept:
-        return dict.fromkeys(("mean", "std", "median", "weighted"), math.nan) | counts
-    values, seconds = np.array(kept, np.float64).T
-    return {
-        "mean": float(np.mean(values)),
-        "std": float(np.std(values)),
-        "median": float(np.median(values)),
-        "weighted": float(np.average(values, weights=seconds)),
-    } | counts
-
-
-def flatten(
-    table: Mapping[str, Mapping[str, Mapping[str, float]]], system: str
-) -> dict[str, float]:
-    """Names the numbers of `aggregate` for logs and for picking a checkpoint.
-
-    Of the judged system: `sdr_db_mean`, `sdr_db_std`, `sdr_db_median`, `sdr_db_weighted`; of the
-    references the mean, as `mixture/sdr_db_mean` and `true_stem/rpa_mean`. Where a score was
-    undefined for some tracks also how many, as `sdr_db_skipped`; if for all, its numbers are NaN.
-    """
-    flat: dict[str, float] = {}
-    for name, scores in table.items():
-        prefix = "" if name == system else name.replace(" ", "_") + "/"
-        for metric, statistics in scores.items():
-            if statistics["count"] or name == system:  # all undefined: NaN, so that keys stay
-                kinds = ("mean", "std", "median", "weighted") if name == system else ("mean",)
-                flat |= {f"{prefix}{metric}_{kind}": statistics[kind] for kind in kinds}
-            if statistics["skipped"]:
-                flat[f"{prefix}{metric}_skipped"] = float(statistics["skipped"])
-    return flat
-
-
-def write_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
-    """Writes tracks.jsonl, one JSON object per line, whole or not at all."""
-    atomic.write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-
-
-def read_rows(path: pathlib.Path) -> list[Row]:
-    """Reads tracks.jsonl; an absent file has no rows, lines that are no rows are left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and {"track", "system", "seconds"} <= set(row):
-                rows.append(row)
-    return rows
-
-
 def write_example(
     folder: pathlib.Path,
     take: Take,
@@ -280,43 +296,3 @@ def _loudest_frame(take: Take, length_frames: int) -> int:
     total = np.concatenate([[0.0], np.cumsum(energy.reshape(whole, -1).sum(1))])
     sums = total[length_frames:] - total[:-length_frames]
     return int(np.argmax(sums)) if len(sums) else 0
-
-
-def text_table(rows: Iterable[Row]) -> str:
-    """The means over tracks as text, a line per system, best first by the first column; "-" where undefined."""
-    table = aggregate(rows)
-    names = list(dict.fromkeys(name for metrics in table.values() for name in metrics))
-    shown = [name for name in names if name in _IN_TEXT] or names
-    ordered = sorted(table, key=lambda s: -_mean(table[s], shown[0]) if shown else 0.0)
-    lines = [["", *(_IN_TEXT.get(name, name) for name in shown)]]
-    for system in ordered:
-        means = (_mean(table[system], name) for name in shown)
-        lines.append([system, *("-" if m == -math.inf else f"{m:.2f}" for m in means)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(shown) + 1)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    )
-
-
-_IN_TEXT = {
-    "sdr_db": "SDR dB",
-    "nsdr_db": "NSDR dB",
-    "si_sdr_db": "SI-SDR dB",
-    "usdr_db": "uSDR dB",
-    "csdr_db": "cSDR dB",
-    "rpa": "RPA %",
-    "rca": "RCA %",
-    "oa": "OA %",
-    "f1": "F1 %",
-    "precision": "P %",
-    "recall": "R %",
-    "silent_share": "silent %",
-}
-
-
-def _mean(statistics: Mapping[str, Mapping[str, float]], name: str) -> float:
-    """In the unit of `_IN_TEXT`; minus infinity where no track has the score."""
-    if name not in statistics or not statistics[name]["count"]:
-        return -math.inf
-    return statistics[name]["mean"] * (100.0 if _IN_TEXT.get(name, "").endswith("%") else 1.0)

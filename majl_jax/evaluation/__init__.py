@@ -1,0 +1,1 @@
+"""Trained systems scored on whole tracks and on excerpts."""
