@@ -12,7 +12,8 @@ from etils import epath
 
 from majl_jax import atomic, checkpoint, console, label_filter, logs
 from majl_jax.datasets import records
-from majl_jax.evaluate import SegmentModel, apply_track, decode_pitch
+from majl_jax.inference.decoding import decode_pitch
+from majl_jax.inference.segments import SegmentModel, apply_track
 from majl_jax.label_filter import Counts
 from majl_jax.losses import weighting
 

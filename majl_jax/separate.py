@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from majl_jax.audio import files
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
-    from majl_jax.evaluate import SegmentModel
-    from majl_jax.multi_pitch import MultiPitchModel
+    from majl_jax.inference.multi_pitch import MultiPitchModel
+    from majl_jax.inference.segments import SegmentModel
     from majl_jax.song import Options, Result
     from majl_jax.transcription import Transcribed
 
@@ -88,7 +88,7 @@ def _together(
 
     import jax.numpy as jnp
 
-    from majl_jax.evaluate import SegmentModel
+    from majl_jax.inference.segments import SegmentModel
 
     models: list[Any] = [model for model, _, _ in runs]
     fields = ("sample_rate_hz", "segment_samples", "hop_samples", "channels", "context_samples")
@@ -115,7 +115,7 @@ def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str
 
     from majl_jax import weights
     from majl_jax.audio.pitch import CREPE_BIN_CENTS
-    from majl_jax.evaluate import SegmentModel
+    from majl_jax.inference.segments import SegmentModel
     from majl_jax.models.crepe import Crepe
 
     crepe = Crepe(capacity="tiny", hop_samples=hop_samples, frame_floor=1e-8)
@@ -233,7 +233,7 @@ def _separate_and_say(
     """One file with progress bar, warnings and summary; False, the reason said, if it failed."""
     from tqdm import tqdm
 
-    from majl_jax.multi_pitch import MultiPitchModel
+    from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.song import separate_file
     from majl_jax.transcription import transcribe_file
 

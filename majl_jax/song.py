@@ -17,7 +17,7 @@ from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
-    from majl_jax.evaluate import SegmentModel
+    from majl_jax.inference.segments import SegmentModel
 
 Stems = Float[np.ndarray, "_ stem channel"]
 
@@ -123,11 +123,11 @@ def _apply(
     options: Options,
 ) -> Iterator[Stems]:
     """Yields stems with the file's channels, hands the salience of the last voice to add_pitch."""
-    from majl_jax import evaluate
+    from majl_jax.inference import segments
 
     heard = [voice for voice in voices if voice is not None]
     streams = [
-        evaluate.stream(
+        segments.stream(
             model,
             variables,
             map(voice, copy),
@@ -275,11 +275,11 @@ class _Outputs:
 
     def add_pitch(self, salience: Float[np.ndarray, "frame bin"]) -> None:
         """Writes the next frames of pitch; what is below the threshold is unvoiced."""
-        from majl_jax import evaluate
+        from majl_jax.inference import decoding
 
         if self.model.bin_cents is None:
             return
-        f0_hz, confidence = evaluate.decode_pitch(salience, self.model.bin_cents)
+        f0_hz, confidence = decoding.decode_pitch(salience, self.model.bin_cents)
         if not np.isfinite(confidence).all():
             raise ValueError(
                 "the model returned a salience that is not finite: check the checkpoint"

@@ -15,7 +15,7 @@ from majl_jax import pictures
 from majl_jax.audio import files
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
-    from majl_jax.multi_pitch import MultiPitchModel
+    from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.song import Options
 
 NAMES = ("pitches.csv", "pitches.mid", "picture.png")
@@ -59,7 +59,7 @@ def transcribe_file(
     mir_eval.io.load_ragged_time_series reads); pitches.mid: notes; picture.png: salience and
     pitches. Silence has no pitch. progress: called with the seconds that were transcribed.
     """
-    from majl_jax import multi_pitch
+    from majl_jax.inference import decoding, multi_pitch
     from majl_jax.song import Options
 
     options = options or Options(threshold=model.threshold)
@@ -84,8 +84,8 @@ def transcribe_file(
             raise ValueError(
                 "the model returned a salience that is not finite: check the checkpoint"
             )
-        picked = multi_pitch.pick_pitches(salience, threshold=options.threshold)
-        pitches += multi_pitch.pitches_hz(picked, model.bin_hz)
+        picked = decoding.pick_pitches(salience, threshold=options.threshold)
+        pitches += decoding.pitches_hz(picked, model.bin_hz)
         strengths += [row[row > 0] for row in picked]
         picture.push(salience, picked)
         progress(len(salience) * frame_s)
@@ -117,7 +117,7 @@ def _drafts(paths: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
 def _stretches(
     model: "MultiPitchModel", variables: Any, audio: np.ndarray, options: "Options"
 ) -> Iterator[np.ndarray]:
-    from majl_jax import multi_pitch
+    from majl_jax.inference import multi_pitch
 
     if audio.any():
         yield from multi_pitch.stream(

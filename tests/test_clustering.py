@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 
 from majl_jax import metrics
-from majl_jax.clustering import best_order, masks_by_clustering
+from majl_jax.inference.clustering import best_order, masks_by_clustering
 
 RATE_HZ = 8000
 STFT = {"fs": RATE_HZ, "window": "hann", "nperseg": 256, "noverlap": 192}

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax import context_windows, evaluate
+from majl_jax.inference import segments
+from majl_jax.inference.context import pieces
 
 HOP, SEGMENT, CONTEXT = 4, 48, 12
 KERNEL = np.random.default_rng(0).normal(size=2 * CONTEXT + 1).astype(np.float32)
@@ -20,7 +21,7 @@ def convolve(variables, audio):
 
 def model(context=CONTEXT):
     grid = {"sample_rate_hz": 100, "segment_samples": SEGMENT, "hop_samples": HOP}
-    return evaluate.SegmentModel(convolve, **grid, stems=("one",), context_samples=context)
+    return segments.SegmentModel(convolve, **grid, stems=("one",), context_samples=context)
 
 
 def test_the_pieces_of_a_song_of_any_length_give_what_the_song_gives_whole():
@@ -30,11 +31,11 @@ def test_the_pieces_of_a_song_of_any_length_give_what_the_song_gives_whole():
         padded = np.pad(audio, ((0, -samples % HOP), (0, 0)))
         variables = {"kernel": KERNEL}
         whole = np.asarray(convolve(variables, jnp.asarray(padded)[None])["stems"][0, :samples])
-        found = evaluate.apply_track(model(), variables, audio, batch_size=3)["stems"]
+        found = segments.apply_track(model(), variables, audio, batch_size=3)["stems"]
         np.testing.assert_allclose(found, whole, atol=1e-5)
         # With too little context the same does not hold: the test can see a difference.
         if samples > SEGMENT:
-            wrong = evaluate.apply_track(model(CONTEXT - HOP), variables, audio)["stems"]
+            wrong = segments.apply_track(model(CONTEXT - HOP), variables, audio)["stems"]
             assert np.abs(wrong - whole).max() > 1e-2
 
 
@@ -43,7 +44,7 @@ def test_pieces_do_not_depend_on_the_blocks_and_follow_each_other(block):
     audio = np.arange(333, dtype=np.float32)[:, None]
     sizes = {"segment_samples": SEGMENT, "context_samples": CONTEXT, "hop_samples": HOP}
     blocks = (audio[i : i + block] for i in range(0, len(audio), block))
-    found = list(context_windows.pieces(blocks, **sizes))
+    found = list(pieces(blocks, **sizes))
     kept = np.concatenate([piece.audio[piece.kept, 0] for piece in found])
     np.testing.assert_array_equal(kept, audio[:, 0])
     assert {len(piece.audio) for piece in found} == {SEGMENT}
@@ -53,8 +54,8 @@ def test_pieces_do_not_depend_on_the_blocks_and_follow_each_other(block):
 def test_what_cannot_be_is_refused():
     sizes = {"segment_samples": 48, "hop_samples": 4}
     with pytest.raises(ValueError, match="one or more of them between the contexts"):
-        list(context_windows.pieces([np.zeros((9, 1), np.float32)], context_samples=24, **sizes))
+        list(pieces([np.zeros((9, 1), np.float32)], context_samples=24, **sizes))
     with pytest.raises(ValueError, match="no samples"):
-        list(context_windows.pieces([np.zeros((0, 1), np.float32)], context_samples=4, **sizes))
+        list(pieces([np.zeros((0, 1), np.float32)], context_samples=4, **sizes))
     with pytest.raises(ValueError, match="the model expects"):
-        evaluate.apply_track(model(), {"kernel": KERNEL}, np.zeros((9, 2), np.float32))
+        segments.apply_track(model(), {"kernel": KERNEL}, np.zeros((9, 2), np.float32))

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from majl_jax import evaluate, metrics
+from majl_jax import metrics
 from majl_jax.audio import files
 from majl_jax.evaluation import target
 from majl_jax.evaluation.rows import read_rows
+from majl_jax.inference import decoding, segments
 
 HOP, SEGMENT, RATE_HZ = 32, 256, 1000
 BINS = 1997.3794 + 20.0 * np.arange(60)
@@ -27,7 +28,7 @@ def identity(variables, audio):
 
 def make_model(apply=identity, **changes):
     grid = {"sample_rate_hz": RATE_HZ, "segment_samples": SEGMENT, "hop_samples": HOP}
-    return evaluate.SegmentModel(
+    return segments.SegmentModel(
         **{"apply": apply, **grid, "stems": ("voice",), "bin_cents": BINS, **changes}
     )
 
@@ -44,7 +45,7 @@ def noise(samples, channels=1):
 def test_an_identity_separator_returns_its_input_at_every_length(overlap):
     for samples in (1, 31, 32, 33, 255, 256, 257, 383, 384, 385, 511, 512, 513, 1000, 5000):
         audio = noise(samples)
-        out = evaluate.apply_track(MODEL, UNITY, audio, overlap=overlap, batch_size=4)
+        out = segments.apply_track(MODEL, UNITY, audio, overlap=overlap, batch_size=4)
         assert out["stems"].shape == (samples, 1, 1)
         np.testing.assert_allclose(out["stems"][:, 0], audio, atol=3e-7)
         assert out["salience"].shape == (math.ceil(samples / HOP), len(BINS))
@@ -54,7 +55,7 @@ def test_an_identity_separator_returns_its_input_at_every_length(overlap):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_channels_stay_apart(channels):
     audio = noise(1234, channels)
-    out = evaluate.apply_track(make_model(channels=channels), UNITY, audio)
+    out = segments.apply_track(make_model(channels=channels), UNITY, audio)
     np.testing.assert_allclose(out["stems"][:, 0], audio, atol=3e-7)
 
 
@@ -65,12 +66,12 @@ def test_segments_that_disagree_are_faded_into_each_other_without_a_click():
 
     audio = np.linspace(0, 1, 4000, dtype=np.float32)[:, None] ** 4
     model = make_model(loudness, bin_cents=None)
-    out = evaluate.apply_track(model, UNITY, audio)["stems"][:, 0, 0]
+    out = segments.apply_track(model, UNITY, audio)["stems"][:, 0, 0]
     levels = [audio[s : s + SEGMENT].max() for s in range(0, 4000 - SEGMENT, SEGMENT // 2)]
     largest_step = np.max(np.diff(levels))
     # sin^2 over 128 samples rises by at most pi / 2 / 128 of the difference per sample.
     assert np.abs(np.diff(out)).max() < largest_step * 1.6 / (SEGMENT // 2)
-    hard = evaluate.apply_track(model, UNITY, audio, overlap=0.0)["stems"][:, 0, 0]
+    hard = segments.apply_track(model, UNITY, audio, overlap=0.0)["stems"][:, 0, 0]
     assert np.abs(np.diff(hard)).max() > largest_step  # what the fade is there for
 
 
@@ -80,7 +81,7 @@ def test_without_a_crossfade_segments_are_averaged_where_they_overlap():
 
     audio = np.arange(4 * SEGMENT, dtype=np.float32)[:, None]
     model = make_model(numbered, bin_cents=None, crossfade=False)
-    out = evaluate.apply_track(model, UNITY, audio)["stems"][:, 0, 0]
+    out = segments.apply_track(model, UNITY, audio)["stems"][:, 0, 0]
     half = SEGMENT // 2
     starts = half * np.arange(7)
     expected = [0.0, *(starts[1:] + starts[:-1]) / 2, starts[-1]]
@@ -89,10 +90,10 @@ def test_without_a_crossfade_segments_are_averaged_where_they_overlap():
 
 def test_streaming_in_blocks_of_any_size_equals_the_whole():
     audio = noise(3001)
-    whole = evaluate.apply_track(MODEL, UNITY, audio, batch_size=4)
+    whole = segments.apply_track(MODEL, UNITY, audio, batch_size=4)
     for size in (1, 7, 100, 256, 1000, 5000):
         blocks = (audio[first : first + size] for first in range(0, len(audio), size))
-        parts = list(evaluate.stream(MODEL, UNITY, blocks, batch_size=4))
+        parts = list(segments.stream(MODEL, UNITY, blocks, batch_size=4))
         for name, value in whole.items():
             np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), value)
 
@@ -115,7 +116,7 @@ def test_memory_and_compilations_do_not_depend_on_the_length():
                 yield noise(100 + number)[:100]
 
         taken = 0
-        for part in evaluate.stream(model, UNITY, feed(), batch_size=4):
+        for part in segments.stream(model, UNITY, feed(), batch_size=4):
             ahead.append(given - taken)
             taken += len(part["stems"])
             sizes.append(len(part["stems"]))
@@ -134,7 +135,7 @@ def test_rows_that_fill_up_the_batch_do_not_count():
     audio = noise(300)
     model = make_model(with_stem_axis, bin_cents=None)
     for batch_size in (1, 3, 8, 16):
-        out = evaluate.apply_track(model, UNITY, audio, batch_size=batch_size)["stems"]
+        out = segments.apply_track(model, UNITY, audio, batch_size=batch_size)["stems"]
         np.testing.assert_allclose(out[:, 0], audio, atol=3e-7)
 
 
@@ -145,31 +146,31 @@ def test_all_devices_of_the_process_give_the_numbers_of_one():
         return {"stems": jax.numpy.fft.irfft(jax.numpy.fft.rfft(audio, axis=1), axis=1)[:, :, None]}
 
     model = make_model(fft, bin_cents=None)
-    one = evaluate.apply_track(model, UNITY, audio, devices=jax.local_devices()[:1])
-    four = evaluate.apply_track(model, UNITY, audio, devices=jax.local_devices())
+    one = segments.apply_track(model, UNITY, audio, devices=jax.local_devices()[:1])
+    four = segments.apply_track(model, UNITY, audio, devices=jax.local_devices())
     assert len(jax.local_devices()) == 4
     np.testing.assert_allclose(four["stems"], one["stems"], atol=1e-6)
 
 
 def test_silence_gives_silence():
-    out = evaluate.apply_track(MODEL, UNITY, np.zeros((1000, 1), np.float32))
+    out = segments.apply_track(MODEL, UNITY, np.zeros((1000, 1), np.float32))
     assert not out["stems"].any() and not out["salience"].any()
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="no samples"):
-        evaluate.apply_track(MODEL, UNITY, np.zeros((0, 1), np.float32))
+        segments.apply_track(MODEL, UNITY, np.zeros((0, 1), np.float32))
     with pytest.raises(ValueError, match=r"\[time, 1\]"):
-        evaluate.apply_track(MODEL, UNITY, noise(100, 2))
+        segments.apply_track(MODEL, UNITY, noise(100, 2))
     with pytest.raises(ValueError, match="overlap is 1"):
-        evaluate.apply_track(MODEL, UNITY, noise(100), overlap=1.0)
+        segments.apply_track(MODEL, UNITY, noise(100), overlap=1.0)
     with pytest.raises(ValueError, match="multiple of hop_samples"):
         make_model(segment_samples=250)
     with pytest.raises(ValueError, match="stems of shape"):
         short = make_model(lambda v, a: {"stems": a[:, :-1, None]}, bin_cents=None)
-        evaluate.apply_track(short, UNITY, noise(100))
+        segments.apply_track(short, UNITY, noise(100))
     with pytest.raises(ValueError, match="gives no"):
-        evaluate.apply_track(make_model(lambda v, a: {}), UNITY, noise(100))
+        segments.apply_track(make_model(lambda v, a: {}), UNITY, noise(100))
 
 
 def salience_of(f0_hz, strength=0.9):
@@ -182,11 +183,11 @@ def salience_of(f0_hz, strength=0.9):
 def test_decoding_is_the_same_for_every_number_of_frames():
     f0_hz = np.geomspace(40, 60, 3000)
     salience = salience_of(f0_hz)
-    found_hz, confidence = evaluate.decode_pitch(salience, BINS)
+    found_hz, confidence = decoding.decode_pitch(salience, BINS)
     np.testing.assert_allclose(1200 * np.log2(found_hz / f0_hz), 0, atol=1.0)
     assert confidence.min() > 0.8 and confidence.max() <= 0.9
     for frames in (0, 1, 1023, 1024, 1025):
-        some_hz, _ = evaluate.decode_pitch(salience[:frames], BINS)
+        some_hz, _ = decoding.decode_pitch(salience[:frames], BINS)
         np.testing.assert_allclose(some_hz, found_hz[:frames], rtol=1e-6)
 
 

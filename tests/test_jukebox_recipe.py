@@ -11,8 +11,9 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, evaluate, logs, separate, train, weights
+from majl_jax import checkpoint, logs, separate, train, weights
 from majl_jax.audio import files
+from majl_jax.inference import segments
 from majl_jax.models import vector_quantizer
 from majl_jax.recipes import jukebox
 
@@ -202,11 +203,11 @@ def test_songs_in_segments_are_those_of_one_pass(run):
     song = np.random.default_rng(0).normal(0, 0.1, (9_999, 1)).astype(np.float32)
     padded = np.pad(song, ((0, 1), (0, 0)))
     whole = np.asarray(jax.jit(model.apply)(variables, padded[None])["stems"][0, : len(song)])
-    found = evaluate.apply_track(model, variables, song, batch_size=2)["stems"]
+    found = segments.apply_track(model, variables, song, batch_size=2)["stems"]
     np.testing.assert_allclose(found, whole, atol=1e-5)
     config = config.copy_and_resolve_references()
     config.evaluation.exact = False
-    rough = evaluate.apply_track(jukebox.segment_model(config), variables, song, overlap=0.0)[
+    rough = segments.apply_track(jukebox.segment_model(config), variables, song, overlap=0.0)[
         "stems"
     ]
     assert rough.shape == whole.shape and np.abs(rough - whole).max() > 1e-5

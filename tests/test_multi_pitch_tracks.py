@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tiny_multi_pitch as tiny
 
-from majl_jax import metrics, multi_pitch, report
+from majl_jax import metrics, report
 from majl_jax.audio import files, harmonic_cqt
 from majl_jax.evaluation.multi_pitch import score_track, score_tracks, sounding_frames
 from majl_jax.evaluation.rows import read_rows, text_table
+from majl_jax.inference import decoding, multi_pitch
 from majl_jax.models.timbre_trap import TimbreTrap
 
 GAIN = {"gain": np.float32(1.0)}
@@ -134,17 +135,15 @@ def test_what_does_not_fit_is_refused():
 
 def test_picked_are_strict_maxima_that_reach_the_threshold():
     rows = np.array([[0.9, 0.2, 0.6], [0.5, 0.7, 0.6], [0.6, 0.1, 0.2], [0.4, 0.8, 0.9]]).T
-    picked = multi_pitch.pick_pitches(rows.astype(np.float32), threshold=0.5)
+    picked = decoding.pick_pitches(rows.astype(np.float32), threshold=0.5)
     np.testing.assert_array_equal(picked.T > 0, [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1]])
-    exact = multi_pitch.pick_pitches(np.array([[0.5, 0.0, 0.4]], np.float32), threshold=0.5)
+    exact = decoding.pick_pitches(np.array([[0.5, 0.0, 0.4]], np.float32), threshold=0.5)
     np.testing.assert_array_equal(exact, np.array([[0.5, 0.0, 0.0]], np.float32))
-    hz = multi_pitch.pitches_hz(picked, np.array([100.0, 200.0, 300.0, 400.0]))
+    hz = decoding.pitches_hz(picked, np.array([100.0, 200.0, 300.0, 400.0]))
     assert [frame.tolist() for frame in hz] == [[100, 300], [200, 400], [400]]
     many = np.random.default_rng(0).uniform(size=(2050, 7)).astype(np.float32)
-    whole = multi_pitch.pick_pitches(many, threshold=0.3)
-    np.testing.assert_array_equal(
-        multi_pitch.pick_pitches(many[:1500], threshold=0.3), whole[:1500]
-    )
+    whole = decoding.pick_pitches(many, threshold=0.3)
+    np.testing.assert_array_equal(decoding.pick_pitches(many[:1500], threshold=0.3), whole[:1500])
 
 
 def golden():

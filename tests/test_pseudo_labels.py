@@ -10,7 +10,7 @@ import pytest
 from majl_jax import label_filter, logs, pseudo_labels
 from majl_jax.audio.pitch import CREPE_BIN_CENTS
 from majl_jax.datasets import builder, records
-from majl_jax.evaluate import SegmentModel
+from majl_jax.inference.segments import SegmentModel
 
 NOTE_HZ = 440.0
 

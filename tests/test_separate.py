@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import evaluate, separate, song
+from majl_jax import separate, song
 from majl_jax.audio import files
+from majl_jax.inference import segments
 
 RATE_HZ = 16_000
 BINS = 3000.0 + 20.0 * np.arange(40)
@@ -35,7 +36,7 @@ def make_model(**changes):
         "stems": ("voice",),
         "bin_cents": BINS,
     }
-    return evaluate.SegmentModel(**{**parts, **changes})
+    return segments.SegmentModel(**{**parts, **changes})
 
 
 MODEL, HALF = make_model(), {"gain": np.float32(0.5)}

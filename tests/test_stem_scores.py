@@ -8,8 +8,8 @@ import pytest
 
 from majl_jax import metrics
 from majl_jax.audio import files
-from majl_jax.evaluate import SegmentModel
 from majl_jax.evaluation.stems import score, score_stems
+from majl_jax.inference.segments import SegmentModel
 
 RATE_HZ, SECONDS = 4000, 5
 STEMS = ("bass", "drums", "voice")

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 import tiny_multi_pitch as tiny
 
-from majl_jax import checkpoint, multi_pitch, separate, song, transcription
+from majl_jax import checkpoint, separate, song, transcription
 from majl_jax.audio import files
+from majl_jax.inference import multi_pitch
 
 GAIN = {"gain": np.float32(1.0)}
 MODEL = tiny.make(tiny.first_harmonic, threshold=0.97)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from majl_jax import multi_pitch
+from majl_jax.inference import multi_pitch
 
 RATE_HZ, HOP, TAPS = 8000, 64, 256
 BIN_HZ = 440.0 * 2 ** (np.arange(25) / 12)

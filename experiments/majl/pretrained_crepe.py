@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from majl_jax import pseudo_labels, separate
 from majl_jax.datasets import records
-from majl_jax.evaluate import apply_track, decode_pitch
 from majl_jax.evaluation.rows import text_table, write_rows
 from majl_jax.evaluation.target import score_track, take_from_record
+from majl_jax.inference.decoding import decode_pitch
+from majl_jax.inference.segments import apply_track
 
 HOP_SAMPLES, RATE_HZ = 320, 16_000
 

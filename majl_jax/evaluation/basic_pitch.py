@@ -84,7 +84,7 @@ def transcribe(
     audio: Float[np.ndarray, "time"], *, threshold: float = THRESHOLD, batch_size: int = 8
 ) -> tuple[Float[np.ndarray, "frame"], list[np.ndarray]]:
     """Returns times in seconds and the pitches of each in Hz: peaks along the contour bins that reach the threshold."""
-    from majl_jax.multi_pitch import pick_pitches, pitches_hz
+    from majl_jax.inference.decoding import pick_pitches, pitches_hz
 
     picked = pick_pitches(contour(audio, batch_size=batch_size), threshold=threshold)
     return frame_times_s(len(picked)), pitches_hz(picked, BIN_HZ)

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import clustering, console, metrics
+from majl_jax import console, metrics
 from majl_jax.audio import files
 from majl_jax.datasets import records, stem_groups
 from majl_jax.evaluation.examples import write_example
 from majl_jax.evaluation.excerpts import fixed_excerpts, in_batches
 from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
+from majl_jax.inference import clustering
 
 SEEDS = {"valid": 1, "test": 2}  # of the excerpts, whatever the seed of the training
 Batch = tuple[Sequence[str], np.ndarray]  # names, sources [batch, time, source]

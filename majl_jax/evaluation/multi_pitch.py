@@ -15,13 +15,12 @@ from majl_jax import console, metrics
 from majl_jax.audio import files
 from majl_jax.evaluation import target
 from majl_jax.evaluation.rows import Row, aggregate, read_rows, write_rows
-from majl_jax.multi_pitch import (
+from majl_jax.inference.decoding import pick_pitches, pitches_hz
+from majl_jax.inference.multi_pitch import (
     Estimate,
     MultiPitchModel,
     frame_times_s,
     peak_normalized,
-    pick_pitches,
-    pitches_hz,
     transcribe,
 )
 from majl_jax.transcription import Picture

@@ -14,8 +14,6 @@ import numpy as np
 
 from majl_jax import atomic
 
-Pitch = tuple[np.ndarray, np.ndarray]
-"""f0_hz [frame], always a guess, and confidence [frame], which decides about voicing."""
 Row = dict[str, Any]
 LABELS = ("track", "system", "seconds", "skipped")  # the keys of a row that are not scores
 

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from majl_jax import console, metrics
 from majl_jax.audio import files
 from majl_jax.datasets.cutting import INT16_SCALE
-from majl_jax.evaluate import SegmentModel, apply_track
 from majl_jax.evaluation.examples import Stems, write_example
 from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
+from majl_jax.inference.segments import SegmentModel, apply_track
 
 
 def score_stems(

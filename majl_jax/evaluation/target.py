@@ -13,8 +13,9 @@ from jaxtyping import Float
 
 from majl_jax import atomic, console, metrics
 from majl_jax.audio import files
-from majl_jax.evaluate import SegmentModel, apply_track, decode_pitch
-from majl_jax.evaluation.rows import Pitch, Row, aggregate, flatten, write_rows
+from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
+from majl_jax.inference.decoding import Pitch, decode_pitch
+from majl_jax.inference.segments import SegmentModel, apply_track
 
 
 def score_tracks(

@@ -27,9 +27,9 @@ from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, target_first
-from majl_jax.evaluate import SegmentModel
 from majl_jax.evaluation.stems import score_stems
 from majl_jax.evaluation.target import score_tracks
+from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
 from majl_jax.models import vector_quantizer

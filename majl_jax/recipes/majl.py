@@ -24,8 +24,8 @@ from majl_jax import networks, optimize, parallel, pseudo_labels
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
-from majl_jax.evaluate import SegmentModel
 from majl_jax.evaluation.target import score_tracks
+from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses.cascade import cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
 from majl_jax.models.cascade import Cascade

@@ -24,15 +24,15 @@ from jaxtyping import Array, Bool, Float
 from majl_jax import atomic, checkpoint, console, optimize, parallel, weights
 from majl_jax.audio import mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
-from majl_jax.band_split_separation import Separator
 from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources, mixture_sources
-from majl_jax.evaluate import SegmentModel
 from majl_jax.evaluation import head_selection
 from majl_jax.evaluation.stems import score_stems
+from majl_jax.inference.band_split import Separator
+from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import mixit as losses
 from majl_jax.models import attention
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import multi_pitch, optimize
+from majl_jax import optimize
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
 from majl_jax.datasets import records
@@ -31,6 +31,7 @@ from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, parse_shares
 from majl_jax.evaluation import basic_pitch
 from majl_jax.evaluation.multi_pitch import score_tracks
+from majl_jax.inference import multi_pitch
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
 from majl_jax.train import Stage

@@ -23,13 +23,13 @@ from jaxtyping import Array, Bool, Float
 from majl_jax import checkpoint, optimize, parallel
 from majl_jax.audio import mixing, stretching
 from majl_jax.audio.mixing import group, incoherent
-from majl_jax.chimera_separation import Separator
 from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources
-from majl_jax.evaluate import SegmentModel
 from majl_jax.evaluation.excerpt_scores import Judge
+from majl_jax.inference.chimera import Separator
+from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import chimera as losses
 from majl_jax.models.chimera import Chimera
 from majl_jax.train import Stage

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from majl_jax.audio import stft
-from majl_jax.evaluate import SegmentModel
+from majl_jax.inference.segments import SegmentModel
 from majl_jax.models.band_split import BandSplitLocoformer, channel_level
 
 Variables = Mapping[str, Any]

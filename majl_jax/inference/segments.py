@@ -15,8 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import context_windows
-from majl_jax.evaluation.rows import Pitch
+from majl_jax.inference import context
 
 Outputs = dict[str, np.ndarray]
 
@@ -106,7 +105,7 @@ def _stream_in_context(
     blocks: Iterable[np.ndarray],
     batch_size: int,
 ) -> Iterator[Outputs]:
-    pieces = context_windows.pieces(
+    pieces = context.pieces(
         _checked(blocks, model),
         segment_samples=model.segment_samples,
         context_samples=model.context_samples,
@@ -266,28 +265,3 @@ def _prepare(
         return jax.device_put(leaf, sharding)
 
     return program, jax.tree.map(place, variables)
-
-
-DECODED_FRAMES = 1024  # per call of the compiled decoder, whatever the length of the track
-
-
-def decode_pitch(
-    salience: Float[np.ndarray, "frame bin"], bin_cents: Float[np.ndarray, "bin"]
-) -> Pitch:
-    """Returns f0_hz [frame] and confidence [frame] by the local average of audio.pitch."""
-    frames = len(salience)
-    padded = np.pad(salience, ((0, -frames % DECODED_FRAMES), (0, 0)))
-    cents = np.asarray(bin_cents, np.float32)
-    decoded: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))]
-    for first in range(0, len(padded), DECODED_FRAMES):
-        f0_hz, confidence = _decoder()(padded[first : first + DECODED_FRAMES], cents)
-        decoded.append((np.asarray(f0_hz), np.asarray(confidence)))
-    f0_hz, confidence = (np.concatenate(column)[:frames] for column in zip(*decoded, strict=True))
-    return f0_hz.astype(np.float32), confidence.astype(np.float32)
-
-
-@functools.cache
-def _decoder() -> Any:
-    from majl_jax.audio import pitch
-
-    return jax.jit(pitch.decode_local_average)

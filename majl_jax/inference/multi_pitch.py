@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax.evaluate import DECODED_FRAMES
-
 Estimate = tuple[np.ndarray, Sequence[np.ndarray]]
 """Times in seconds and, for each of them, the pitches in Hz (none, one or several)."""
 KEPT_BYTES = 1 << 30  # magnitudes of longer tracks are computed twice instead of kept
@@ -203,38 +201,6 @@ def _prepare(
         return jax.device_put(leaf, sharding)
 
     return hear, listen, jax.tree.map(place, variables)
-
-
-# ---- pitches ------------------------------------------------------------------------------------
-
-
-def pick_pitches(
-    salience: Float[np.ndarray, "frame bin"], *, threshold: float
-) -> Float[np.ndarray, "frame bin"]:
-    """Keeps the salience of local maxima along the bins that reach the threshold; 0 elsewhere."""
-    frames = len(salience)
-    padded = np.pad(salience, ((0, -frames % DECODED_FRAMES), (0, 0)))
-    pieces = [
-        np.asarray(_peak_picker()(padded[first : first + DECODED_FRAMES]))
-        for first in range(0, len(padded), DECODED_FRAMES)
-    ]
-    peaks = np.concatenate([padded[:0], *pieces])[:frames]
-    return np.where(peaks >= threshold, peaks, 0.0).astype(np.float32)
-
-
-@functools.cache
-def _peak_picker() -> Any:
-    from majl_jax.audio import pitch
-
-    return jax.jit(pitch.local_peaks)
-
-
-def pitches_hz(
-    picked: Float[np.ndarray, "frame bin"], bin_hz: Float[np.ndarray, "bin"]
-) -> list[np.ndarray]:
-    """Returns the centres of the picked bins, an array of Hz per frame, without interpolation."""
-    centres = np.asarray(bin_hz, np.float64)
-    return [centres[row > 0] for row in picked]
 
 
 def frame_times_s(model: MultiPitchModel, frames: int) -> Float[np.ndarray, "frame"]:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from majl_jax import clustering
 from majl_jax.audio import stft
-from majl_jax.evaluate import SegmentModel
+from majl_jax.inference import clustering
+from majl_jax.inference.segments import SegmentModel
 from majl_jax.models.chimera import Chimera
 
 Variables = Mapping[str, Any]

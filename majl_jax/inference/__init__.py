@@ -1,0 +1,1 @@
+"""A trained network on whole songs: segments, context, decoding."""
