@@ -86,7 +86,7 @@ def run_jax(case: str, folder: pathlib.Path, calls: int) -> None:
     import jax
     import jax.numpy as jnp
 
-    from majl_jax.losses.salience import weighted_bce
+    from majl_jax.losses.salience_terms import weighted_bce
     from majl_jax.losses.separation import l1_wav
     from majl_jax.models.crepe import Crepe
     from majl_jax.models.unet import UNet

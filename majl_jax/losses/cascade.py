@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from majl_jax.audio import mixing, pitch, stft
 from majl_jax.batch import Batch
-from majl_jax.losses import hard_samples, salience, separation, weighting
+from majl_jax.losses import hard_samples, salience_terms, separation, weighting
 from majl_jax.models.cascade import Cascade
 
 OPTIONAL = ("pitch_on_target", "weighting")  # terms that exist in some stages only
@@ -82,7 +82,9 @@ def cascade_loss(
         # The same parameters, dropout and kind of statistics as for the estimate; these statistics are not kept.
         of_truth, _ = cascade.listen(variables, truth, index=index, key=keys[1])
         if weights.get("pitch_on_target"):
-            likelihood = salience.weighted_bce(of_truth, targets, positive_weight=positive_weight)
+            likelihood = salience_terms.weighted_bce(
+                of_truth, targets, positive_weight=positive_weight
+            )
             more["pitch_on_target"] = weighting.masked_mean(
                 likelihood, has_pitch & has_target[:, None]
             )
@@ -92,7 +94,7 @@ def cascade_loss(
             )
             more |= found
     distance = _separation_loss(separation_loss, estimate, truth)
-    likelihood = salience.weighted_bce(logits, targets, positive_weight=positive_weight)
+    likelihood = salience_terms.weighted_bce(logits, targets, positive_weight=positive_weight)
     terms = {
         "separation": weighting.masked_mean(weighed[..., 0] * distance, has_target),
         "pitch": weighting.masked_mean(weighed[..., 1, None] * likelihood, has_pitch),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.losses import multi_pitch
+from majl_jax.losses import salience_terms
 
 
 def consistency(
@@ -24,7 +24,7 @@ def consistency(
     """
     if stop_gradient:
         targets = jax.lax.stop_gradient(targets)
-    return multi_pitch.bce(augmented_logits, targets)
+    return salience_terms.bce(augmented_logits, targets)
 
 
 def symmetric_divergence(

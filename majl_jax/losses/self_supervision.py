@@ -16,8 +16,7 @@ from jaxtyping import Array, Bool, Float
 from majl_jax import parallel
 from majl_jax.audio import augmentation, harmonic_cqt, mixing, pitch
 from majl_jax.batch import Batch
-from majl_jax.losses import activity, equivariance, weighting
-from majl_jax.losses import multi_pitch as losses
+from majl_jax.losses import activity, equivariance, salience_terms, weighting
 
 SECOND_PASSES = ("timbre", "percussion", "geometric")
 _SILENT_LOGIT = -20.0
@@ -265,16 +264,20 @@ def _output_terms(
         )
         return mean(activity.positive_bce(z, sure), unlabelled)
 
-    likelihood = losses.positive_weighted_bce if settings.weight_positives else losses.bce
+    likelihood = (
+        salience_terms.positive_weighted_bce if settings.weight_positives else salience_terms.bce
+    )
     terms: dict[str, Callable[[], Array]] = {
         "supervised": lambda: mean(likelihood(z, sound.targets), sound.is_label),
-        "energy": lambda: mean(losses.energy(z, average), on),
-        "sparsity": lambda: mean(losses.sparsity(z), on),
-        "support": lambda: mean(losses.support(z, first), everywhere),
-        "harmonic": lambda: mean(losses.harmonic(z, average), everywhere),
-        "entropy": lambda: mean(losses.entropy(z), everywhere),
-        "content": lambda: losses.gated_mean(losses.content(z), sound.sounding),
-        "contrastive": lambda: losses.gated_mean(losses.contrastive(z), sound.sounding),
+        "energy": lambda: mean(salience_terms.energy(z, average), on),
+        "sparsity": lambda: mean(salience_terms.sparsity(z), on),
+        "support": lambda: mean(salience_terms.support(z, first), everywhere),
+        "harmonic": lambda: mean(salience_terms.harmonic(z, average), everywhere),
+        "entropy": lambda: mean(salience_terms.entropy(z), everywhere),
+        "content": lambda: salience_terms.gated_mean(salience_terms.content(z), sound.sounding),
+        "contrastive": lambda: salience_terms.gated_mean(
+            salience_terms.contrastive(z), sound.sounding
+        ),
         "activity": activity_term,
         "variance": lambda: activity.variance_hinge(
             salience, unlabelled & sound.sounding, minimum_deviation=settings.deviation

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.losses import multi_pitch
-from majl_jax.losses.multi_pitch import gated_mean
+from majl_jax.losses import salience_terms
+from majl_jax.losses.salience_terms import gated_mean
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +34,21 @@ def _losses(salience, truth, gate):
     part = functools.partial
     everywhere = jnp.ones_like(gate)
     return {
-        "energy": (part(multi_pitch.energy, salience=salience), everywhere),
-        "support": (part(multi_pitch.support, level=salience), everywhere),
-        "harmonic": (part(multi_pitch.harmonic, salience=salience), everywhere),
-        "sparsity": (multi_pitch.sparsity, everywhere),
-        "entropy": (multi_pitch.entropy, everywhere),
-        "supervised": (part(multi_pitch.bce, targets=truth), everywhere),
+        "energy": (part(salience_terms.energy, salience=salience), everywhere),
+        "support": (part(salience_terms.support, level=salience), everywhere),
+        "harmonic": (part(salience_terms.harmonic, salience=salience), everywhere),
+        "sparsity": (salience_terms.sparsity, everywhere),
+        "entropy": (salience_terms.entropy, everywhere),
+        "supervised": (part(salience_terms.bce, targets=truth), everywhere),
         "supervised_positive_weighted": (
-            part(multi_pitch.positive_weighted_bce, targets=truth),
+            part(salience_terms.positive_weighted_bce, targets=truth),
             everywhere,
         ),
-        "supervised_rms_gated": (part(multi_pitch.bce, targets=truth), gate),
-        "content_k1": (multi_pitch.content, everywhere),
-        "content_k3_rms_gated": (part(multi_pitch.content, peaks=3), gate),
-        "contrastive": (multi_pitch.contrastive, everywhere),
-        "contrastive_rms_gated": (multi_pitch.contrastive, gate),
+        "supervised_rms_gated": (part(salience_terms.bce, targets=truth), gate),
+        "content_k1": (salience_terms.content, everywhere),
+        "content_k3_rms_gated": (part(salience_terms.content, peaks=3), gate),
+        "contrastive": (salience_terms.contrastive, everywhere),
+        "contrastive_rms_gated": (salience_terms.contrastive, gate),
     }
 
 
@@ -98,38 +98,40 @@ def test_bce_by_a_loop():
     for i, k, b in np.ndindex(2, 7, 12):
         p, y = 1 / (1 + np.exp(-float(logits[i, k, b]))), float(salience[i, k, b])
         expected[i, k] -= y * np.log(p) + (1 - y) * np.log(1 - p)
-    found = multi_pitch.bce(logits, salience)
+    found = salience_terms.bce(logits, salience)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_support_and_harmonic_add_up_to_energy():
     logits, salience, _ = _closed_form()
-    sides = multi_pitch.support(logits, salience) + multi_pitch.harmonic(logits, salience)
-    np.testing.assert_allclose(sides, multi_pitch.energy(logits, salience), rtol=1e-5)
+    sides = salience_terms.support(logits, salience) + salience_terms.harmonic(logits, salience)
+    np.testing.assert_allclose(sides, salience_terms.energy(logits, salience), rtol=1e-5)
 
 
 def test_positive_weights_balance_a_frame():
     # At logit 0 every bin costs log 2; one positive of four counts three times. A frame without or with only positives: once.
     targets = jnp.array([[[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]])
-    found = multi_pitch.positive_weighted_bce(jnp.zeros((1, 3, 4)), targets)
+    found = salience_terms.positive_weighted_bce(jnp.zeros((1, 3, 4)), targets)
     np.testing.assert_allclose(found, np.log(2) * np.array([[6, 4, 4]]), rtol=1e-6)
 
 
 def test_content_asks_for_the_highest_peaks_only():
     logits = jnp.full((1, 1, 40), -4.0).at[0, 0, jnp.array([5, 20, 33])].set(jnp.array([3.0, 1, 2]))
     logits = logits.at[0, 0, 6].set(2.5)  # high, but no peak
-    gradient = np.asarray(jax.grad(lambda z: multi_pitch.content(z, peaks=2).sum())(logits))[0, 0]
+    gradient = np.asarray(jax.grad(lambda z: salience_terms.content(z, peaks=2).sum())(logits))[
+        0, 0
+    ]
     near = np.minimum(abs(np.arange(40) - 5), abs(np.arange(40) - 33)) <= 4
     assert np.all(gradient[near] < 0) and not gradient[~near].any()
-    bare = multi_pitch.content(logits, peaks=2, width_bins=0.0)
+    bare = salience_terms.content(logits, peaks=2, width_bins=0.0)
     np.testing.assert_allclose(bare[0, 0], np.log1p(np.exp(-3)) + np.log1p(np.exp(-2)), rtol=1e-5)
     with pytest.raises(ValueError, match="peaks=41"):
-        multi_pitch.content(logits, peaks=41)
+        salience_terms.content(logits, peaks=41)
 
 
 def test_content_has_as_many_targets_as_there_are_peaks():
     flat = jnp.zeros((1, 2, 9)).at[0, 1, 4].set(1.0)
-    found = multi_pitch.content(flat, peaks=3, width_bins=0.0)
+    found = salience_terms.content(flat, peaks=3, width_bins=0.0)
     np.testing.assert_allclose(found, [[0.0, np.log1p(np.exp(-1.0))]], rtol=1e-6)
 
 
@@ -145,11 +147,11 @@ def test_contrastive_by_a_loop_and_its_limits():
         ]
         weights = np.exp(np.array(cosines) / 0.2)
         expected[i, k] = -np.log(weights[i] / weights.sum())
-    found = multi_pitch.contrastive(logits, temperature=0.2)
+    found = salience_terms.contrastive(logits, temperature=0.2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    alike = multi_pitch.contrastive(jnp.tile(logits[:1], (4, 1, 1)))
+    alike = salience_terms.contrastive(jnp.tile(logits[:1], (4, 1, 1)))
     np.testing.assert_allclose(alike, np.full((4, 7), np.log(4)), rtol=1e-5)
-    assert not multi_pitch.contrastive(logits[:1]).any()
+    assert not salience_terms.contrastive(logits[:1]).any()
 
 
 def test_the_gate_averages_items_not_frames():
@@ -173,5 +175,5 @@ def test_finite_at_silence_and_for_any_logit(name):
 def test_blank_logits_are_pulled_both_ways():
     # The gradient at 0 is where a formula with |z| would be wrong.
     targets = jnp.array([[[0.0, 0.3, 1.0]]])
-    gradient = jax.grad(lambda z: multi_pitch.bce(z, targets).sum())(jnp.zeros((1, 1, 3)))
+    gradient = jax.grad(lambda z: salience_terms.bce(z, targets).sum())(jnp.zeros((1, 1, 3)))
     np.testing.assert_allclose(gradient[0, 0], [0.5, 0.2, -0.5], atol=1e-7)

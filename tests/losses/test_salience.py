@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from majl_jax.audio.pitch import CREPE_BIN_CENTS, gaussian_targets, one_hot_targets
-from majl_jax.losses.salience import weighted_bce
+from majl_jax.losses.salience_terms import weighted_bce
 
 
 @pytest.mark.parametrize("weight", [1.0, 10.0])

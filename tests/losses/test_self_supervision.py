@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from majl_jax.audio import augmentation, harmonic_cqt, mixing, pitch
-from majl_jax.losses import multi_pitch as losses
+from majl_jax.losses import salience_terms
 from majl_jax.losses.self_supervision import TERMS, Settings, self_supervised_loss
 
 HOP, FRAMES, BATCH, BINS = 256, 24, 4, 48
@@ -92,7 +92,7 @@ def test_supervision_counts_labelled_frames_and_energy_unlabelled_items(batch, h
     _, features, logits, targets = heard
     terms = _terms(batch, "supervised", "energy", "sparsity")
     np.testing.assert_allclose(terms["supervised"], _bce(logits, targets)[:2, 4:].mean(), rtol=1e-5)
-    weighted = np.asarray(losses.positive_weighted_bce(logits, targets))[:2, 4:].mean()
+    weighted = np.asarray(salience_terms.positive_weighted_bce(logits, targets))[:2, 4:].mean()
     found = _terms(batch, "supervised", weight_positives=True)["supervised"]
     np.testing.assert_allclose(found, weighted, rtol=1e-5)
     average = harmonic_cqt.harmonic_average(features, harmonics=(1.0, 2.0))
