@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from majl_jax import metrics
 from majl_jax.audio import files
 from majl_jax.evaluation import target
 from majl_jax.evaluation.rows import read_rows
 from majl_jax.inference import decoding, segments
+from majl_jax.metrics import separation
 
 HOP, SEGMENT, RATE_HZ = 32, 256, 1000
 BINS = 1997.3794 + 20.0 * np.arange(60)
@@ -241,8 +241,8 @@ def test_scores_of_tracks_are_written_aggregated_and_right(tmp_path):
     ]
     assert len(rows) == 9 and [r["seconds"] for r in rows[::3]] == [2.0, 3.0, 1.0]
     float_stems = [t["stems"][..., 0] / 32768 for t in tracks]
-    sdrs = [metrics.sdr_db(0.5 * s.sum(1), s[:, 0]) for s in float_stems]
-    mixture = [metrics.sdr_db(s.sum(1), s[:, 0]) for s in float_stems]
+    sdrs = [separation.sdr_db(0.5 * s.sum(1), s[:, 0]) for s in float_stems]
+    mixture = [separation.sdr_db(s.sum(1), s[:, 0]) for s in float_stems]
     np.testing.assert_allclose([r["sdr_db"] for r in rows[::3]], sdrs, atol=1e-4)
     np.testing.assert_allclose([r["sdr_db"] for r in rows[1::3]], mixture, atol=1e-4)
     assert result["sdr_db_mean"] == pytest.approx(np.mean(sdrs), abs=1e-4)

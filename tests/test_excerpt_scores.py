@@ -10,11 +10,11 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import metrics
 from majl_jax.audio import files, stft
 from majl_jax.datasets import records, stem_groups
 from majl_jax.evaluation.excerpt_scores import Judge
 from majl_jax.evaluation.excerpts import fixed_excerpts
+from majl_jax.metrics import separation
 
 SAMPLES, SIZES = 8192, {"window_samples": 256, "hop_samples": 64}
 GROUPS = stem_groups.parse("chorales: drone=alto, melody=soprano, noise=tenor")["chorales"]
@@ -82,7 +82,7 @@ def test_validation_is_the_mean_over_the_excerpts(folder):
     for one in excerpts:
         parts = np.asarray(_low_and_high(jnp.asarray(one.sources.sum(1))[None]))[0]
         ratios += [
-            metrics.si_sdr_db(parts[:, i], one.sources[:, i], zero_mean=True) for i in range(2)
+            separation.si_sdr_db(parts[:, i], one.sources[:, i], zero_mean=True) for i in range(2)
         ]
     np.testing.assert_allclose(found["si_sdr_db"], np.mean(ratios), rtol=1e-4)
     assert "si_sdr_db" not in _judge(folder, estimate=None).validate({})

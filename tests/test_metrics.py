@@ -7,7 +7,7 @@ import mir_eval
 import numpy as np
 import pytest
 
-from majl_jax import metrics
+from majl_jax.metrics import pitch, separation
 
 RECORDINGS = pathlib.Path(__file__).parents[2] / "shared" / "audio" / "musdb18_7s"
 
@@ -23,41 +23,43 @@ def _pair(*shape, seed=0):
 
 def test_sdr_is_the_formula_with_its_floors():
     reference = np.array([0.5, -0.5, 0.5, -0.5])
-    assert metrics.sdr_db(0.9 * reference, reference) == pytest.approx(20.0)
-    assert metrics.sdr_db(reference, reference) == pytest.approx(10 * np.log10(0.25 / 1e-8))
-    assert metrics.sdr_db(np.zeros(4), 1e-6 * reference) == pytest.approx(0.0)  # both at the floor
-    assert metrics.sdr_db(0 * reference, reference) == pytest.approx(0.0)
+    assert separation.sdr_db(0.9 * reference, reference) == pytest.approx(20.0)
+    assert separation.sdr_db(reference, reference) == pytest.approx(10 * np.log10(0.25 / 1e-8))
+    assert separation.sdr_db(np.zeros(4), 1e-6 * reference) == pytest.approx(
+        0.0
+    )  # both at the floor
+    assert separation.sdr_db(0 * reference, reference) == pytest.approx(0.0)
 
 
 def test_si_sdr_ignores_scale_not_noise():
     estimate, reference = _pair(2000, 2)
-    value = metrics.si_sdr_db(estimate, reference)
+    value = separation.si_sdr_db(estimate, reference)
     assert value == pytest.approx(20.0, abs=0.3)
-    assert metrics.si_sdr_db(-3 * estimate, 0.1 * reference) == pytest.approx(value)
-    assert metrics.si_sdr_db(2 * reference, reference) == np.inf
-    assert metrics.si_sdr_db(1e-9 * estimate, reference) == pytest.approx(value)
+    assert separation.si_sdr_db(-3 * estimate, 0.1 * reference) == pytest.approx(value)
+    assert separation.si_sdr_db(2 * reference, reference) == np.inf
+    assert separation.si_sdr_db(1e-9 * estimate, reference) == pytest.approx(value)
 
 
 def test_si_sdr_of_orthogonal_noise_is_exact():
     reference = np.array([1.0, 1, -1, -1])
     noise = 0.1 * np.array([1.0, -1, 1, -1])
-    assert metrics.si_sdr_db(reference + noise, reference) == pytest.approx(20.0)
-    offset = metrics.si_sdr_db(reference + noise + 7, reference + 3, zero_mean=True)
+    assert separation.si_sdr_db(reference + noise, reference) == pytest.approx(20.0)
+    offset = separation.si_sdr_db(reference + noise + 7, reference + 3, zero_mean=True)
     assert offset == pytest.approx(20.0)
-    assert metrics.si_sdr_db(reference + noise + 7, reference) < 0
+    assert separation.si_sdr_db(reference + noise + 7, reference) < 0
     with pytest.raises(ValueError, match="constant"):
-        metrics.si_sdr_db(reference, np.ones(4), zero_mean=True)
+        separation.si_sdr_db(reference, np.ones(4), zero_mean=True)
 
 
 def test_both_definitions_of_usdr():
     reference = np.stack([np.full(100, 1.0), np.full(100, 0.1)], 1)
     estimate = reference + np.array([0.1, 0.1])
     together = 10 * np.log10((100 + 1) / (1 + 1))
-    assert metrics.usdr_db(estimate, reference) == pytest.approx(together)
-    assert metrics.usdr_db(estimate, reference, channel_mean=True) == pytest.approx((20 + 0) / 2)
+    assert separation.usdr_db(estimate, reference) == pytest.approx(together)
+    assert separation.usdr_db(estimate, reference, channel_mean=True) == pytest.approx((20 + 0) / 2)
 
 
-GLOBAL = [metrics.sdr_db, metrics.si_sdr_db, metrics.usdr_db]
+GLOBAL = [separation.sdr_db, separation.si_sdr_db, separation.usdr_db]
 
 
 @pytest.mark.parametrize("score", GLOBAL)
@@ -129,20 +131,20 @@ MUSEVAL = {
 @pytest.mark.parametrize("sizes", MUSEVAL)
 def test_bss_eval_agrees_with_museval(stems, sizes):
     window, hop, taps = sizes
-    found = metrics.bss_eval_v4(*stems, window_samples=window, hop_samples=hop, filter_taps=taps)
+    found = separation.bss_eval_v4(*stems, window_samples=window, hop_samples=hop, filter_taps=taps)
     assert found.keys() == MUSEVAL[sizes].keys()
     for name, expected in MUSEVAL[sizes].items():
         np.testing.assert_allclose(found[name], expected, atol=2e-6, err_msg=name)
 
 
 def test_bss_eval_without_filters_gives_the_same_sdr(stems):
-    found = metrics.bss_eval_v4(*stems, window_samples=4000, sdr_only=True)
+    found = separation.bss_eval_v4(*stems, window_samples=4000, sdr_only=True)
     assert list(found) == ["sdr_db"]
     np.testing.assert_allclose(found["sdr_db"], MUSEVAL[4000, 4000, 512]["sdr_db"], atol=2e-6)
 
 
 def test_a_window_longer_than_the_track_is_the_track(stems):
-    whole = metrics.bss_eval_v4(*stems, window_samples=10**6, sdr_only=True)["sdr_db"]
+    whole = separation.bss_eval_v4(*stems, window_samples=10**6, sdr_only=True)["sdr_db"]
     assert whole.shape == (2, 1)
     estimates, references = stems
     noise = ((estimates[0] - references[0]) ** 2).sum()
@@ -150,11 +152,11 @@ def test_a_window_longer_than_the_track_is_the_track(stems):
 
 
 def test_medians_leave_silent_windows_out(stems):
-    medians = metrics.median_over_windows(
-        metrics.bss_eval_v4(*stems, window_samples=4000, sdr_only=True)
+    medians = separation.median_over_windows(
+        separation.bss_eval_v4(*stems, window_samples=4000, sdr_only=True)
     )
     assert medians["sdr_db"][0] == pytest.approx((12.657205 + 12.567261) / 2, abs=1e-5)
-    nothing = metrics.median_over_windows({"sdr_db": np.full((2, 3), np.nan)})
+    nothing = separation.median_over_windows({"sdr_db": np.full((2, 3), np.nan)})
     assert np.all(np.isnan(nothing["sdr_db"]))
 
 
@@ -163,7 +165,7 @@ def test_bss_eval_of_band_limited_stems_is_finite():
     t = np.arange(3000)[:, None]
     references = np.stack([np.sin(0.01 * t) + np.sin(0.03 * t), np.sin(0.02 * t)])
     estimates = references + 0.1 * references[::-1]
-    found = metrics.bss_eval_v4(estimates, references, window_samples=1000, filter_taps=64)
+    found = separation.bss_eval_v4(estimates, references, window_samples=1000, filter_taps=64)
     assert all(np.all(np.isfinite(values)) for values in found.values())
     np.testing.assert_allclose(found["sdr_db"][0], 20, atol=6)
 
@@ -171,11 +173,11 @@ def test_bss_eval_of_band_limited_stems_is_finite():
 def test_bss_eval_refuses_what_it_cannot_score(stems):
     estimates, references = stems
     with pytest.raises(ValueError, match="estimate 1 is silent"):
-        metrics.bss_eval_v4(estimates * [[[1]], [[0]]], references, window_samples=4000)
+        separation.bss_eval_v4(estimates * [[[1]], [[0]]], references, window_samples=4000)
     with pytest.raises(ValueError, match="same length"):
-        metrics.bss_eval_v4(estimates[:, 1:], references, window_samples=4000)
+        separation.bss_eval_v4(estimates[:, 1:], references, window_samples=4000)
     with pytest.raises(ValueError, match="must be positive"):
-        metrics.bss_eval_v4(estimates, references, window_samples=0)
+        separation.bss_eval_v4(estimates, references, window_samples=0)
 
 
 def test_bss_eval_on_music_agrees_with_the_published_reference():
@@ -188,7 +190,7 @@ def test_bss_eval_on_music_agrees_with_the_published_reference():
     references = np.stack([vocals, drums + bass + other])
     generator = np.random.RandomState(0)
     estimates = np.stack([generator.random_sample(vocals.shape) for _ in range(2)])
-    found = metrics.bss_eval_v4(estimates, references, window_samples=44100)
+    found = separation.bss_eval_v4(estimates, references, window_samples=44100)
     published = json.loads(next(RECORDINGS.glob("*.museval_reference.json")).read_text())
     for row, target in enumerate(published["targets"]):
         for name in ("SDR", "ISR", "SIR", "SAR"):
@@ -225,7 +227,7 @@ def test_melody_scores_are_those_of_mir_eval(mode):
     unvoiced = 0.0 if mode == "thresholded" else -guess  # mir_eval's sign for a guess
     times = np.arange(400) * 0.02
     expected = mir_eval.melody.evaluate(times, truth, times, np.where(voiced, guess, unvoiced))
-    found = metrics.melody_scores(guess, confidence, truth, rpa_mode=mode)
+    found = pitch.melody_scores(guess, confidence, truth, rpa_mode=mode)
     names = {
         "rpa": "Raw Pitch Accuracy",
         "rca": "Raw Chroma Accuracy",
@@ -238,7 +240,7 @@ def test_melody_scores_are_those_of_mir_eval(mode):
 
 def test_modes_differ_in_pitch_only():
     curves = _curves()
-    hard, soft = (metrics.melody_scores(*curves, rpa_mode=m) for m in ("thresholded", "mirex"))
+    hard, soft = (pitch.melody_scores(*curves, rpa_mode=m) for m in ("thresholded", "mirex"))
     assert soft["rpa"] > hard["rpa"] and soft["rca"] > hard["rca"] > hard["rpa"]
     assert all(soft[name] == hard[name] for name in ("oa", "vr", "vfa"))
 
@@ -246,21 +248,21 @@ def test_modes_differ_in_pitch_only():
 def test_threshold_and_labels_choose_frames():
     truth, guess = np.array([100.0, 100, 0, 0]), np.array([100.0, 150, 100, 100])
     confidence = np.array([0.6, 0.9, 0.2, 0.6])
-    found = metrics.melody_scores(guess, confidence, truth)
+    found = pitch.melody_scores(guess, confidence, truth)
     assert found == {"rpa": 0.5, "rca": 0.5, "oa": 0.5, "vr": 1.0, "vfa": 0.5}
-    strict = metrics.melody_scores(guess, confidence, truth, pitch_threshold=0.7)
+    strict = pitch.melody_scores(guess, confidence, truth, pitch_threshold=0.7)
     assert strict == {"rpa": 0.0, "rca": 0.0, "oa": 0.5, "vr": 0.5, "vfa": 0.0}
     labelled = np.array([True, False, True, False])
-    part = metrics.melody_scores(guess, confidence, truth, labelled=labelled)
+    part = pitch.melody_scores(guess, confidence, truth, labelled=labelled)
     assert part == {"rpa": 1.0, "rca": 1.0, "oa": 1.0, "vr": 1.0, "vfa": 0.0}
 
 
 def test_scores_without_frames_are_nan():
     guess, confidence = np.full(4, 100.0), np.ones(4)
-    silent = metrics.melody_scores(guess, confidence, np.zeros(4))
+    silent = pitch.melody_scores(guess, confidence, np.zeros(4))
     assert all(np.isnan(silent[name]) for name in ("rpa", "rca", "vr")) and silent["vfa"] == 1.0
     assert silent["oa"] == 0.0
-    assert np.isnan(metrics.melody_scores(guess, confidence, guess)["vfa"])
+    assert np.isnan(pitch.melody_scores(guess, confidence, guess)["vfa"])
 
 
 @pytest.mark.parametrize(
@@ -274,4 +276,4 @@ def test_scores_without_frames_are_nan():
 def test_bad_curves_are_named(change, words):
     curves = {name: np.ones(4) for name in ("estimate_f0_hz", "confidence", "reference_f0_hz")}
     with pytest.raises(ValueError, match=words):
-        metrics.melody_scores(**(curves | change))
+        pitch.melody_scores(**(curves | change))

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import tiny_multi_pitch as tiny
 
-from majl_jax import metrics, report
+from majl_jax import report
 from majl_jax.audio import files, harmonic_cqt
 from majl_jax.evaluation.multi_pitch import score_track, score_tracks, sounding_frames
 from majl_jax.evaluation.rows import read_rows, text_table
 from majl_jax.inference import decoding, multi_pitch
+from majl_jax.metrics import pitch
 from majl_jax.models.timbre_trap import TimbreTrap
 
 GAIN = {"gain": np.float32(1.0)}
@@ -154,7 +155,7 @@ def golden():
 
 
 def test_scores_are_those_of_the_authors_evaluation():
-    found = metrics.multi_pitch_scores(*golden())
+    found = pitch.multi_pitch_scores(*golden())
     expected = {"precision": 0.4, "recall": 0.5, "f1": 0.44444, "accuracy": 0.28571}
     assert found == pytest.approx(expected, abs=5e-6)
 
@@ -164,7 +165,7 @@ def test_scores_are_those_of_mir_eval():
     times = np.arange(60) * 0.01
     truth = [440 * 2 ** rng.uniform(-1, 1, rng.integers(0, 4)) for _ in times]
     guess = [frame * 2 ** rng.uniform(-0.08, 0.08, len(frame)) for frame in truth]
-    ours = metrics.multi_pitch_scores(times + 0.002, guess, times, truth)
+    ours = pitch.multi_pitch_scores(times + 0.002, guess, times, truth)
     theirs = mir_eval.multipitch.evaluate(times, truth, times + 0.002, guess)
     for name in ("Precision", "Recall", "Accuracy"):
         assert 0.2 < ours[name.lower()] < 1 and ours[name.lower()] == pytest.approx(theirs[name])
@@ -172,20 +173,20 @@ def test_scores_are_those_of_mir_eval():
 
 def test_blank_estimates_and_blank_references():
     grid, guess, times, truth = golden()
-    blank = metrics.multi_pitch_scores(grid, [np.zeros(0)] * 9, times, truth)
+    blank = pitch.multi_pitch_scores(grid, [np.zeros(0)] * 9, times, truth)
     assert blank == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": 0.0}
-    nothing = metrics.multi_pitch_scores(grid, guess, times, [np.zeros(0)] * 10)
+    nothing = pitch.multi_pitch_scores(grid, guess, times, [np.zeros(0)] * 10)
     assert all(math.isnan(value) for value in nothing.values())
     empty = np.zeros(0)
-    assert math.isnan(metrics.multi_pitch_scores(grid, guess, empty, [])["f1"])
+    assert math.isnan(pitch.multi_pitch_scores(grid, guess, empty, [])["f1"])
     far = [np.append(frame, [10.0, 6000.0]) for frame in guess]  # beyond what mir_eval takes
-    assert metrics.multi_pitch_scores(grid, far, times, truth)["precision"] == pytest.approx(0.4)
+    assert pitch.multi_pitch_scores(grid, far, times, truth)["precision"] == pytest.approx(0.4)
     with pytest.raises(ValueError, match="estimate has 1 pitches that are NaN"):
-        metrics.multi_pitch_scores(grid, [*guess[:-1], np.array([np.nan])], times, truth)
+        pitch.multi_pitch_scores(grid, [*guess[:-1], np.array([np.nan])], times, truth)
     with pytest.raises(ValueError, match="reference has 9 times, but 10 lists"):
-        metrics.multi_pitch_scores(grid, guess, times[:9], truth)
+        pitch.multi_pitch_scores(grid, guess, times[:9], truth)
     with pytest.raises(ValueError, match="do not increase"):
-        metrics.multi_pitch_scores(grid[::-1], guess, times, truth)
+        pitch.multi_pitch_scores(grid[::-1], guess, times, truth)
 
 
 def test_sounding_frames_are_those_of_librosa():

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax import metrics
 from majl_jax.audio import files
 from majl_jax.evaluation.stems import score, score_stems
 from majl_jax.inference.segments import SegmentModel
+from majl_jax.metrics import separation
 
 RATE_HZ, SECONDS = 4000, 5
 STEMS = ("bass", "drums", "voice")
@@ -50,9 +50,9 @@ def test_each_stem_is_judged_by_its_own_column(tmp_path):
     truth = tracks[0]["stems"].astype(np.float64)[:, list(columns)] / 32768
     mixture = truth.sum(1)
     for number, (stem, weight) in enumerate(zip(STEMS, (0.5, 0.3, 0.1), strict=True)):
-        one = metrics.usdr_db(weight * mixture, truth[:, number])
+        one = separation.usdr_db(weight * mixture, truth[:, number])
         np.testing.assert_allclose(rows[0][f"usdr_db_{stem}"], one, atol=1e-4)
-        one = metrics.usdr_db(weight * mixture, truth[:, number], channel_mean=True)
+        one = separation.usdr_db(weight * mixture, truth[:, number], channel_mean=True)
         np.testing.assert_allclose(rows[0][f"usdr_channels_db_{stem}"], one, atol=1e-4)
         chunks = [
             10 * np.log10(np.sum(t**2) / np.sum((t - weight * m) ** 2))

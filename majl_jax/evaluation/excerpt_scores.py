@@ -16,13 +16,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import console, metrics
+from majl_jax import console
 from majl_jax.audio import files
 from majl_jax.datasets import records, stem_groups
 from majl_jax.evaluation.examples import write_example
 from majl_jax.evaluation.excerpts import fixed_excerpts, in_batches
 from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
 from majl_jax.inference import clustering
+from majl_jax.metrics import separation
 
 SEEDS = {"valid": 1, "test": 2}  # of the excerpts, whatever the seed of the training
 Batch = tuple[Sequence[str], np.ndarray]  # names, sources [batch, time, source]
@@ -194,4 +195,4 @@ def _ratios(
 
 def _si_sdr_db(estimate: np.ndarray, truth: np.ndarray) -> float:
     """SI-SDR without the means, -inf for a silent estimate."""
-    return metrics.si_sdr_db(estimate, truth, zero_mean=True)
+    return separation.si_sdr_db(estimate, truth, zero_mean=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from majl_jax import console, metrics
+from majl_jax import console
 from majl_jax.audio import files
 from majl_jax.evaluation import target
 from majl_jax.evaluation.rows import Row, aggregate, read_rows, write_rows
@@ -23,6 +23,7 @@ from majl_jax.inference.multi_pitch import (
     peak_normalized,
     transcribe,
 )
+from majl_jax.metrics import pitch
 from majl_jax.transcription import Picture
 
 RMS_SAMPLES = 2048
@@ -77,7 +78,7 @@ def _compare(
     labelled = np.all(has_pitch, axis=1) & (has_pitch.shape[1] > 0)
     times_s = frame_times_s(model, len(f0_hz))[labelled]
     truth = [row[row > 0] for row in np.asarray(f0_hz, np.float64)[labelled]]
-    return metrics.multi_pitch_scores(*estimate, times_s, truth)
+    return pitch.multi_pitch_scores(*estimate, times_s, truth)
 
 
 def score_tracks(

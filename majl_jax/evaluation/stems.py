@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import console, metrics
+from majl_jax import console
 from majl_jax.audio import files
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.evaluation.examples import Stems, write_example
 from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
 from majl_jax.inference.segments import SegmentModel, apply_track
+from majl_jax.metrics import separation
 
 
 def score_stems(
@@ -118,9 +119,9 @@ def _of_stem(
     if not np.isfinite(estimate).all():
         return dict.fromkeys(names), "the estimate is not finite"
     values = (
-        metrics.usdr_db(estimate, truth),
-        metrics.usdr_db(estimate, truth, channel_mean=True),
-        metrics.si_sdr_db(estimate, truth),
+        separation.usdr_db(estimate, truth),
+        separation.usdr_db(estimate, truth, channel_mean=True),
+        separation.si_sdr_db(estimate, truth),
     )
     return dict(zip(names, values, strict=True)), ""
 
@@ -137,6 +138,6 @@ def _chunk_sdrs(estimate: Stems, truth: Stems, *, window_samples: int) -> dict[i
     if len(truth) < window_samples:
         return {}
     pair = (np.moveaxis(x[:, sounding], 1, 0) for x in (estimate, truth))
-    windows = metrics.bss_eval_v4(*pair, window_samples=window_samples, sdr_only=True)
-    medians = metrics.median_over_windows(windows)
+    windows = separation.bss_eval_v4(*pair, window_samples=window_samples, sdr_only=True)
+    medians = separation.median_over_windows(windows)
     return dict(zip(sounding, map(float, medians["sdr_db"]), strict=True))

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import atomic, console, metrics
+from majl_jax import atomic, console
 from majl_jax.audio import files
 from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
 from majl_jax.inference.decoding import Pitch, decode_pitch
 from majl_jax.inference.segments import SegmentModel, apply_track
+from majl_jax.metrics import separation
+from majl_jax.metrics.pitch import melody_scores
 
 
 def score_tracks(
@@ -190,12 +192,12 @@ def _separation(
     if reason:
         skipped |= dict.fromkeys(names, reason)
         return dict.fromkeys(names)
-    sdr_db = metrics.sdr_db(estimate, take.truth)
+    sdr_db = separation.sdr_db(estimate, take.truth)
     values: dict[str, float | None] = {
         "sdr_db": sdr_db,
-        "nsdr_db": sdr_db - metrics.sdr_db(take.mixture, take.truth),
-        "si_sdr_db": metrics.si_sdr_db(estimate, take.truth),
-        "usdr_db": metrics.usdr_db(estimate, take.truth),
+        "nsdr_db": sdr_db - separation.sdr_db(take.mixture, take.truth),
+        "si_sdr_db": separation.si_sdr_db(estimate, take.truth),
+        "usdr_db": separation.usdr_db(estimate, take.truth),
     }
     return values | (_bss_eval(take, estimate, skipped) if bss_eval else {})
 
@@ -206,12 +208,12 @@ def _bss_eval(take: Take, estimate: np.ndarray, skipped: dict[str, str]) -> dict
     estimates = np.stack([estimate, rest if np.any(rest) else take.mixture])
     references = np.stack([take.truth, take.mixture - take.truth])
     try:
-        windows = metrics.bss_eval_v4(estimates, references, window_samples=take.sample_rate_hz)
+        windows = separation.bss_eval_v4(estimates, references, window_samples=take.sample_rate_hz)
     except ValueError as error:
         names = [f"{name}_v4_db" for name in ("sdr", "isr", "sir", "sar")]
         skipped |= dict.fromkeys(names, str(error))
         return dict.fromkeys(names)
-    medians = metrics.median_over_windows(windows)
+    medians = separation.median_over_windows(windows)
     return {name.replace("_db", "_v4_db"): float(value[0]) for name, value in medians.items()}
 
 
@@ -239,8 +241,8 @@ def _melody(
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # no voiced frame: said in the row instead
-        guesses = metrics.melody_scores(*curves, rpa_mode="mirex", **options)
-        thresholded = metrics.melody_scores(*curves, **options)
+        guesses = melody_scores(*curves, rpa_mode="mirex", **options)
+        thresholded = melody_scores(*curves, **options)
     for name, what in {"rpa": "voiced", "rca": "voiced", "vr": "voiced", "vfa": "unvoiced"}.items():
         if math.isnan(guesses[name]):
             skipped |= {n: f"no {what} frame is annotated" for n in names if n.startswith(name)}
