@@ -10,8 +10,9 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, main, networks, train
+from majl_jax import checkpoint, logs, main, train
 from majl_jax.datasets import builder, records
+from majl_jax.models import by_name
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -187,8 +188,8 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
         assert (norm > 0) == reaches, (run, stop)
 
 
-@pytest.mark.parametrize("separator", networks.SEPARATORS)
-@pytest.mark.parametrize("pitch", networks.PITCH_ESTIMATORS)
+@pytest.mark.parametrize("separator", by_name.SEPARATORS)
+@pytest.mark.parametrize("pitch", by_name.PITCH_ESTIMATORS)
 def test_majl_joins_any_separator_with_any_pitch_estimator(data, tmp_path, separator, pitch):
     """One field each swaps a network; the loss is traced, and its gradient has the parameters' shapes."""
     config = _smoke(MAJL, data)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import networks, optimize, parallel, pseudo_labels
+from majl_jax import optimize, parallel, pseudo_labels
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
@@ -28,6 +28,7 @@ from majl_jax.evaluation.target import score_tracks
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses.cascade import cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
+from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.train import Stage
@@ -42,10 +43,10 @@ def build(config: Any) -> Cascade:
     """The two networks that `config.separator` and `config.pitch` name, each with its own group of fields."""
     hop_samples = config.data.hop_samples
     groups = config.to_dict()
-    separator = networks.separator(
+    separator = by_name.separator(
         config.separator, groups.get(config.separator, {}), hop_samples=hop_samples
     )
-    listener, bin_cents = networks.pitch_estimator(
+    listener, bin_cents = by_name.pitch_estimator(
         config.pitch, groups.get(config.pitch, {}), hop_samples=hop_samples
     )
     return Cascade(separator, listener, bin_cents, config.data.segment_samples)
