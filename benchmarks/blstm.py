@@ -91,7 +91,7 @@ def run_jax(options: argparse.Namespace) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from majl_jax.models.blstm import BLSTM
+    from majl_jax.models.layers.blstm import BLSTM
     from majl_jax.weights import convert
 
     class FlaxLayers(nn.Module):

@@ -134,7 +134,7 @@ def run_jax(options: argparse.Namespace, remat: bool) -> dict:
     from majl_jax import weights
     from majl_jax.losses import vqvae as losses
     from majl_jax.losses.reconstruction import Bandwidth
-    from majl_jax.models import vector_quantizer
+    from majl_jax.models.layers import vector_quantizer
     from majl_jax.models.vqvae import Decoder, Encoder
 
     with np.load(options.folder / "weights.npz") as file:

@@ -14,7 +14,7 @@ import pytest
 from majl_jax import checkpoint, logs, separate, train, weights
 from majl_jax.audio import files
 from majl_jax.inference import segments
-from majl_jax.models import vector_quantizer
+from majl_jax.models.layers import vector_quantizer
 from majl_jax.recipes import jukebox
 
 PATH = pathlib.Path(__file__).parents[1] / "configs/jukebox.py"

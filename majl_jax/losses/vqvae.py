@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from majl_jax.losses import reconstruction
 from majl_jax.losses.reconstruction import Bandwidth, Resolution
-from majl_jax.models import vector_quantizer
-from majl_jax.models.vector_quantizer import Codebook
+from majl_jax.models.layers import vector_quantizer
+from majl_jax.models.layers.vector_quantizer import Codebook
 from majl_jax.models.vqvae import Decoder, Encoder
 
 LATENT_LOSSES = ("mse", "lmix")

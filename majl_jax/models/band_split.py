@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from majl_jax.models.locoformer import LocoformerSizes, TFLocoformerBlock, rematerialised, uniform
+from majl_jax.models.layers.initialisers import uniform
+from majl_jax.models.locoformer import LocoformerSizes, TFLocoformerBlock, rematerialised
 
 BANDS_44_1_KHZ = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 """Widths in bins of the 62 bands of a window of 2048 samples at 44.1 kHz (Lu et al., BS-RoFormer, arXiv 2309.02612)."""

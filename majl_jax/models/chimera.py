@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.models.blstm import BLSTM
+from majl_jax.models.layers.blstm import BLSTM
 
 NORMS = ("batch", "instance")
 _FLOOR = 1e-4

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from majl_jax.models.convolution import conv1d_spectral
+from majl_jax.models.layers.convolution import conv1d_spectral
 
 FRAME_SAMPLES = 1024  # at 16 kHz
 BINS = 360  # 20 cents each, see audio/pitch.py

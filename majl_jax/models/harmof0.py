@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Integer
 
 from majl_jax.audio.stft import hann_window
 from majl_jax.models.crepe import frames
-from majl_jax.models.harmonic_convolution import conv3x3, shifted_products
+from majl_jax.models.layers.harmonic_convolution import conv3x3, shifted_products
 
 PUBLISHED_CHANNELS = (32, 64, 128, 128)
 BINS, BINS_PER_OCTAVE, LOWEST_HZ = 352, 48, 27.5

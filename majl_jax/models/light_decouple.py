@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.models.decouple import MAPS, separate_by_maps
+from majl_jax.models.layers.decouple import MAPS, separate_by_maps
 from majl_jax.models.resunet import PUBLISHED_CHANNELS, ResidualUNet, check_mono, check_sizes
 
 

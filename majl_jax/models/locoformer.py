@@ -5,7 +5,6 @@ As the released code computes it (merlresearch/tf-locoformer): without the facto
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -14,8 +13,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from majl_jax.models import attention
-from majl_jax.models.sequence_convolution import convolve
+from majl_jax.models.layers import attention as layers_attention
+from majl_jax.models.layers.initialisers import affine, uniform
+from majl_jax.models.layers.sequence_convolution import convolve
 
 ORDERS = {"ft": ("frequency", "time"), "tf": ("time", "frequency")}
 POSITIONS = ("nope", "rope")
@@ -45,7 +45,7 @@ class LocoformerSizes:
     pos_enc: str = "nope"
     dropout: float = 0.1
     attention_dropout: float = 0.0
-    attention: str = "auto"
+    layers_attention: str = "auto"
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -192,17 +192,17 @@ class SelfAttention(nn.Module):
         heads = both.reshape(*inputs.shape[:2], 3, sizes.heads, width // sizes.heads)
         query, key, value = (heads[:, :, i] for i in range(3))
         if sizes.pos_enc == "rope":
-            query, key = attention.rotate(query), attention.rotate(key)
+            query, key = layers_attention.rotate(query), layers_attention.rotate(key)
         if sizes.attention_dropout > 0 and not self.deterministic:
             random_key = self.make_rng("dropout")
-            attended = attention.attend_with_dropout(
+            attended = layers_attention.attend_with_dropout(
                 query, key, value, sizes.attention_dropout, random_key
             )
         else:
-            implementation = attention.implementation_for(
+            implementation = layers_attention.implementation_for(
                 sizes.attention, sizes.dtype, query.shape[-1]
             )
-            attended = attention.attend(query, key, value, implementation)
+            attended = layers_attention.attend(query, key, value, implementation)
         kernel = self.param("out_kernel", uniform(width), (width, features)).astype(sizes.dtype)
         return _dropped(self, attended.reshape(*inputs.shape[:2], width) @ kernel)
 
@@ -224,24 +224,6 @@ def rematerialised(module: Any, remat: str) -> Any:
             policies.save_only_these_names(_CONVOLVED),
         )
     return nn.remat(module, prevent_cse=False, policy=policy)
-
-
-def uniform(fan_in: int) -> nn.initializers.Initializer:
-    """Uniform within 1 / sqrt(fan_in), as PyTorch starts kernels and biases."""
-
-    def draw(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / math.sqrt(fan_in)
-
-    return draw
-
-
-def affine(
-    module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int, dtype: Any
-) -> tuple[Array, Array]:
-    """The parameters `<name>_kernel` of this shape and `<name>_bias` of its last axis, in `dtype`."""
-    kernel = module.param(f"{name}_kernel", uniform(fan_in), shape)
-    bias = module.param(f"{name}_bias", uniform(fan_in), shape[-1:])
-    return kernel.astype(dtype), bias.astype(dtype)
 
 
 def _dropped(module: Any, hidden: Array) -> Array:

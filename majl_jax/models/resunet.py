@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.models.decouple import MAPS, separate_by_maps
+from majl_jax.models.layers.decouple import MAPS, separate_by_maps
 
 PUBLISHED_CHANNELS = (32, 64, 128, 256, 384, 384)
 PUBLISHED_BLOCKS = 4

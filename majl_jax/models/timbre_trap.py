@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from majl_jax.models.dilated_convolution import dilated_conv3x3
-from majl_jax.models.frame_layers import frame_norm, product, residual_unit
+from majl_jax.models.layers.dilated_convolution import dilated_conv3x3
+from majl_jax.models.layers.frame_layers import frame_norm, product, residual_unit
 
 BLOCKS, DILATIONS = 4, (1, 2, 3)
 

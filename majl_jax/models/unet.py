@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from majl_jax.audio.stft import istft, magnitude, stft
-from majl_jax.models.convolution import conv_halve, conv_transpose_double
+from majl_jax.models.layers.convolution import conv_halve, conv_transpose_double
 
 PUBLISHED_CHANNELS = (16, 32, 64, 128, 256, 512)
 

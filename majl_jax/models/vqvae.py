@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.models.dilated_stack import Conv, Stack, conv3, strided_conv, transposed_conv
+from majl_jax.models.layers.dilated_stack import Conv, Stack, conv3, strided_conv, transposed_conv
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from majl_jax.models.decouple import MAPS
+from majl_jax.models.layers.decouple import MAPS
 from majl_jax.models.resunet import PUBLISHED_BLOCKS, PUBLISHED_CHANNELS, ResUNetDecouplePlus
 from majl_jax.published.filling import Tensors, Variables, WeightsError, fill, flat, same
 

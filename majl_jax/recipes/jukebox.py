@@ -32,7 +32,7 @@ from majl_jax.evaluation.target import score_tracks
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
-from majl_jax.models import vector_quantizer
+from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples, hop
 from majl_jax.train import Stage
 

@@ -34,8 +34,8 @@ from majl_jax.evaluation.stems import score_stems
 from majl_jax.inference.band_split import Separator
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import mixit as losses
-from majl_jax.models import attention
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
+from majl_jax.models.layers import attention
 from majl_jax.train import Stage
 
 Variables = Mapping[str, Any]

@@ -11,8 +11,8 @@ import pytest
 from jax.experimental import rnn
 from jax.sharding import Mesh, PartitionSpec
 
-from majl_jax.models import blstm, cudnn_lstm
-from majl_jax.models.blstm import BLSTM, bidirectional_lstm
+from majl_jax.models.layers import blstm, cudnn_lstm
+from majl_jax.models.layers.blstm import BLSTM, bidirectional_lstm
 
 FRAMES, BATCH, FEATURES, UNITS, LAYERS = 7, 3, 5, 4, 2
 

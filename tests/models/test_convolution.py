@@ -5,11 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.models.convolution import (
-    conv1d_spectral,
-    conv_halve,
-    conv_transpose_double,
-)
+from majl_jax.models.layers.convolution import conv1d_spectral, conv_halve, conv_transpose_double
 
 CREPE_FIRST = (1024, 1, 3, 512, 4, (254, 254))
 

@@ -8,7 +8,7 @@ import pytest
 from golden_files import relative_error
 
 from majl_jax.audio.stft import istft, magnitude, stft
-from majl_jax.models.decouple import decouple, separate_by_maps
+from majl_jax.models.layers.decouple import decouple, separate_by_maps
 
 SIZES = {"window_samples": 2048, "hop_samples": 441}
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.models import dilated_convolution
-from majl_jax.models.dilated_convolution import dilated_conv3x3
+from majl_jax.models.layers import dilated_convolution
+from majl_jax.models.layers.dilated_convolution import dilated_conv3x3
 
 
 def _normal(*shape, seed=0):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.models.frame_layers import elu, frame_norm, product, residual_unit
+from majl_jax.models.layers.frame_layers import elu, frame_norm, product, residual_unit
 
 
 def _normal(*shape, seed=0):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.models import harmonic_convolution
-from majl_jax.models.harmonic_convolution import conv3x3, shifted_products
+from majl_jax.models.layers import harmonic_convolution
+from majl_jax.models.layers.harmonic_convolution import conv3x3, shifted_products
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.models import attention
+from majl_jax.models.layers import attention
+from majl_jax.models.layers.sequence_convolution import convolve
 from majl_jax.models.locoformer import LocoformerSizes, RMSGroupNorm, TFLocoformerBlock
-from majl_jax.models.sequence_convolution import convolve
 
 SMALL = {
     "features": 16, "attention_features": 8, "heads": 4, "norm_groups": 4, "hidden": 12, "kernel_size": 3
@@ -101,7 +101,7 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message):
 @pytest.mark.parametrize(("channels", "padding"), [((3, 5), 3), ((5, 3), 0), ((4, 4), 1)])
 @pytest.mark.parametrize("patch_values", [300, 2**20])
 def test_convolution_and_gradients_are_those_of_lax(channels, padding, patch_values, monkeypatch):
-    monkeypatch.setattr("majl_jax.models.sequence_convolution._PATCH_VALUES", patch_values)
+    monkeypatch.setattr("majl_jax.models.layers.sequence_convolution._PATCH_VALUES", patch_values)
     inputs, kernel = _normal(5, 9, channels[0]), _normal(4, *channels, seed=1)
 
     def of_lax(inputs, kernel):

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from majl_jax import parallel
-from majl_jax.models import vector_quantizer
+from majl_jax.models.layers import vector_quantizer
 
 CODES, DIMENSION = 12, 5
 _quantize = jax.jit(vector_quantizer.quantize, static_argnames="block_tokens")

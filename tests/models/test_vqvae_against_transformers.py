@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from majl_jax import weights
-from majl_jax.models import vector_quantizer
+from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import LEVELS, Decoder, Encoder, VqVaeSizes, hop
 from majl_jax.published.jukebox_vqvae import sizes_of
 from majl_jax.weight_files import read_tensors

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.models.cudnn_lstm import cudnn_bidirectional_lstm, has_cudnn
+from majl_jax.models.layers.cudnn_lstm import cudnn_bidirectional_lstm, has_cudnn
 
 IMPLEMENTATIONS = ("auto", "scan", "cudnn")
 _FORGET_BIAS = 2.0

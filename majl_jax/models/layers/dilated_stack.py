@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.models.frame_layers import product
-from majl_jax.models.locoformer import uniform
+from majl_jax.models.layers.frame_layers import product
+from majl_jax.models.layers.initialisers import uniform
 
 REMATS = ("none", "full")
-
 _Weights = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 

@@ -11,7 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.models.dilated_convolution import conv_gradients, dilated_conv3x3, rows_at, steps
+from majl_jax.models.layers.dilated_convolution import (
+    conv_gradients,
+    dilated_conv3x3,
+    rows_at,
+    steps,
+)
 
 _EPSILON = 1e-5
 

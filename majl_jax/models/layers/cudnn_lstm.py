@@ -1,4 +1,4 @@
-"""The bidirectional LSTM layer of cuDNN, on the parameters of `majl_jax.models.blstm`."""
+"""The bidirectional LSTM layer of cuDNN, on the parameters of `majl_jax.models.layers.blstm`."""
 
 import jax
 import jax.numpy as jnp
