@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 import numpy as np
 
-from majl_jax import pictures
+from majl_jax.plotting.spectrogram import JUMP_OCTAVES, RANGE_DB, TICKS_HZ, power_to_db
 
 Number = float | int
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 22
@@ -181,14 +181,14 @@ def spectrogram(
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
-    share = pictures.power_to_db(power, reference) / pictures.RANGE_DB + 1
+    share = power_to_db(power, reference) / RANGE_DB + 1
     pixels = (colormaps["magma"](share.T[::-1])[..., :3] * 255).astype(np.uint8)
     data = io.BytesIO()
     imsave(data, pixels, format="png")
     source = base64.b64encode(data.getvalue()).decode()
     x_axis = Axis(0, seconds, LEFT, width - RIGHT)
     y_axis = Axis(edges_hz[0], edges_hz[-1], height - BOTTOM, TOP, log=True)
-    ticks = [(hz, _short(hz)) for hz in pictures.TICKS_HZ if y_axis.low < hz < y_axis.high]
+    ticks = [(hz, _short(hz)) for hz in TICKS_HZ if y_axis.low < hz < y_axis.high]
     image = (
         f'<image href="data:image/png;base64,{source}" x="{LEFT}" y="{TOP}" '
         f'width="{width - LEFT - RIGHT}" height="{height - TOP - BOTTOM}" '
@@ -221,7 +221,7 @@ def _broken_at_jumps(series: Series) -> Series:
     xs, ys, before = [], [], None
     for x, y in zip(series.x, series.y, strict=True):
         y = y if y is not None and math.isfinite(y) and y > 0 else None
-        if before and y and abs(math.log2(y / before)) > pictures.JUMP_OCTAVES:
+        if before and y and abs(math.log2(y / before)) > JUMP_OCTAVES:
             xs.append(x)
             ys.append(None)
         xs.append(x)

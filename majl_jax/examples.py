@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from majl_jax import charts, page, pictures
+from majl_jax import charts, page
 from majl_jax.audio import files
+from majl_jax.plotting import spectrogram
 
 MOST_EXAMPLES = 8
 
@@ -80,7 +81,7 @@ def _link(path: pathlib.Path, workdir: pathlib.Path) -> str:
 
 
 def _spectrogram(audio: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
-    picture = pictures.Spectrogram(sample_rate_hz=rate_hz, columns=300)
+    picture = spectrogram.Spectrogram(sample_rate_hz=rate_hz, columns=300)
     picture.push(audio[:, 0])
     return picture.finish()[0], picture.edges_hz
 

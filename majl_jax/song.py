@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import pictures
 from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
+from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.segments import SegmentModel
@@ -198,10 +198,10 @@ class _Outputs:
         self._seconds_per_frame = model.hop_samples / model.sample_rate_hz
         spectrogram = ["song", *(f"estimate: {name}" for name in self.stems[:1])]
         self._pictures = {
-            name: pictures.Spectrogram(sample_rate_hz=info.sample_rate_hz)
+            name: Spectrogram(sample_rate_hz=info.sample_rate_hz)
             for name in spectrogram * options.picture
         }
-        self._track = pictures.PitchTrack(frame_s=self._seconds_per_frame)
+        self._track = PitchTrack(frame_s=self._seconds_per_frame)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "_Outputs":
@@ -242,7 +242,7 @@ class _Outputs:
             shape = (self.backlog.samples, len(self.stems), self.channels)
             self.add_stems(np.zeros(shape, np.float32))
         if self._pictures:
-            pictures.draw_overview(
+            draw_overview(
                 self.folder / "picture.png",
                 self._pictures,
                 title=self.info.path.name,

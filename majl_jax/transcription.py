@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax import pictures
 from majl_jax.audio import files
+from majl_jax.plotting.salience import Picture
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.multi_pitch import MultiPitchModel
@@ -32,6 +32,39 @@ class Note(NamedTuple):
     """Mean over its frames."""
     strength: float
     """Mean salience."""
+
+
+def notes(
+    pitches: Sequence[np.ndarray],
+    strengths: Sequence[np.ndarray],
+    *,
+    shortest_frames: int = 5,
+    tolerance_semitones: float = TOLERANCE_SEMITONES,
+) -> list[Note]:
+    """Joins pitches (Hz per frame) of successive frames to notes, sorted by time and pitch.
+
+    A pitch continues the note whose mean so far is nearest, if it is within the tolerance; nearest
+    pairs first. A note without a pitch in the next frame ends; shorter ones are dropped.
+    """
+    ringing: list[_Open] = []
+    finished: list[_Open] = []
+    for frame, (frame_hz, frame_strength) in enumerate(zip(pitches, strengths, strict=True)):
+        midi = 69 + 12 * np.log2(np.asarray(frame_hz, np.float64) / 440.0)
+        means = np.array([note.midi / note.frames for note in ringing])
+        distances = np.abs(midi[:, None] - means[None])
+        carried: dict[int, _Open] = {}
+        for place in np.argsort(distances, axis=None, kind="stable"):
+            pitch, number = divmod(int(place), len(ringing))
+            if distances[pitch, number] > tolerance_semitones:
+                break
+            if pitch not in carried and ringing[number] not in carried.values():
+                carried[pitch] = ringing[number]
+        finished += [note for note in ringing if note not in carried.values()]
+        ringing = [carried.get(pitch) or _Open(frame) for pitch in range(len(midi))]
+        for note, one_midi, strength in zip(ringing, midi, frame_strength, strict=True):
+            note.add(float(one_midi), float(strength))
+    complete = [note.done() for note in finished + ringing]
+    return sorted(note for note in complete if note.end - note.first >= shortest_frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,39 +191,6 @@ class _Open:
         return Note(self.first, self.first + n, self.midi / n, self.strength / n)
 
 
-def notes(
-    pitches: Sequence[np.ndarray],
-    strengths: Sequence[np.ndarray],
-    *,
-    shortest_frames: int = 5,
-    tolerance_semitones: float = TOLERANCE_SEMITONES,
-) -> list[Note]:
-    """Joins pitches (Hz per frame) of successive frames to notes, sorted by time and pitch.
-
-    A pitch continues the note whose mean so far is nearest, if it is within the tolerance; nearest
-    pairs first. A note without a pitch in the next frame ends; shorter ones are dropped.
-    """
-    ringing: list[_Open] = []
-    finished: list[_Open] = []
-    for frame, (frame_hz, frame_strength) in enumerate(zip(pitches, strengths, strict=True)):
-        midi = 69 + 12 * np.log2(np.asarray(frame_hz, np.float64) / 440.0)
-        means = np.array([note.midi / note.frames for note in ringing])
-        distances = np.abs(midi[:, None] - means[None])
-        carried: dict[int, _Open] = {}
-        for place in np.argsort(distances, axis=None, kind="stable"):
-            pitch, number = divmod(int(place), len(ringing))
-            if distances[pitch, number] > tolerance_semitones:
-                break
-            if pitch not in carried and ringing[number] not in carried.values():
-                carried[pitch] = ringing[number]
-        finished += [note for note in ringing if note not in carried.values()]
-        ringing = [carried.get(pitch) or _Open(frame) for pitch in range(len(midi))]
-        for note, one_midi, strength in zip(ringing, midi, frame_strength, strict=True):
-            note.add(float(one_midi), float(strength))
-    complete = [note.done() for note in finished + ringing]
-    return sorted(note for note in complete if note.end - note.first >= shortest_frames)
-
-
 def write_midi(path: pathlib.Path, found: Sequence[Note], *, frame_s: float) -> None:
     """Writes notes as MIDI, at the nearest semitone, velocity 127 times the mean salience.
 
@@ -214,70 +214,3 @@ def write_midi(path: pathlib.Path, found: Sequence[Note], *, frame_s: float) -> 
         instrument.notes.append(last[key])
     song.instruments.append(instrument)
     song.write(str(path))
-
-
-# ---- picture ------------------------------------------------------------------------------------
-
-
-class Picture:
-    """Salience and picked pitches of a track of any length; at most `2 * columns` columns."""
-
-    def __init__(self, *, frame_s: float, columns: int = 1000) -> None:
-        self._frame_s = frame_s
-        self._salience = pictures.Pool(columns, lambda groups: groups.max(1))
-        self._picked = pictures.Pool(columns, lambda groups: groups.max(1))
-
-    def push(
-        self, salience: Float[np.ndarray, "frame bin"], picked: Float[np.ndarray, "frame bin"]
-    ) -> None:
-        """Takes the next frames; picked is 0 where no pitch is."""
-        self._salience.push(salience)
-        self._picked.push(picked)
-
-    def draw(
-        self,
-        path: pathlib.Path,
-        bin_hz: Float[np.ndarray, "bin"],
-        *,
-        title: str,
-        truth: Float[np.ndarray, "label 2"] | None = None,
-    ) -> None:
-        """Writes a PNG: salience on a log-frequency axis, a dot per picked pitch, a ring per true one (time in s, Hz)."""
-        salience, picked = self._salience.finish(), self._picked.finish()
-        column_s = self._frame_s * self._salience.per_column
-        octaves = np.log2(bin_hz)
-        half_bin = 0.5 * (octaves[-1] - octaves[0]) / max(len(octaves) - 1, 1)
-        bottom, top = octaves[0] - half_bin, octaves[-1] + half_bin
-        made = pictures.figure(13.0, 5.0, layout="constrained")
-        axis = made.subplots()
-        image = axis.imshow(
-            salience.T,
-            origin="lower",
-            aspect="auto",
-            cmap="magma",
-            vmin=0.0,
-            vmax=1.0,
-            extent=(-0.5 * column_s, (len(salience) - 0.5) * column_s, bottom, top),
-            interpolation="nearest",
-        )
-        column, number = np.nonzero(picked)
-        # A light dot with a dark rim is readable on any colour of the map.
-        for colour, size, label in (("black", 14, None), ("#7df9ff", 3, "pitches")):
-            axis.scatter(
-                column * column_s, octaves[number], s=size, color=colour, linewidths=0, label=label
-            )
-        if truth is not None and len(truth):
-            style = {"facecolors": "none", "edgecolors": "white", "linewidths": 0.6}
-            axis.scatter(truth[:, 0], np.log2(truth[:, 1]), s=16, label="labels", **style)
-        ticks_hz = [hz for hz in pictures.TICKS_HZ if bottom < np.log2(hz) < top]
-        axis.set_yticks(np.log2(ticks_hz), [str(hz) for hz in ticks_hz])
-        axis.set_ylim(bottom, top)
-        axis.set_ylabel("frequency (Hz)")
-        long = axis.get_xlim()[1] >= 60
-        axis.set_xlabel("time (m:ss)" if long else "time (s)")
-        if long:
-            axis.xaxis.set_major_formatter(lambda s, _: f"{int(s) // 60}:{int(s) % 60:02d}")
-        axis.legend(loc="upper right", labelcolor="white", facecolor="black", framealpha=0.6)
-        made.suptitle(title.replace("$", r"\$"), fontsize=13, x=0.01, ha="left")
-        made.colorbar(image, ax=axis, pad=0.01).set_label("salience")
-        made.savefig(path, format="png", dpi=110)

@@ -161,10 +161,10 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
 
 
 def test_the_picture_of_a_long_song_stays_small():
-    from majl_jax import pictures
+    from majl_jax.plotting import spectrogram
 
-    picture = pictures.Spectrogram(sample_rate_hz=1000, columns=50)
-    track = pictures.PitchTrack(frame_s=0.01, columns=50)
+    picture = spectrogram.Spectrogram(sample_rate_hz=1000, columns=50)
+    track = spectrogram.PitchTrack(frame_s=0.01, columns=50)
     tone = np.sin(2 * np.pi * 100 * np.arange(1000) / 1000)
     for second in range(60):
         picture.push(tone * (second >= 30))

@@ -12,6 +12,7 @@ import tiny_multi_pitch as tiny
 from majl_jax import checkpoint, separate, song, transcription
 from majl_jax.audio import files
 from majl_jax.inference import multi_pitch
+from majl_jax.plotting.salience import Picture
 
 GAIN = {"gain": np.float32(1.0)}
 MODEL = tiny.make(tiny.first_harmonic, threshold=0.97)
@@ -168,7 +169,7 @@ def test_notes_on_one_key_are_joined_where_they_overlap(tmp_path):
 
 
 def test_the_picture_of_a_long_track_stays_small(tmp_path):
-    picture = transcription.Picture(frame_s=0.05, columns=50)
+    picture = Picture(frame_s=0.05, columns=50)
     for second in range(100):
         salience = np.zeros((20, 25), np.float32)
         salience[:, 7] = 0.9 * (second >= 50)

@@ -24,7 +24,7 @@ from majl_jax.inference.multi_pitch import (
     transcribe,
 )
 from majl_jax.metrics import pitch
-from majl_jax.transcription import Picture
+from majl_jax.plotting.salience import Picture
 
 RMS_SAMPLES = 2048
 

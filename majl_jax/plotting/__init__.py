@@ -1,0 +1,1 @@
+"""Pictures that are drawn while a song streams by, in constant memory."""
