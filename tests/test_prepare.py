@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import prepare
-from majl_jax.datasets import builder, disk_need, loading, readers, records, track
+from majl_jax.datasets import builder, readers, records, track
+from majl_jax.prepare import __main__ as prepare
+from majl_jax.prepare import disk, loading
 
 ROOT = pathlib.Path(prepare.__file__).resolve().parents[1]
 CHORALES = ["--dataset=chorales", "--tracks=train=2,valid=1,test=0", "--processes=2"]
@@ -269,7 +270,7 @@ def test_a_full_disk_ends_with_a_message_and_can_be_repeated(source, tmp_path, m
 
 def about_mb(source) -> float:
     tracks = readers.READERS["mir1k"].tracks(str(source), sample_rate_hz=16000, hop_samples=320)
-    return disk_need.size_mb(tracks, records.Layout(("voice", "rest"), 1, 16000, 320, 192000))
+    return disk.size_mb(tracks, records.Layout(("voice", "rest"), 1, 16000, 320, 192000))
 
 
 def free_bytes(monkeypatch, free: float) -> None:

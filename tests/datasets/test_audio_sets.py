@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.datasets import loading, source_files, track
+from majl_jax.datasets import source_files, track
 from majl_jax.datasets.readers import audio_folder, e_gmd, fma
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import loading
 
 RATE, HOP = 22050, 256
 OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}

@@ -10,8 +10,9 @@ import object_store
 import pytest
 import soundfile
 
-from majl_jax import prepare
-from majl_jax.datasets import beam, loading, records, track
+from majl_jax.datasets import records, track
+from majl_jax.prepare import __main__ as prepare
+from majl_jax.prepare import beam, loading
 
 RATE_HZ = 1000
 DIRECT = ["--beam", "--beam_options=--runner=DirectRunner"]

@@ -10,8 +10,9 @@ import soundfile
 from etils import epath
 from made_songs import SPLITS, cut, look, music, names, songs, write
 
-from majl_jax import prepare
-from majl_jax.datasets import doctor, records, selection
+from majl_jax.datasets import doctor, records
+from majl_jax.prepare import __main__ as prepare
+from majl_jax.prepare import selection
 
 
 def index_of(folder: pathlib.Path):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import prepare
 from majl_jax.datasets import records
 from majl_jax.datasets.readers import READERS, fretsonfire
+from majl_jax.prepare import __main__ as prepare
 
 OPTIONS = {"sample_rate_hz": 8000, "hop_samples": 100}
 

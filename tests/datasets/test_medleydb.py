@@ -8,11 +8,11 @@ import pytest
 import soundfile
 import yaml
 
-from majl_jax import prepare
 from majl_jax.datasets import curves, track
 from majl_jax.datasets.readers import READERS, medleydb
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import __main__ as prepare
 
 RATE, HOP = 16000, 160
 OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import prepare
 from majl_jax.datasets import track
 from majl_jax.datasets.readers import READERS, mir_st500
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import __main__ as prepare
 
 RATE, HOP = 16000, 320
 OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import prepare
 from majl_jax.datasets import records, stem_mp4, track
 from majl_jax.datasets.readers import READERS, musdb18
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import __main__ as prepare
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "audio" / "musdb18_7s"
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}

@@ -6,9 +6,10 @@ import pytest
 import soundfile
 from etils import epath
 
-from majl_jax import prepare
-from majl_jax.datasets import loading, records
+from majl_jax.datasets import records
 from majl_jax.datasets.input import memory, tf_data
+from majl_jax.prepare import __main__ as prepare
+from majl_jax.prepare import loading
 
 SONGS = 3
 

@@ -27,10 +27,10 @@ import test_slakh
 import test_stem_folders
 import test_urmp
 
-from majl_jax import prepare
 from majl_jax.datasets import track
 from majl_jax.datasets.readers import READERS, fretsonfire
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.prepare import __main__ as prepare
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "data/README.md").read_text(encoding="utf-8")

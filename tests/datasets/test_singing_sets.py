@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import prepare
 from majl_jax.datasets import records, track
 from majl_jax.datasets.readers import READERS, ikala, vocadito
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import __main__ as prepare
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/audio/mirdata_fixtures/vocadito"
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 160}

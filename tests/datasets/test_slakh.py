@@ -9,9 +9,10 @@ import soundfile
 import yaml
 
 from majl_jax.audio import files
-from majl_jax.datasets import loading, records, track
+from majl_jax.datasets import records, track
 from majl_jax.datasets.readers import READERS, slakh
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import loading
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/audio/mirdata_fixtures/slakh"
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}

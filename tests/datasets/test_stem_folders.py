@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import prepare
 from majl_jax.audio import files
 from majl_jax.datasets import records, source_files, track
 from majl_jax.datasets.readers import READERS, stem_folders, stem_pairs
 from majl_jax.datasets.splits import seeded_split, shuffled
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import __main__ as prepare
 
 OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
 NAMES = {

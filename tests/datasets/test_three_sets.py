@@ -9,9 +9,9 @@ import test_audio_sets
 import test_musdb18
 import test_urmp
 
-from majl_jax import prepare
 from majl_jax.datasets.input import tf_data
 from majl_jax.datasets.input.sources import mixture_sources, parse_shares
+from majl_jax.prepare import __main__ as prepare
 
 GRID = ("--sample_rate_hz=22050", "--hop_samples=1024", "--record_seconds=1", "--processes=1")
 

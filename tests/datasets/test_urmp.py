@@ -7,10 +7,10 @@ import pytest
 import scipy.interpolate
 import soundfile
 
-from majl_jax import prepare
 from majl_jax.datasets import records, splits, track
 from majl_jax.datasets.readers import READERS, urmp
 from majl_jax.datasets.track import BadTrack
+from majl_jax.prepare import __main__ as prepare
 
 FILE_RATE, SECONDS, ROW_S = 48000, 2.0, 0.01
 CHANGE_S, END_S = 0.7037, 1.5  # low tone, high tone, silence

@@ -11,7 +11,7 @@ from majl_jax.datasets.doctor import between
 from majl_jax.datasets.doctor.prepared import check_prepared, holds_shards
 from majl_jax.datasets.doctor.report import Report
 from majl_jax.datasets.doctor.source import Source, check_source, source_of
-from majl_jax.datasets.selection import Options
+from majl_jax.prepare.selection import Options
 
 __all__ = ["Report", "Source", "check", "command", "find_prepared"]
 

@@ -19,11 +19,12 @@ from typing import Any
 
 from etils import epath
 
-from majl_jax.datasets import beam, disk_need, loading, records, track
-from majl_jax.datasets.selection import SPLITS, Options, PrepareError, list_tracks
+from majl_jax.datasets import beam, records, track
+from majl_jax.prepare import disk, loading
+from majl_jax.prepare.beam import read_outcomes, records_of
+from majl_jax.prepare.selection import SPLITS, Options, PrepareError, list_tracks
 
 SKIPPED_SHOWN = 20
-
 # Per split the records, or a Beam transform to them; and the report once those are written.
 Loaded = tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]
 
@@ -157,9 +158,9 @@ def _plan(options: Options, places: Places, max_bad_fraction: float, *, by_beam:
     layout, leftovers = options.layout(), [places.work, records.draft_of(places.directory)]
     if by_beam and places.draft is not None:
         leftovers = [places.draft]
-    lean = disk_need.check(
+    lean = disk.check(
         f"{options.dataset}: {len(tracks)} tracks",
-        disk_need.size_mb(tracks, layout),
+        disk.size_mb(tracks, layout),
         output=places.directory.parent,
         work=places.work,
         leftovers=leftovers,
@@ -203,14 +204,14 @@ def _by_beam(job: Job) -> Loaded:
     by_split = {split: [one for one in job.tracks if one.split == split] for split in SPLITS}
     outcomes = {split: draft / f"outcomes-{split}.json" for split in SPLITS if by_split[split]}
     splits = {
-        split: beam.records_of(
+        split: records_of(
             by_split[split], job.layout, drop_silence=job.options.drop_silence, outcomes=path
         )
         for split, path in outcomes.items()
     }
 
     def report() -> Mapping[str, Any]:
-        found = beam.read_outcomes(outcomes.values(), job.tracks)
+        found = read_outcomes(outcomes.values(), job.tracks)
         skipped = {name: one.skipped for name, one in sorted(found.items()) if one.skipped}
         silent = {name: one.silent_records for name, one in found.items() if one.silent_records}
         made = _report(job, skipped, silent)

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from majl_jax.datasets import chosen_stems, readers, records, stem_groups, track
+from majl_jax.datasets import readers, records, stem_groups, track
+from majl_jax.prepare import chosen_stems
 
 SPLITS = ("train", "valid", "test")
 

@@ -1,0 +1,1 @@
+"""A data set on disk to TFDS shards, checked on the way."""
