@@ -140,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wanted = [_options(parsed, name) for name in parsed.dataset]
         if parsed.check:
-            from majl_jax.datasets import doctor  # with much that preparing does not need
+            from majl_jax.prepare import check  # with much that preparing does not need
 
-            return doctor.command(
+            return check.command(
                 parsed.output, wanted, processes=parsed.processes, report=parsed.report
             )
         for options in wanted:

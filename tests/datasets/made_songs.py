@@ -6,8 +6,9 @@ import pathlib
 import numpy as np
 from etils import epath
 
-from majl_jax.datasets import builder, doctor, records, track
-from majl_jax.datasets.doctor.findings import Finding
+from majl_jax.datasets import builder, records, track
+from majl_jax.prepare import check
+from majl_jax.prepare.check.findings import Finding
 
 RATE_HZ, HOP = 8000, 80
 STEMS = ("voice", "bass", "rest")
@@ -75,26 +76,26 @@ def write(folder: pathlib.Path, pieces, *, layout=LAYOUT, file_format="array_rec
     return folder
 
 
-def look(*folders: pathlib.Path, processes: int = 1) -> doctor.Report:
-    return doctor.check([epath.Path(folder) for folder in folders], processes=processes)
+def look(*folders: pathlib.Path, processes: int = 1) -> check.Report:
+    return check.check([epath.Path(folder) for folder in folders], processes=processes)
 
 
-def names(report: doctor.Report) -> dict[str, Finding]:
+def names(report: check.Report) -> dict[str, Finding]:
     """The findings by name; a name in two splits would show as a longer list."""
     found = report.findings()
     assert len({one.name for one in found}) == len(found), found
     return {one.name: one for one in found}
 
 
-def look_at_source(tracks: dict[str, list[records.Record]], **fields) -> doctor.Report:
+def look_at_source(tracks: dict[str, list[records.Record]], **fields) -> check.Report:
     """The doctor's report of tracks that a reader would load."""
     listed = [
         track.Track(one["track"], split, functools.partial(as_recording, one), **fields)
         for split, found in tracks.items()
         for one in found
     ]
-    source = doctor.Source(listed, LAYOUT, "made up")
-    return doctor.check([], {"made": source})
+    source = check.Source(listed, LAYOUT, "made up")
+    return check.check([], {"made": source})
 
 
 def as_recording(one: records.Record) -> track.Recording:

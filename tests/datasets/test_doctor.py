@@ -30,8 +30,9 @@ from made_songs import (
 )
 
 from majl_jax.audio import files
-from majl_jax.datasets import doctor, records, track
-from majl_jax.datasets.doctor.findings import KINDS
+from majl_jax.datasets import records, track
+from majl_jax.prepare import check
+from majl_jax.prepare.check.findings import KINDS
 
 
 def test_a_sound_set_has_no_finding(sound):
@@ -332,8 +333,8 @@ def test_files_that_cannot_be_used():
     listed = [track.Track("a", "train", functools.partial(as_recording, song("a", 1)))]
     listed += [track.Track("b", "train", broken), track.Track("c", "train", broken, left_out="no")]
     for processes in (1, 2):
-        made = {"made": doctor.Source(listed, LAYOUT, "made up")}
-        report = doctor.check([], made, processes=processes)
+        made = {"made": check.Source(listed, LAYOUT, "made up")}
+        report = check.check([], made, processes=processes)
         found = names(report)
         assert found.keys() == {"unreadable track"} and report.failed
         assert found["unreadable track"].where == ("b (b.wav: cut off)",)
@@ -353,7 +354,7 @@ def with_mixture(folder: pathlib.Path, audio: np.ndarray) -> str:
     soundfile.write(folder / "song" / "A Song_MIX.wav", audio, RATE_HZ)
     one = song("song", 3)
     listed = track.Track("song", "train", functools.partial(as_recording, one), paths=(path,))
-    report = doctor.check([], {"made": doctor.Source([listed], LAYOUT, "made up")})
+    report = check.check([], {"made": check.Source([listed], LAYOUT, "made up")})
     assert {one.name for one in report.findings()} <= {"mixture differs"}
     return " ".join(one.where[0] for one in report.findings())
 

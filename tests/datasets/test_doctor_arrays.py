@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_songs import RATE_HZ, music
 
-from majl_jax.datasets.doctor import arrays, duplicates, mixture
+from majl_jax.prepare.check import arrays, duplicates, mixture
 
 # Functions of arrays.
 

@@ -10,9 +10,9 @@ import soundfile
 from etils import epath
 from made_songs import SPLITS, cut, look, music, names, songs, write
 
-from majl_jax.datasets import doctor, records
+from majl_jax.datasets import records
 from majl_jax.prepare import __main__ as prepare
-from majl_jax.prepare import selection
+from majl_jax.prepare import check, selection
 
 
 def index_of(folder: pathlib.Path):
@@ -29,7 +29,7 @@ def test_an_index_that_cannot_be_read(copied):
     assert names(report).keys() == {"no index"} and report.failed
     (copied / records.INDEX_FILE).unlink()
     assert names(look(copied)).keys() == {"no index"}
-    assert doctor.find_prepared(epath.Path(copied.parent)) == [epath.Path(copied)]
+    assert check.find_prepared(epath.Path(copied.parent)) == [epath.Path(copied)]
 
 
 def test_a_missing_shard(copied):
@@ -143,7 +143,7 @@ def test_the_command_looks_at_all_that_is_prepared(sound, tmp_path, capsys):
     told = json.loads((tmp_path / "report.json").read_text())
     assert told["failed"] and told["sets"][0]["findings"][0]["name"] == "missing shard"
     with pytest.raises(FileNotFoundError, match="no prepared data set in"):
-        doctor.command(tmp_path / "group" / "nothing", [], processes=1)
+        check.command(tmp_path / "group" / "nothing", [], processes=1)
 
 
 def test_the_command_looks_at_a_source_that_is_not_prepared(tmp_path, capsys):
@@ -154,14 +154,14 @@ def test_the_command_looks_at_a_source_that_is_not_prepared(tmp_path, capsys):
         soundfile.write(tmp_path / f"source/Wavfile/{singer}_1_01.wav", audio, 16000)
         (tmp_path / f"source/PitchLabel/{singer}_1_01.pv").write_text("57.5\n" * 49)
     arguments = (tmp_path, [options("mir1k", str(tmp_path / "source"))])
-    doctor.command(*arguments, processes=1)
+    check.command(*arguments, processes=1)
     text = capsys.readouterr().out
     assert "mir1k: " in text and "(source, not prepared)" in text
     with pytest.raises(FileNotFoundError, match=r"--dataset=mir1k --source=FOLDER --output"):
-        doctor.command(tmp_path, [options("mir1k")], processes=1)
+        check.command(tmp_path, [options("mir1k")], processes=1)
 
 
 def test_a_prepared_set_goes_before_its_source(sound, tmp_path, capsys):
     shutil.copytree(sound, tmp_path / "mir1k")
-    assert doctor.command(tmp_path, [options("mir1k", "/nowhere")], processes=1) == 0
+    assert check.command(tmp_path, [options("mir1k", "/nowhere")], processes=1) == 0
     assert f"mir1k: {tmp_path}/mir1k\n" in capsys.readouterr().out

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from majl_jax.datasets.cutting import INT16_SCALE, Layout
-from majl_jax.datasets.doctor import arrays
-from majl_jax.datasets.doctor.facts import PITCH_RANGE_HZ, Facts
-from majl_jax.datasets.doctor.findings import decibels, named_stems
+from majl_jax.prepare.check import arrays
+from majl_jax.prepare.check.facts import PITCH_RANGE_HZ, Facts
+from majl_jax.prepare.check.findings import decibels, named_stems
 
 SHORTEST_S = 1.0
 MOSTLY = 0.5  # of a track's time in digital silence

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from majl_jax.datasets.cutting import INT16_SCALE, Layout, Record
-from majl_jax.datasets.doctor import arrays, duplicates
-from majl_jax.datasets.doctor.duplicates import Prints
+from majl_jax.prepare.check import arrays, duplicates
+from majl_jax.prepare.check.duplicates import Prints
 
 MIXTURE = "mixture"
 PITCH_RANGE_HZ = (20.0, 8000.0)
@@ -55,8 +55,8 @@ class Facts:
         return self.peaks > arrays.SILENT_PEAK
 
 
-SUMMED = ("sums", "gram", "clipped", "flat", "silence", "padding", "labelled", "voiced")
 SUMMED += ("voiced_in_silence", "bad_pitch", "not_whole", "fit")
+SUMMED = ("sums", "gram", "clipped", "flat", "silence", "padding", "labelled", "voiced")
 
 
 def merge(first: Facts, second: Facts) -> Facts:

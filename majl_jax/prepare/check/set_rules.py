@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from majl_jax.datasets.doctor.arrays import label_shifts
-from majl_jax.datasets.doctor.facts import Facts
-from majl_jax.datasets.doctor.findings import Checked, Finding, decibels, named_stems, rms
-from majl_jax.datasets.doctor.track_rules import FEWEST_FRAMES, TRACK_RULES
+from majl_jax.prepare.check.arrays import label_shifts
+from majl_jax.prepare.check.facts import Facts
+from majl_jax.prepare.check.findings import Checked, Finding, decibels, named_stems, rms
+from majl_jax.prepare.check.track_rules import FEWEST_FRAMES, TRACK_RULES
 
 MANY = 0.1  # of the time, or of the tracks
 QUIETER_DB = 30.0

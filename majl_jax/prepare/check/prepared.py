@@ -11,10 +11,10 @@ import tqdm
 from etils import epath
 
 from majl_jax.datasets import records
-from majl_jax.datasets.doctor import set_rules, shards
-from majl_jax.datasets.doctor.facts import Facts, facts_of, merge
-from majl_jax.datasets.doctor.findings import Checked, Finding
-from majl_jax.datasets.doctor.shards import Fault
+from majl_jax.prepare.check import set_rules, shards
+from majl_jax.prepare.check.facts import Facts, facts_of, merge
+from majl_jax.prepare.check.findings import Checked, Finding
+from majl_jax.prepare.check.shards import Fault
 
 
 def holds_shards(place: epath.Path) -> bool:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from majl_jax.datasets import readers, records
-from majl_jax.datasets.doctor import between
-from majl_jax.datasets.doctor.prepared import check_prepared, holds_shards
-from majl_jax.datasets.doctor.report import Report
-from majl_jax.datasets.doctor.source import Source, check_source, source_of
+from majl_jax.prepare.check import between
+from majl_jax.prepare.check.prepared import check_prepared, holds_shards
+from majl_jax.prepare.check.report import Report
+from majl_jax.prepare.check.source import Source, check_source, source_of
 from majl_jax.prepare.selection import Options
 
 __all__ = ["Report", "Source", "check", "command", "find_prepared"]
-
 DEEPEST = 3  # folders below the given one
 
 

@@ -8,13 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from majl_jax.datasets.doctor.findings import (
-    KINDS,
-    SEVERITIES,
-    Checked,
-    Finding,
-    decibels,
-)
+from majl_jax.prepare.check.findings import KINDS, SEVERITIES, Checked, Finding, decibels
 
 SHOWN = 3  # tracks of a finding
 WIDTH = 120

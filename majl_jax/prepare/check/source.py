@@ -13,10 +13,10 @@ import numpy as np
 import tqdm
 
 from majl_jax.datasets import records, track
-from majl_jax.datasets.doctor import mixture, set_rules
-from majl_jax.datasets.doctor.facts import Facts, facts_of, merge
-from majl_jax.datasets.doctor.findings import Checked, Finding
 from majl_jax.prepare import loading
+from majl_jax.prepare.check import mixture, set_rules
+from majl_jax.prepare.check.facts import Facts, facts_of, merge
+from majl_jax.prepare.check.findings import Checked, Finding
 from majl_jax.prepare.selection import Options, list_tracks
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from majl_jax.datasets.doctor import duplicates
-from majl_jax.datasets.doctor.facts import MIXTURE
-from majl_jax.datasets.doctor.findings import Checked, Finding
+from majl_jax.prepare.check import duplicates
+from majl_jax.prepare.check.facts import MIXTURE
+from majl_jax.prepare.check.findings import Checked, Finding
 
 
 class Place(NamedTuple):

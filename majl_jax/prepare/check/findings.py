@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from majl_jax.datasets.cutting import INT16_SCALE, Layout
-from majl_jax.datasets.doctor.facts import Facts, merge
+from majl_jax.prepare.check.facts import Facts, merge
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
