@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from majl_jax import label_filter
+from majl_jax.pseudo_labels import filtering
 
 NOTE_HZ = 440.0
 
 
 def _filter(confidence, **options):
     f0_hz = np.full(len(confidence), NOTE_HZ, np.float32)
-    return label_filter.filter_pitch(f0_hz, np.array(confidence, np.float32), **options)
+    return filtering.filter_pitch(f0_hz, np.array(confidence, np.float32), **options)
 
 
 def test_what_is_judged_as_one():
@@ -35,13 +35,13 @@ def test_what_is_judged_as_one():
 @pytest.mark.parametrize("granularity", ["frame", "segment", "song"])
 def test_the_statistics_and_the_filter_agree_about_what_lies_on_the_threshold(granularity):
     options = {"granularity": granularity, "segment_frames": 4}
-    for threshold in label_filter.THRESHOLDS:
-        counts = label_filter.Counts()
+    for threshold in filtering.THRESHOLDS:
+        counts = filtering.Counts()
         _, kept, trust = _filter(
             [max(threshold, 1 - threshold)] * 10, threshold=threshold, **options
         )
         counts.add(trust, kept, samples=0)
-        assert counts.reached[label_filter.THRESHOLDS.index(threshold)] == kept.sum()
+        assert counts.reached[filtering.THRESHOLDS.index(threshold)] == kept.sum()
 
 
 # ---- labels made wrong on purpose ----------------------------------------------------------------
@@ -63,7 +63,7 @@ def _melody(frames=60_000, seed=0):
 
 
 def _mislabel(f0_hz, share, seed=3, track="a", stretch_frames=25):
-    return label_filter.mislabel_pitch(
+    return filtering.mislabel_pitch(
         f0_hz, share=share, seed=seed, track=track, stretch_frames=stretch_frames
     )
 
@@ -79,12 +79,12 @@ def test_as_many_labels_are_wrong_as_asked_for_and_half_of_them_by_octaves(share
     assert abs((kinds > 0)[voiced].mean() - share) <= (0.04 if 0 < share < 1 else 0)
     np.testing.assert_array_equal(wrong_hz[kinds == 0], f0_hz[kinds == 0])
     if share > 0:
-        assert abs((kinds == label_filter.OCTAVE).sum() / (kinds > 0).sum() - 0.5) < 0.1
-        octaves = kinds == label_filter.OCTAVE
+        assert abs((kinds == filtering.OCTAVE).sum() / (kinds > 0).sum() - 0.5) < 0.1
+        octaves = kinds == filtering.OCTAVE
         ratio = wrong_hz[octaves] / f0_hz[octaves]
         assert set(np.round(ratio, 5)) == {0.5, 2.0}
         assert wrong_hz[octaves].min() >= 40 and wrong_hz[octaves].max() <= 1900
-        other = kinds == label_filter.ANY_PITCH
+        other = kinds == filtering.ANY_PITCH
         cents = 1200 * np.log2(wrong_hz[other] / f0_hz[other])
         assert np.abs(cents).min() >= 99.9
         assert wrong_hz[other].min() >= 54.9 and wrong_hz[other].max() <= 1200.1
@@ -92,7 +92,7 @@ def test_as_many_labels_are_wrong_as_asked_for_and_half_of_them_by_octaves(share
 
 def test_random_errors_are_uniform_in_log_frequency():
     wrong_hz, kinds = _mislabel(_melody(150_000), 1.0)
-    picked = np.unique(wrong_hz[kinds == label_filter.ANY_PITCH])  # one value per stretch
+    picked = np.unique(wrong_hz[kinds == filtering.ANY_PITCH])  # one value per stretch
     assert len(picked) > 1000
     place = np.log(picked / 55.0) / np.log(1200.0 / 55.0)
     counts = np.histogram(place, 8, (0.0, 1.0))[0] / len(place)
@@ -107,10 +107,10 @@ def test_errors_come_in_stretches_that_are_wrong_as_one():
     pieces = np.split(np.arange(1000), edges)
     assert {400, 420} <= set(edges)
     assert all(len(p) >= 20 and len(set(wrong_hz[p])) == 1 for p in pieces)
-    alone = [len(p) for p in pieces if kinds[p[0]] == label_filter.ANY_PITCH]
+    alone = [len(p) for p in pieces if kinds[p[0]] == filtering.ANY_PITCH]
     assert len(alone) >= 5 and max(alone) <= 25  # no two draws are alike
     # A run is cut into near-equal pieces, none longer than asked for.
-    lengths = [len(p) for p in label_filter._stretches(f0_hz > 0, 30)]
+    lengths = [len(p) for p in filtering._stretches(f0_hz > 0, 30)]
     assert sum(lengths) == 980 and max(lengths) <= 30 and min(lengths) >= 28
 
 
@@ -131,7 +131,7 @@ def test_errors_of_tracks_at_the_edge(f0_hz):
     for seed in range(20):
         wrong_hz, kinds = _mislabel(f0_hz, 1.0, seed=seed)
         assert ((kinds > 0) == (f0_hz > 0)).all()
-        octaves = kinds == label_filter.OCTAVE
+        octaves = kinds == filtering.OCTAVE
         assert ((wrong_hz[octaves] >= 40) & (wrong_hz[octaves] <= 1900)).all()
         ratio = np.abs(np.log2(wrong_hz[octaves] / f0_hz[octaves]))
         np.testing.assert_allclose(ratio, 1.0, rtol=1e-5)

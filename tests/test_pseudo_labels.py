@@ -7,10 +7,11 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import label_filter, logs, pseudo_labels
+from majl_jax import logs
 from majl_jax.audio.pitch import CREPE_BIN_CENTS
 from majl_jax.datasets import builder, records
 from majl_jax.inference.segments import SegmentModel
+from majl_jax.pseudo_labels import filtering, labelling
 
 NOTE_HZ = 440.0
 
@@ -38,7 +39,7 @@ def source(tmp_path):
 def _write(source, tmp_path, model, **changes):
     options = {"threshold": 0.7, "granularity": "frame", "labels": "pitch", "target": "soprano"}
     options |= {"variables": {"params": {"w": np.ones(2, np.float32)}}, "overlap": 0.5}
-    return pseudo_labels.write(
+    return labelling.write(
         source,
         tmp_path / "labels",
         model=model,
@@ -104,12 +105,12 @@ def test_an_unknown_target_is_named(source, tmp_path):
 
 def test_a_target_may_go_by_several_names(source, tmp_path):
     prepared = records.open_prepared(source)
-    assert pseudo_labels.stem_number(prepared, ("voice", "soprano")) == 0
-    assert pseudo_labels.stem_number(prepared, ["bass"]) == 1
+    assert labelling.stem_number(prepared, ("voice", "soprano")) == 0
+    assert labelling.stem_number(prepared, ["bass"]) == 1
     with pytest.raises(ValueError, match=r"\('voice', 'vocals'\); the stems of .* soprano, bass$"):
-        pseudo_labels.stem_number(prepared, ("voice", "vocals"))
+        labelling.stem_number(prepared, ("voice", "vocals"))
     with pytest.raises(ValueError, match=r"soprano, bass .several of them match"):
-        pseudo_labels.stem_number(prepared, ("soprano", "bass"))
+        labelling.stem_number(prepared, ("soprano", "bass"))
     directory = _write(source, tmp_path, _teacher(0.9), target=("voice", "soprano"))
     assert next(records.read_tracks(directory, "train"))["has_pitch"][:, 0].all()
     assert _said(tmp_path)["target"] == "soprano"
@@ -185,8 +186,8 @@ def test_a_song_is_kept_for_the_records_that_have_a_voice(tmp_path):
         ("song", 0.44, [True, True, True, False]),
         ("song", 0.46, [False] * 4),
     ):
-        counts = label_filter.Counts()
-        labelled = pseudo_labels.label_stems(
+        counts = filtering.Counts()
+        labelled = labelling.label_stems(
             [*pieces, *other],
             _teacher(0.9),
             {"params": {"w": np.ones(2, np.float32)}},

@@ -12,12 +12,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from majl_jax import pseudo_labels, separate
+from majl_jax import separate
 from majl_jax.datasets import records
 from majl_jax.evaluation.rows import text_table, write_rows
 from majl_jax.evaluation.target import score_track, take_from_record
 from majl_jax.inference.decoding import decode_pitch
 from majl_jax.inference.segments import apply_track
+from majl_jax.pseudo_labels import labelling
 
 HOP_SAMPLES, RATE_HZ = 320, 16_000
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=pathlib.Path, help="file for a line of JSON per track")
     options = parser.parse_args(arguments)
 
-    target = pseudo_labels.stem_number(records.open_prepared(options.data), options.target)
+    target = labelling.stem_number(records.open_prepared(options.data), options.target)
     crepe, published, _ = separate.published_pitch(hop_samples=HOP_SAMPLES)
     separators = {
         stage: separate.load_run(options.run, stage=stage)[:2]

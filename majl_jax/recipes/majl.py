@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import optimize, parallel, pseudo_labels
+from majl_jax import optimize, parallel
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
@@ -31,6 +31,7 @@ from majl_jax.losses.hard_samples import LEARNT, HardSamples
 from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
+from majl_jax.pseudo_labels import labelling
 from majl_jax.train import Stage
 
 Variables = Mapping[str, Any]
@@ -155,7 +156,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         cascade,
         segment_model(config, cascade),
         pitch_model(config, cascade),
-        pseudo_labels.stem_number(prepared, _target_names(config)),
+        labelling.stem_number(prepared, _target_names(config)),
         labelled,
     )
     found = tuple(_stage(name, setting) for name in config.run)
@@ -269,7 +270,7 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
     ]
     return [
         str(
-            pseudo_labels.write(
+            labelling.write(
                 epath.Path(config.data.directory) / dataset,
                 setting.workdir / "student" / "pseudo_labels",
                 labels=labels,

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 from majl_jax import parallel
 from majl_jax.audio.pitch import CREPE_BIN_CENTS
 from majl_jax.losses import weighting
+from majl_jax.pseudo_labels import filtering
 
 
 def test_masked_mean_against_a_loop():
@@ -57,26 +58,26 @@ F0_HZ = np.full(6, 220.0, np.float32)
 
 
 def test_trusted_pitch_keeps_sure_frames_of_both_kinds():
-    f0_hz, kept = weighting.trusted_pitch(F0_HZ, CONFIDENCE, threshold=0.7)
+    f0_hz, kept = filtering.trusted_pitch(F0_HZ, CONFIDENCE, threshold=0.7)
     np.testing.assert_array_equal(kept, [True, True, False, False, True, True])
     np.testing.assert_array_equal(f0_hz, [220, 220, 0, 0, 0, 0])
 
 
 def test_a_higher_threshold_keeps_no_more():
     kept = [
-        weighting.trusted_pitch(F0_HZ, CONFIDENCE, threshold=t)[1].sum() for t in (0.5, 0.7, 0.9)
+        filtering.trusted_pitch(F0_HZ, CONFIDENCE, threshold=t)[1].sum() for t in (0.5, 0.7, 0.9)
     ]
     assert kept == sorted(kept, reverse=True) and kept[0] > kept[-1]
 
 
 def test_segments_are_kept_or_dropped_whole():
     for threshold, expected in ((0.7, True), (0.8, False)):  # the mean trust is 0.76
-        _, kept = weighting.trusted_pitch(
+        _, kept = filtering.trusted_pitch(
             F0_HZ, CONFIDENCE, threshold=threshold, granularity="segment"
         )
         assert kept.tolist() == [expected] * 6
     with pytest.raises(ValueError, match="granularity"):
-        weighting.trusted_pitch(F0_HZ, CONFIDENCE, threshold=0.7, granularity="song")
+        filtering.trusted_pitch(F0_HZ, CONFIDENCE, threshold=0.7, granularity="song")
 
 
 def test_stem_confidence_against_a_loop():
@@ -91,6 +92,6 @@ def test_stem_confidence_against_a_loop():
             p for p, c in zip(salience[frame], CREPE_BIN_CENTS, strict=True) if abs(c - cents) <= 50
         ]
         expected.append(max(near))
-    found = weighting.stem_confidence(salience, f0_hz, has_pitch, CREPE_BIN_CENTS)
+    found = filtering.stem_confidence(salience, f0_hz, has_pitch, CREPE_BIN_CENTS)
     np.testing.assert_allclose(found, np.mean(expected), rtol=1e-6)
-    assert weighting.stem_confidence(salience, f0_hz * 0, has_pitch, CREPE_BIN_CENTS) == 0.0
+    assert filtering.stem_confidence(salience, f0_hz * 0, has_pitch, CREPE_BIN_CENTS) == 0.0

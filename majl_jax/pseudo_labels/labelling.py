@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from majl_jax import atomic, checkpoint, console, label_filter, logs
+from majl_jax import atomic, checkpoint, console, logs
 from majl_jax.datasets import records
 from majl_jax.inference.decoding import decode_pitch
 from majl_jax.inference.segments import SegmentModel, apply_track
-from majl_jax.label_filter import Counts
-from majl_jax.losses import weighting
+from majl_jax.pseudo_labels import filtering
+from majl_jax.pseudo_labels.filtering import Counts
 
 Variables = Mapping[str, Any]
 STRETCH_SECONDS = 0.5  # the longest stretch that is made wrong as one
@@ -51,14 +51,14 @@ def label_pitch(
         f0_hz, confidence = decode_pitch(outputs["salience"], _bins(model))
         frames = len(track["f0_hz"])
         f0_hz, confidence = f0_hz[:frames], confidence[:frames]
-        f0_hz, errors = label_filter.mislabel_pitch(
-            np.where(confidence >= label_filter.VOICING, f0_hz, 0.0).astype(np.float32),
+        f0_hz, errors = filtering.mislabel_pitch(
+            np.where(confidence >= filtering.VOICING, f0_hz, 0.0).astype(np.float32),
             share=counts.wrong_pitch,
             seed=counts.wrong_pitch_seed,
             track=track["track"],
             stretch_frames=stretch_frames,
         )
-        labels, kept, trust = label_filter.filter_pitch(
+        labels, kept, trust = filtering.filter_pitch(
             f0_hz,
             confidence,
             threshold=threshold,
@@ -113,7 +113,7 @@ def _separate(
     mixture = piece["stems"].astype(np.int32).sum(1)
     heard = mixture.astype(np.float32) / records.INT16_SCALE
     outputs = apply_track(model, variables, heard, **segments)
-    confidence = weighting.stem_confidence(
+    confidence = filtering.stem_confidence(
         outputs["salience"][: len(piece["f0_hz"])],
         piece["f0_hz"][:, target],
         piece["has_pitch"][:, target],
@@ -175,7 +175,7 @@ def write(
         "granularity": granularity,
     }
     if pitch and granularity == "segment":
-        seconds = label_filter.SEGMENT_SECONDS
+        seconds = filtering.SEGMENT_SECONDS
         frames = segment_frames or round(seconds * model.sample_rate_hz / model.hop_samples)
         said["segment_frames"] = options["segment_frames"] = frames
     if counts.wrong_pitch > 0:
@@ -206,10 +206,10 @@ def _folder_name(source: str, said: Mapping[str, Any]) -> str:
 def _check_filter(labels: str, granularity: str, wrong_pitch: float) -> None:
     if labels not in ("pitch", "stems"):
         raise ValueError(f"labels is {labels!r}; expected pitch or stems")
-    if granularity not in label_filter.GRANULARITIES:
+    if granularity not in filtering.GRANULARITIES:
         raise ValueError(
             f"config.pseudo_labels.granularity is {granularity!r}; expected one of "
-            f"{', '.join(label_filter.GRANULARITIES)}"
+            f"{', '.join(filtering.GRANULARITIES)}"
         )
     if not 0.0 <= wrong_pitch <= 1.0:
         raise ValueError(f"wrong_pitch is {wrong_pitch}; expected a share in [0, 1]")

@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from majl_jax.losses import weighting
-
 GRANULARITIES = ("frame", "segment", "song")
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(21))  # where the statistics say what is kept
 SEGMENT_SECONDS = 2.56
 VOICING = 0.5  # the confidence from which a frame is voiced
-
 RIGHT, OCTAVE, ANY_PITCH = 0, 1, 2  # what `mislabel_pitch` did to a frame
 OCTAVE_RANGE_HZ = (40.0, 1900.0)
 ANY_PITCH_RANGE_HZ = (55.0, 1200.0)
@@ -41,7 +38,7 @@ def filter_pitch(
     labels, kept = np.zeros(len(f0_hz), np.float32), np.zeros(len(f0_hz), bool)
     for first in range(0, len(f0_hz), length):
         part = slice(first, first + length)
-        labels[part], kept[part] = weighting.trusted_pitch(
+        labels[part], kept[part] = trusted_pitch(
             f0_hz[part],
             confidence[part],
             threshold=threshold,
@@ -180,3 +177,50 @@ def _any_pitch(f0_hz: np.ndarray, place: float) -> float | None:
         far &= np.abs(cents - truth) >= LEAST_ERROR_CENTS
     left = cents[far]
     return float(2.0 ** (left[int(place * len(left))] / 1200.0)) if len(left) else None
+
+
+def trusted_pitch(
+    f0_hz: Float[np.ndarray, "frame"],
+    confidence: Float[np.ndarray, "frame"],
+    *,
+    threshold: float,
+    granularity: str = "frame",
+    voicing: float = 0.5,
+) -> tuple[Float[np.ndarray, "frame"], Bool[np.ndarray, "frame"]]:
+    """A teacher's pitch as labels: (f0_hz with 0 = unvoiced, is it trusted), MAJL's filter.
+
+    A frame is voiced where c_t = max_b p_tb reaches `voicing`; the trust in that decision is c_t or 1 - c_t, and it is kept
+    where the trust reaches `threshold`. With granularity "segment" all frames are kept or dropped together, by their mean
+    trust. The paper says that samples below the threshold are filtered out (0.7 is best); frames as the unit and the trust in
+    unvoiced frames are our decision.
+    """
+    voiced = confidence >= voicing
+    trust = np.where(voiced, confidence, 1.0 - confidence)
+    if granularity == "frame":
+        kept = trust >= threshold
+    elif granularity == "segment":
+        kept = np.full(len(trust), len(trust) > 0 and float(trust.mean()) >= threshold)
+    else:
+        raise ValueError(f"granularity is {granularity!r}; expected 'frame' or 'segment'")
+    return np.where(voiced & kept, f0_hz, 0.0).astype(np.float32), kept
+
+
+def stem_confidence(
+    salience: Float[np.ndarray, "frame bin"],
+    f0_hz: Float[np.ndarray, "frame"],
+    has_pitch: Bool[np.ndarray, "frame"],
+    bin_cents: Float[np.ndarray, "bin"],
+    *,
+    tolerance_cents: float = 50.0,
+) -> float:
+    """How far a pitch estimator hears the labelled pitch in a separated stem: a confidence for a waveform.
+
+    mean over labelled voiced frames of max_{|c_b - c_t| <= tolerance} p_tb; 0 where no frame is voiced. A regression has no
+    probability of its own, so this stands in for the confidence that the paper does not define (our decision).
+    """
+    voiced = has_pitch & (f0_hz > 0)
+    if not voiced.any():
+        return 0.0
+    cents = 1200.0 * np.log2(f0_hz[voiced] / 10.0)
+    near = np.abs(bin_cents[None] - cents[:, None]) <= tolerance_cents
+    return float(np.where(near, salience[voiced], 0.0).max(axis=1).mean())
