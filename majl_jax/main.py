@@ -57,12 +57,12 @@ def main(arguments: list[str]) -> None:
     parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
     train.run(stages, workdir, jax.random.key(config.seed), **config.train.to_dict())
     if parallel.is_first_process():
-        from majl_jax import report
+        from majl_jax.report import run_page
 
         rows = _held_out(workdir, [stage.name for stage in stages])
         if rows:
             print(f"\nheld-out tracks, means\n{text_table(rows)}")
-        print(f"report: {report.write_report(workdir)}")
+        print(f"report: {run_page.write_report(workdir)}")
 
 
 def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:

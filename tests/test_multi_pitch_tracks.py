@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tiny_multi_pitch as tiny
 
-from majl_jax import report
 from majl_jax.audio import files, harmonic_cqt
 from majl_jax.evaluation.multi_pitch import score_track, score_tracks, sounding_frames
 from majl_jax.evaluation.rows import read_rows, text_table
 from majl_jax.inference import decoding, multi_pitch
 from majl_jax.metrics import pitch
 from majl_jax.models.timbre_trap import TimbreTrap
+from majl_jax.report import run_page
 
 GAIN = {"gain": np.float32(1.0)}
 
@@ -281,7 +281,7 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
     again = read_rows(folder / "tracks.jsonl")
     assert len(again) == 9 and {row["track"] for row in again} > {"new", "two"}
     (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"recipe": "ss_mpe"}}))
-    page = report.write_report(tmp_path / "run").read_text()
+    page = run_page.write_report(tmp_path / "run").read_text()
     assert "sounding frames without a pitch" in page and "Basic Pitch" in page
     assert "F1 %" in text_table(again)
     assert (

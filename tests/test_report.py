@@ -10,9 +10,22 @@ import urllib.parse
 import numpy as np
 import pytest
 
-from majl_jax import charts, report
 from majl_jax.evaluation import target
 from majl_jax.evaluation.rows import write_rows
+from majl_jax.report import __main__ as report
+from majl_jax.report import run_page
+from majl_jax.report.svg import (
+    BOTTOM,
+    LEFT,
+    MOST_POINTS,
+    RIGHT,
+    TOP,
+    Series,
+    kept_chart,
+    line_chart,
+    nice_ticks,
+    pitch_chart,
+)
 
 HOP, RATE_HZ = 320, 16_000
 EVIL = "</title><script>alert('x')</script>&\""
@@ -111,7 +124,7 @@ def run(tmp_path):
 
 
 def test_the_page_tells_what_the_run_was_and_what_came_out(run):
-    page = Page(report.write_report(run))
+    page = Page(run_page.write_report(run))
     for words in ("my run", "finished", "0123abc", "jax 0.10.2", "4 x cpu", "resumed 1 time"):
         assert words in page.text
     assert "40 of 40 steps, complete" in page.text and "40 steps, complete" in page.text
@@ -133,7 +146,7 @@ def test_the_page_tells_what_the_run_was_and_what_came_out(run):
 
 
 def test_the_page_loads_nothing_and_its_players_find_their_files(run):
-    page = Page(report.write_report(run))
+    page = Page(run_page.write_report(run))
     outside = [link for link in page.links if not link.startswith("data:image/png;base64,")]
     assert len(outside) == 6 and page.tags.count("audio") == 6
     for link in outside:
@@ -145,7 +158,7 @@ def test_the_page_loads_nothing_and_its_players_find_their_files(run):
 
 
 def test_nothing_that_a_user_named_becomes_html(run):
-    page = Page(report.write_report(run))
+    page = Page(run_page.write_report(run))
     assert "script" not in page.tags and page.text.count("<script>") >= 3
     assert "<title>my run: report</title>" in page.source and EVIL not in page.source
 
@@ -154,7 +167,7 @@ def test_half_a_run_has_a_page(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "third", "step": 3, "kind": "train", "loss": null}\n')
         file.write('{"stage": "third", "st')
-    page = Page(report.write_report(run))
+    page = Page(run_page.write_report(run))
     assert "not finished" in page.text and "no finite value yet" in page.text
     assert "3 steps, not complete" in page.text
 
@@ -163,10 +176,10 @@ def test_stages_that_have_not_begun_make_a_run_unfinished(run):
     manifest = json.loads((run / "config.json").read_text())
     manifest["config"]["run"] = ["first", "second"]
     (run / "config.json").write_text(json.dumps(manifest))
-    assert "not finished" not in Page(report.write_report(run)).text
+    assert "not finished" not in Page(run_page.write_report(run)).text
     manifest["config"]["run"].append("third")
     (run / "config.json").write_text(json.dumps(manifest))
-    assert "not finished" in Page(report.write_report(run)).text
+    assert "not finished" in Page(run_page.write_report(run)).text
 
 
 @pytest.mark.parametrize("damage", ["remove", "empty", "cut", "noise"])
@@ -189,12 +202,12 @@ def test_missing_and_damaged_pieces_are_left_out(run, name, damage):
     else:
         cut = data[: len(data) // 2]
         path.write_bytes({"empty": b"", "cut": cut, "noise": b"\x00{[,\xc3\xa4\n"}[damage])
-    page = Page(report.write_report(run))
+    page = Page(run_page.write_report(run))
     assert "Results on held-out tracks" in page.text and "Examples" in page.text
 
 
 def test_an_empty_folder_has_a_page_and_a_missing_one_an_error(tmp_path, capsys):
-    page = Page(report.write_report(tmp_path))
+    page = Page(run_page.write_report(tmp_path))
     for words in ("not finished", "No stage has been tested", "no line yet", "No examples"):
         assert words in page.text
     assert report.main([str(tmp_path)]) == 0
@@ -237,7 +250,7 @@ def labelled(run):
 
 
 def test_the_page_tells_what_the_teacher_labelled_and_what_was_kept(labelled):
-    page = Page(report.write_report(labelled))
+    page = Page(run_page.write_report(labelled))
     assert page.text.index("Pseudo labels") < page.text.index("Training")
     assert _column(page, "chorales_stems") == {
         "labels": "pitch of soprano",
@@ -266,7 +279,7 @@ def test_the_page_tells_what_the_teacher_labelled_and_what_was_kept(labelled):
 
 
 def test_without_pseudo_labels_there_is_no_such_section(run):
-    assert "Pseudo labels" not in Page(report.write_report(run)).text
+    assert "Pseudo labels" not in Page(run_page.write_report(run)).text
 
 
 @pytest.mark.parametrize(
@@ -283,16 +296,16 @@ def test_without_pseudo_labels_there_is_no_such_section(run):
 def test_strange_statistics_still_have_a_page(labelled, damage):
     path = labelled / "second/pseudo_labels/chorales_stems.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
-    page = Page(report.write_report(labelled))
+    page = Page(run_page.write_report(labelled))
     assert _column(page, "chorales_stems")["labels"] == "pitch of soprano"
 
 
 def test_the_kept_share_lies_where_it_belongs_and_the_threshold_is_marked():
-    svg = charts.kept_chart([0.0, 0.5, 1.0], [1.0, 0.75, 0.0], used=(0.7, 0.4), title="kept")
+    svg = kept_chart([0.0, 0.5, 1.0], [1.0, 0.75, 0.0], used=(0.7, 0.4), title="kept")
     ((_, line),) = points(svg)
     (left, top), (middle, quarter), (right, bottom) = line
-    assert (left, right) == (charts.LEFT, 320 - charts.RIGHT)
-    assert (top, bottom) == (charts.TOP, 180 - charts.BOTTOM)
+    assert (left, right) == (LEFT, 320 - RIGHT)
+    assert (top, bottom) == (TOP, 180 - BOTTOM)
     assert middle == pytest.approx((left + right) / 2, abs=0.1)
     assert quarter == pytest.approx(top + 0.25 * (bottom - top), abs=0.1)
     ring = re.search(r'class="mark" cx="([\d.]+)" cy="([\d.]+)"', svg)
@@ -300,7 +313,7 @@ def test_the_kept_share_lies_where_it_belongs_and_the_threshold_is_marked():
     assert float(ring[2]) == pytest.approx(top + 0.6 * (bottom - top), abs=0.1)
     rule = re.search(r'class="level" x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"', svg)
     assert rule[1] == rule[2] == ring[1]
-    assert "mark" not in charts.kept_chart([0.0, 1.0], [1.0, 0.0], used=None, title="kept")
+    assert "mark" not in kept_chart([0.0, 1.0], [1.0, 0.0], used=None, title="kept")
 
 
 def test_weights_and_shares_of_the_cases_are_one_chart(run):
@@ -312,7 +325,7 @@ def test_weights_and_shares_of_the_cases_are_one_chart(run):
             if step > 20:
                 values["weight_pitch_case2"] = None  # no example of that case
             file.write(json.dumps({**line, "weighting": 1.0, **values}) + "\n")
-    page = Page(report.write_report(run))
+    page = Page(run_page.write_report(run))
     figures = {
         re.sub("<.*?>", "", title): body
         for title, body in re.findall(r"<h4>(.*?)</h4>(.*?)</figure>", page.source, re.S)
@@ -342,8 +355,8 @@ def points(svg):
 
 def test_a_line_lies_where_its_values_are_and_stops_at_gaps():
     values = [0.0, 1.0, 2.0, None, math.nan, 3.0, 4.0]
-    series = charts.Series("loss", list(range(0, 70, 10)), values, "train")
-    lines = points(charts.line_chart([series], title="loss"))
+    series = Series("loss", list(range(0, 70, 10)), values, "train")
+    lines = points(line_chart([series], title="loss"))
     assert [c for c, _ in lines] == ["train", "train"]
     (first, second) = (line for _, line in lines)
     assert len(first) == 3 and len(second) == 2
@@ -351,29 +364,27 @@ def test_a_line_lies_where_its_values_are_and_stops_at_gaps():
     # Equal steps in value are equal steps in pixels, upwards.
     np.testing.assert_allclose(np.diff(ys[:3]), ys[1] - ys[0], atol=0.11)
     assert ys[1] < ys[0] and ys[4] == pytest.approx(ys[0] + 4 * (ys[1] - ys[0]), abs=0.3)
-    assert xs[0] == charts.LEFT and xs[-1] == pytest.approx(320 - charts.RIGHT)
+    assert xs[0] == LEFT and xs[-1] == pytest.approx(320 - RIGHT)
     assert xs[3] - xs[2] == pytest.approx(3 * (xs[1] - xs[0]), abs=0.2)
 
 
 def test_values_over_several_decades_get_a_logarithmic_axis():
-    series = charts.Series("loss", [0, 1, 2, 3], [1000.0, 100.0, 10.0, 1.0], "train")
-    ((_, line),) = points(charts.line_chart([series], title="loss"))
+    series = Series("loss", [0, 1, 2, 3], [1000.0, 100.0, 10.0, 1.0], "train")
+    ((_, line),) = points(line_chart([series], title="loss"))
     np.testing.assert_allclose(np.diff([y for _, y in line]), line[1][1] - line[0][1], atol=0.11)
 
 
 def test_long_curves_are_thinned_to_means():
     steps = list(range(100_000))
-    svg = charts.line_chart(
-        [charts.Series("loss", steps, [s % 2 for s in steps], "train")], title="loss"
-    )
+    svg = line_chart([Series("loss", steps, [s % 2 for s in steps], "train")], title="loss")
     ((_, line),) = points(svg)
-    assert len(line) <= charts.MOST_POINTS and len({y for _, y in line}) == 1
+    assert len(line) <= MOST_POINTS and len({y for _, y in line}) == 1
 
 
 def test_pitch_breaks_at_jumps_and_shows_single_frames():
     f0_hz = [220.0, 221.0, 440.0, 222.0, 0.0, math.nan, 220.0, 220.5]
-    series = charts.Series("f0", [0.02 * k for k in range(8)], f0_hz, "estimate")
-    svg = charts.pitch_chart([series], seconds=0.2)
+    series = Series("f0", [0.02 * k for k in range(8)], f0_hz, "estimate")
+    svg = pitch_chart([series], seconds=0.2)
     assert [len(line) for _, line in points(svg)] == [2, 2]
     assert svg.count("<circle") == 2
 
@@ -382,7 +393,7 @@ def test_pitch_breaks_at_jumps_and_shows_single_frames():
     ("low", "high"), [(0, 1), (-3.2, 7.9), (0.0101, 0.0143), (0, 450), (5, 5), (-1e6, 1e6)]
 )
 def test_ticks_are_round_inside_and_told_apart(low, high):
-    ticks = charts.nice_ticks(low, high)
+    ticks = nice_ticks(low, high)
     assert all(low <= v <= high for v, _ in ticks) and 1 <= len(ticks) <= 7
     assert len({label for _, label in ticks}) == len(ticks)
     assert high == low or len(ticks) >= 3

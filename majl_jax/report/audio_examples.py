@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from majl_jax import charts, page
 from majl_jax.audio import files
 from majl_jax.plotting import spectrogram
+from majl_jax.report import page, svg
 
 MOST_EXAMPLES = 8
 
@@ -54,7 +54,7 @@ def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
     figures = []
     for name, (power, edges_hz) in pictured.items():
         audio, rate_hz = sounds[name]
-        picture = charts.spectrogram(
+        picture = svg.spectrogram(
             power,
             seconds=len(audio) / rate_hz,
             edges_hz=edges_hz,
@@ -100,10 +100,10 @@ def _pitch(path: pathlib.Path) -> str:
         return '<p class="note">There is no readable pitch.csv.</p>'
     if not times:
         return ""
-    chart = charts.pitch_chart(
+    chart = svg.pitch_chart(
         [
-            charts.Series("truth", times, truth, "truth"),
-            charts.Series("estimate", times, estimate, "estimate"),
+            svg.Series("truth", times, truth, "truth"),
+            svg.Series("estimate", times, estimate, "estimate"),
         ],
         seconds=max(times[-1], 1e-3),
     )
