@@ -11,11 +11,12 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, separate, train, weights
+from majl_jax import checkpoint, logs, train, weights
 from majl_jax.audio import files
 from majl_jax.inference import segments
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.recipes import jukebox
+from majl_jax.separate import __main__ as separate
 
 PATH = pathlib.Path(__file__).parents[1] / "configs/jukebox.py"
 

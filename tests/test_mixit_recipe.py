@@ -10,12 +10,13 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, separate, train, weights
+from majl_jax import checkpoint, logs, train, weights
 from majl_jax.audio import files
 from majl_jax.losses import mixit as losses
 from majl_jax.models.band_split import select_outputs
 from majl_jax.prepare import __main__ as prepare
 from majl_jax.recipes import mixit
+from majl_jax.separate import __main__ as separate
 
 PATH = pathlib.Path(__file__).parents[1] / "configs/mixit.py"
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax import separate, song
 from majl_jax.audio import files
 from majl_jax.inference import segments
+from majl_jax.separate import __main__ as separate
+from majl_jax.separate import loading, outputs, stems
 
 RATE_HZ = 16_000
 BINS = 3000.0 + 20.0 * np.arange(40)
@@ -70,7 +71,7 @@ def test_stems_have_the_rate_channels_and_length_of_the_song_and_add_up(
     audio = write(
         tmp_path / "a.wav", seconds=1.3, channels=channels, rate_hz=rate_hz, subtype="FLOAT"
     )
-    result = song.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
+    result = stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
     voice, voice_rate_hz = read(tmp_path / "out/voice.wav")
     rest, _ = read(tmp_path / "out/accompaniment.wav")
     assert voice_rate_hz == rate_hz and voice.shape == rest.shape == audio.shape
@@ -89,7 +90,7 @@ def test_stems_have_the_rate_channels_and_length_of_the_song_and_add_up(
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3"])
 def test_compressed_files_are_separated(tmp_path, name):
     audio = write(tmp_path / name, channels=2, rate_hz=44_100)
-    song.separate_file(tmp_path / name, tmp_path / "out", MODEL, HALF)
+    stems.separate_file(tmp_path / name, tmp_path / "out", MODEL, HALF)
     voice, rest = read(tmp_path / "out/voice.wav")[0], read(tmp_path / "out/accompaniment.wav")[0]
     np.testing.assert_allclose(voice + rest, audio, atol=1e-6)
 
@@ -97,7 +98,7 @@ def test_compressed_files_are_separated(tmp_path, name):
 @pytest.mark.parametrize("samples", [1, 159, 3199, 3200, 3201, 5000])
 def test_every_length(tmp_path, samples):
     audio = write(tmp_path / "a.wav", seconds=samples / RATE_HZ, subtype="FLOAT")
-    song.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
+    stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
     voice = read(tmp_path / "out/voice.wav")[0]
     np.testing.assert_allclose(voice, 0.5 * audio, atol=1e-6)
     assert len(pitch_rows(tmp_path / "out/pitch.csv")) == -(-samples // 160)
@@ -106,7 +107,7 @@ def test_every_length(tmp_path, samples):
 def test_pitch_of_a_stereo_file_is_that_of_the_mean_of_its_channels(tmp_path):
     audio = 0.4 * np.sin(2 * np.pi * 300 * np.arange(16_000) / RATE_HZ)
     soundfile.write(tmp_path / "a.wav", np.stack([audio, -audio], 1), RATE_HZ)
-    song.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
+    stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
     assert not pitch_rows(tmp_path / "out/pitch.csv")[:, 1].any()
     assert read(tmp_path / "out/voice.wav")[0].any()
 
@@ -115,12 +116,12 @@ def test_models_of_two_channels_take_stereo_and_mono_but_not_three(tmp_path):
     model = make_model(channels=2)
     for channels in (1, 2):
         audio = write(tmp_path / f"{channels}.wav", channels=channels, subtype="FLOAT")
-        song.separate_file(tmp_path / f"{channels}.wav", tmp_path / str(channels), model, HALF)
+        stems.separate_file(tmp_path / f"{channels}.wav", tmp_path / str(channels), model, HALF)
         voice = read(tmp_path / f"{channels}/voice.wav")[0]
         np.testing.assert_allclose(voice, 0.5 * audio, atol=1e-6)
     write(tmp_path / "3.wav", channels=3)
     with pytest.raises(files.AudioFileError, match="3 channels, the model takes 2"):
-        song.separate_file(tmp_path / "3.wav", tmp_path / "3", model, HALF)
+        stems.separate_file(tmp_path / "3.wav", tmp_path / "3", model, HALF)
     assert not (tmp_path / "3").exists()
 
 
@@ -130,7 +131,7 @@ def test_several_stems_and_the_rest_add_up(tmp_path):
 
     model = make_model(apply=thirds, stems=("low", "high/../.."), bin_cents=None)
     audio = write(tmp_path / "a.wav", channels=2, subtype="FLOAT")
-    result = song.separate_file(tmp_path / "a.wav", tmp_path / "out", model, {})
+    result = stems.separate_file(tmp_path / "a.wav", tmp_path / "out", model, {})
     names = [path.name for path in result.paths]
     assert names[0] == "low.wav" and names[2:] == ["rest.wav", "picture.png"]
     assert all(path.parent == tmp_path / "out" and path.exists() for path in result.paths)
@@ -143,16 +144,16 @@ def test_several_stems_and_the_rest_add_up(tmp_path):
 def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     longest = {}
 
-    class Watched(song._Backlog):
+    class Watched(stems._Backlog):
         def put(self, block):
             super().put(block)
             longest[seconds] = max(longest.get(seconds, 0), self.samples)
 
-    monkeypatch.setattr(song, "_Backlog", Watched)
+    monkeypatch.setattr(stems, "_Backlog", Watched)
     for seconds in (4, 20):
         write(tmp_path / "a.wav", seconds=seconds, channels=2, rate_hz=22_050)
-        song.separate_file(
-            tmp_path / "a.wav", tmp_path / f"{seconds}", MODEL, HALF, song.Options(batch_size=4)
+        stems.separate_file(
+            tmp_path / "a.wav", tmp_path / f"{seconds}", MODEL, HALF, outputs.Options(batch_size=4)
         )
         assert len(read(tmp_path / f"{seconds}/voice.wav")[0]) == seconds * 22_050
     batch_samples = (3200 + 4 * 1600) * 22_050 / RATE_HZ
@@ -183,7 +184,7 @@ def test_the_picture_of_a_long_song_stays_small():
 def test_silence_in_silence_out(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros((8000, 1)), RATE_HZ)
     with pytest.warns(files.AudioFileWarning, match="every sample is zero"):
-        result = song.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
+        result = stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
     assert not read(tmp_path / "out/voice.wav")[0].any() and result.voiced_frames == 0
     assert not read(tmp_path / "out/accompaniment.wav")[0].any()
 
@@ -191,12 +192,12 @@ def test_silence_in_silence_out(tmp_path):
 def test_int16_stems_say_when_they_clip(tmp_path):
     write(tmp_path / "a.wav")
     with pytest.warns(files.AudioFileWarning, match="beyond full scale were clipped"):
-        song.separate_file(
+        stems.separate_file(
             tmp_path / "a.wav",
             tmp_path / "out",
             MODEL,
             {"gain": np.float32(4)},
-            song.Options(subtype="PCM_16"),
+            outputs.Options(subtype="PCM_16"),
         )
     assert soundfile.info(tmp_path / "out/voice.wav").subtype == "PCM_16"
 
@@ -204,7 +205,7 @@ def test_int16_stems_say_when_they_clip(tmp_path):
 def test_a_model_that_gives_nan_leaves_nothing(tmp_path):
     write(tmp_path / "a.wav")
     with pytest.raises(ValueError, match="NaN"):
-        song.separate_file(
+        stems.separate_file(
             tmp_path / "a.wav", tmp_path / "out", MODEL, {"gain": np.float32(np.nan)}
         )
     assert not (tmp_path / "out").exists()
@@ -215,13 +216,13 @@ def test_a_file_that_breaks_off_leaves_nothing_and_old_results_stay(tmp_path):
     data = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(data[: len(data) // 2])
     with pytest.raises(files.AudioFileError, match="truncated"):
-        song.separate_file(tmp_path / "a.flac", tmp_path / "out", MODEL, HALF)
+        stems.separate_file(tmp_path / "a.flac", tmp_path / "out", MODEL, HALF)
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/voice.wav").write_text("an earlier result")
     with pytest.raises(files.AudioFileError):
-        options = song.Options(overwrite=True)
-        song.separate_file(tmp_path / "a.flac", tmp_path / "out", MODEL, HALF, options)
+        options = outputs.Options(overwrite=True)
+        stems.separate_file(tmp_path / "a.flac", tmp_path / "out", MODEL, HALF, options)
     assert (tmp_path / "out/voice.wav").read_text() == "an earlier result"
     assert len(list((tmp_path / "out").iterdir())) == 1
 
@@ -229,7 +230,7 @@ def test_a_file_that_breaks_off_leaves_nothing_and_old_results_stay(tmp_path):
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """Runs the command line with the model above as 'the run'."""
-    monkeypatch.setattr(separate, "load_run", lambda run, **kind: (MODEL, HALF, "a test"))
+    monkeypatch.setattr(loading, "load_run", lambda run, **kind: (MODEL, HALF, "a test"))
     monkeypatch.chdir(tmp_path)
     return lambda *words: separate.main([*map(str, words), "--checkpoint=run", "--output=out"])
 

@@ -9,10 +9,14 @@ import pytest
 import soundfile
 import tiny_multi_pitch as tiny
 
-from majl_jax import checkpoint, separate, song, transcription
+from majl_jax import checkpoint
 from majl_jax.audio import files
 from majl_jax.inference import multi_pitch
 from majl_jax.plotting.salience import Picture
+from majl_jax.separate import __main__ as separate
+from majl_jax.separate import notes as separate_notes
+from majl_jax.separate import outputs
+from majl_jax.separate.pitches import transcribe_file
 
 GAIN = {"gain": np.float32(1.0)}
 MODEL = tiny.make(tiny.first_harmonic, threshold=0.97)
@@ -33,14 +37,14 @@ def write(path, audio=None, *, rate_hz=tiny.RATE_HZ, channels=1):
 
 
 def options(**changes):
-    return song.Options(**{"threshold": MODEL.threshold, **changes})
+    return outputs.Options(**{"threshold": MODEL.threshold, **changes})
 
 
 @pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (22_050, 2)])
 def test_pitches_notes_and_picture(tmp_path, rate_hz, channels):
     write(tmp_path / "a.wav", rate_hz=rate_hz, channels=channels)
     seconds = []
-    result = transcription.transcribe_file(
+    result = transcribe_file(
         tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN, progress=seconds.append
     )
     assert [p.name for p in result.paths] == ["pitches.csv", "pitches.mid", "picture.png"]
@@ -62,7 +66,7 @@ def test_channels_are_averaged(tmp_path):
     audio = tiny.tones(4, seconds=0.5)
     both = np.stack([audio + 0.5 * tiny.tones(16, seconds=0.5), -audio], 1)
     soundfile.write(tmp_path / "a.wav", 0.3 * both, tiny.RATE_HZ, subtype="FLOAT")
-    transcription.transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
+    transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
     _, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.csv")
     np.testing.assert_allclose(np.concatenate(pitches[5:55]), tiny.BIN_HZ[16], rtol=1e-5)
 
@@ -77,7 +81,7 @@ def test_the_whole_track_is_scaled_to_a_peak_of_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(multi_pitch, "stream", listen)
     write(tmp_path / "a.wav", 1e-4 * tiny.tones(4))
-    result = transcription.transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
+    result = transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
     assert heard == [1.0] and result.pitched_frames > 100
 
 
@@ -85,9 +89,7 @@ def test_silence_has_no_pitch_whatever_the_network_says(tmp_path):
     write(tmp_path / "a.wav", np.zeros(8000))
     everything = tiny.make(lambda v, features, mask: 0.9 + 0 * features[..., 0])
     with pytest.warns(files.AudioFileWarning, match="every sample is zero"):
-        result = transcription.transcribe_file(
-            tmp_path / "a.wav", tmp_path / "out", everything, GAIN
-        )
+        result = transcribe_file(tmp_path / "a.wav", tmp_path / "out", everything, GAIN)
     assert (result.frames, result.pitched_frames, result.notes) == (126, 0, 0)
     times_s, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.csv")
     assert len(times_s) == 126 and not any(map(len, pitches))
@@ -99,10 +101,10 @@ def test_bad_input_and_broken_models_leave_nothing(tmp_path):
     write(tmp_path / "nan.wav", bad)
     write(tmp_path / "good.wav")
     with pytest.raises(files.AudioFileError, match="sample 100"):
-        transcription.transcribe_file(tmp_path / "nan.wav", tmp_path / "out", MODEL, GAIN)
+        transcribe_file(tmp_path / "nan.wav", tmp_path / "out", MODEL, GAIN)
     with pytest.raises(ValueError, match="not finite: check the checkpoint"):
         broken = {"gain": np.float32(np.nan)}
-        transcription.transcribe_file(tmp_path / "good.wav", tmp_path / "out", MODEL, broken)
+        transcribe_file(tmp_path / "good.wav", tmp_path / "out", MODEL, broken)
     assert not (tmp_path / "out").exists()
 
 
@@ -112,16 +114,14 @@ def test_a_fault_while_writing_keeps_earlier_results(tmp_path, monkeypatch):
     def full(*arguments, **kind):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(transcription, "write_midi", full)
+    monkeypatch.setattr(separate_notes, "write_midi", full)
     with pytest.raises(OSError, match="disk is full"):
-        transcription.transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
+        transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/pitches.csv").write_text("earlier")
     with pytest.raises(OSError, match="disk is full"):
-        transcription.transcribe_file(
-            tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN, options(overwrite=True)
-        )
+        transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN, options(overwrite=True))
     assert [p.read_text() for p in (tmp_path / "out").iterdir()] == ["earlier"]
 
 
@@ -135,7 +135,7 @@ def frames_of(*midi_of_frames):
 
 def test_pitches_that_go_on_are_one_note():
     frames = [[60.0, 67.0]] * 5 + [[60.2, 67.0]] * 5 + [[67.0]] * 2 + [[67.0, 72.0]] * 6
-    found = transcription.notes(*frames_of(*frames))
+    found = separate_notes.notes(*frames_of(*frames))
     assert [(n.first, n.end) for n in found] == [(0, 10), (0, 18), (12, 18)]
     assert [n.midi for n in found] == pytest.approx([60.1, 67.0, 72.0])
     assert all(n.strength == pytest.approx(0.5) for n in found)
@@ -143,26 +143,26 @@ def test_pitches_that_go_on_are_one_note():
 
 def test_gaps_and_steps_end_a_note_and_short_ones_are_dropped():
     frames = [[60.0]] * 6 + [[]] + [[60.0]] * 6 + [[60.6]] * 6 + [[70.0]] * 4
-    found = transcription.notes(*frames_of(*frames), shortest_frames=5)
+    found = separate_notes.notes(*frames_of(*frames), shortest_frames=5)
     assert [(n.first, n.end) for n in found] == [(0, 6), (7, 13), (13, 19)]
-    assert len(transcription.notes(*frames_of(*frames), shortest_frames=4)) == 4
-    assert transcription.notes([], []) == []
+    assert len(separate_notes.notes(*frames_of(*frames), shortest_frames=4)) == 4
+    assert separate_notes.notes([], []) == []
 
 
 def test_the_nearest_pitch_continues_a_note():
-    found = transcription.notes(*frames_of(*[[60.0, 60.4]] * 3, *[[60.3]] * 3), shortest_frames=1)
+    found = separate_notes.notes(*frames_of(*[[60.0, 60.4]] * 3, *[[60.3]] * 3), shortest_frames=1)
     assert [(n.first, n.end) for n in found] == [(0, 3), (0, 6)]
     assert found[1].midi == pytest.approx(60.35)
 
 
 def test_notes_on_one_key_are_joined_where_they_overlap(tmp_path):
     made = [
-        transcription.Note(0, 10, 60.1, 0.5),
-        transcription.Note(5, 20, 59.8, 0.9),
-        transcription.Note(30, 40, 60.0, 0.001),
-        transcription.Note(0, 10, 64.0, 2.0),
+        separate_notes.Note(0, 10, 60.1, 0.5),
+        separate_notes.Note(5, 20, 59.8, 0.9),
+        separate_notes.Note(30, 40, 60.0, 0.001),
+        separate_notes.Note(0, 10, 64.0, 2.0),
     ]
-    transcription.write_midi(tmp_path / "a.mid", made, frame_s=0.1)
+    separate_notes.write_midi(tmp_path / "a.mid", made, frame_s=0.1)
     notes = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid")).instruments[0].notes
     found = sorted((n.pitch, round(n.start, 2), round(n.end, 2), n.velocity) for n in notes)
     assert found == [(60, 0.0, 2.0, 114), (60, 3.0, 4.0, 1), (64, 0.0, 1.0, 127)]

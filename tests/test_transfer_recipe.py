@@ -9,9 +9,10 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, separate, train
+from majl_jax import checkpoint, logs, train
 from majl_jax.audio import files
 from majl_jax.recipes import transfer
+from majl_jax.separate import __main__ as separate
 
 PATH = pathlib.Path(__file__).parents[1] / "configs/transfer.py"
 

@@ -12,13 +12,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from majl_jax import separate
 from majl_jax.datasets import records
 from majl_jax.evaluation.rows import text_table, write_rows
 from majl_jax.evaluation.target import score_track, take_from_record
 from majl_jax.inference.decoding import decode_pitch
 from majl_jax.inference.segments import apply_track
 from majl_jax.pseudo_labels import labelling
+from majl_jax.separate import loading
 
 HOP_SAMPLES, RATE_HZ = 320, 16_000
 
@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     target = labelling.stem_number(records.open_prepared(options.data), options.target)
-    crepe, published, _ = separate.published_pitch(hop_samples=HOP_SAMPLES)
+    crepe, published, _ = loading.published_pitch(hop_samples=HOP_SAMPLES)
     separators = {
-        stage: separate.load_run(options.run, stage=stage)[:2]
+        stage: loading.load_run(options.run, stage=stage)[:2]
         for stage in (options.stages.split(",") if options.run else ())
     }
     rows = []

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import os
 import pathlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,26 +14,12 @@ from jaxtyping import Float
 from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
 from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
+from majl_jax.separate.outputs import Options, whole_text
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.segments import SegmentModel
 
 Stems = Float[np.ndarray, "_ stem channel"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How a file is treated."""
-
-    overlap: float = 0.5
-    batch_size: int = 8
-    pitch_only: bool = False
-    threshold: float = 0.5
-    subtype: str = "FLOAT"
-    overwrite: bool = False
-    allow_truncated: bool = False
-    picture: bool = True
-    devices: Sequence[Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +206,7 @@ class _Outputs:
                 if path.suffix == ".wav"
             ]
             if self._has_pitch:
-                self._csv = stack.enter_context(_whole_text(self.folder / "pitch.csv"))
+                self._csv = stack.enter_context(whole_text(self.folder / "pitch.csv"))
                 self._csv.write("time,frequency,confidence\n")
             self._stack = stack.pop_all()
         return self
@@ -300,15 +285,3 @@ class _Outputs:
 def _name_of_rest(stems: Sequence[str]) -> str:
     name = "accompaniment" if len(stems) == 1 else "rest"
     return f"{name}_of_song" if name in stems else name
-
-
-@contextlib.contextmanager
-def _whole_text(path: pathlib.Path) -> Iterator[Any]:
-    """A text file that appears under its name once it is complete."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

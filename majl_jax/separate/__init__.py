@@ -1,0 +1,1 @@
+"""Audio files to stems, pitch, notes and pictures."""

@@ -1,0 +1,110 @@
+"""One song from file to its pitches: a table of frames, notes as MIDI, and a picture."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from majl_jax.audio import files
+from majl_jax.plotting.salience import Picture
+from majl_jax.separate.notes import SHORTEST_NOTE_S, notes, write_midi
+from majl_jax.separate.outputs import drafts
+
+if TYPE_CHECKING:  # JAX is loaded only when there is something to do
+    from majl_jax.inference.multi_pitch import MultiPitchModel
+    from majl_jax.separate.outputs import Options
+
+NAMES = ("pitches.csv", "pitches.mid", "picture.png")
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcribed:
+    """What came out of one file."""
+
+    paths: tuple[pathlib.Path, ...]
+    frames: int
+    pitched_frames: int
+    notes: int
+
+
+def transcribe_file(
+    path: files.Path,
+    folder: pathlib.Path,
+    model: "MultiPitchModel",
+    variables: Any,
+    options: "Options | None" = None,
+    *,
+    progress: Callable[[float], object] = lambda seconds: None,
+) -> Transcribed:
+    """Transcribes the mean of a file's channels into `folder`, where outputs appear once complete.
+
+    pitches.csv: a line per frame, its time in seconds and its pitches in Hz, separated by tabs (what
+    mir_eval.io.load_ragged_time_series reads); pitches.mid: notes; picture.png: salience and
+    pitches. Silence has no pitch. progress: called with the seconds that were transcribed.
+    """
+    from majl_jax.inference import decoding, multi_pitch
+    from majl_jax.separate.outputs import Options
+
+    options = options or Options(threshold=model.threshold)
+    paths = tuple(folder / name for name in NAMES[: 3 if options.picture else 2])
+    there = [str(p) for p in paths if p.exists()]
+    if there and not options.overwrite:
+        raise FileExistsError(
+            f"{', '.join(there)} exists already; choose another --output, or pass --overwrite"
+        )
+    blocks = files.stream(
+        path,
+        sample_rate_hz=model.sample_rate_hz,
+        channels=1,
+        allow_truncated=options.allow_truncated,
+    )
+    audio = multi_pitch.peak_normalized(np.concatenate([block[:, 0] for block in blocks]))
+    frame_s = model.hop_samples / model.sample_rate_hz
+    picture = Picture(frame_s=frame_s)
+    pitches, strengths = [], []
+    for salience in _stretches(model, variables, audio, options):
+        if not np.isfinite(salience).all():
+            raise ValueError(
+                "the model returned a salience that is not finite: check the checkpoint"
+            )
+        picked = decoding.pick_pitches(salience, threshold=options.threshold)
+        pitches += decoding.pitches_hz(picked, model.bin_hz)
+        strengths += [row[row > 0] for row in picked]
+        picture.push(salience, picked)
+        progress(len(salience) * frame_s)
+    found = notes(pitches, strengths, shortest_frames=max(1, round(SHORTEST_NOTE_S / frame_s)))
+    with drafts(paths) as draft:
+        times_s = multi_pitch.frame_times_s(model, len(pitches))
+        (draft / "pitches.csv").write_text(table(times_s, pitches), encoding="utf-8")
+        write_midi(draft / "pitches.mid", found, frame_s=frame_s)
+        if options.picture:
+            picture.draw(draft / "picture.png", model.bin_hz, title=pathlib.Path(path).name)
+    return Transcribed(paths, len(pitches), sum(bool(len(p)) for p in pitches), len(found))
+
+
+def _stretches(
+    model: "MultiPitchModel", variables: Any, audio: np.ndarray, options: "Options"
+) -> Iterator[np.ndarray]:
+    from majl_jax.inference import multi_pitch
+
+    if audio.any():
+        yield from multi_pitch.stream(
+            model, variables, audio, batch_size=options.batch_size, devices=options.devices
+        )
+        return
+    frames = model.frame_count(len(audio))
+    for first in range(0, frames, model.window_frames):
+        rows = min(model.window_frames, frames - first)
+        yield np.zeros((rows, len(model.bin_hz)), np.float32)
+
+
+def table(times_s: Float[np.ndarray, "frame"], pitches: Sequence[np.ndarray]) -> str:
+    """Lines of time (s) and pitches (Hz), separated by tabs."""
+    lines = (
+        "\t".join([f"{time_s:.6f}", *(f"{hz:.3f}" for hz in frame_hz)])
+        for time_s, frame_hz in zip(times_s, pitches, strict=True)
+    )
+    return "".join(f"{line}\n" for line in lines)
