@@ -57,8 +57,9 @@ def measure(options: argparse.Namespace, name: str) -> None:
     import jax
     import numpy as np
 
-    from majl_jax import optimize, parallel
-    from majl_jax.step import TrainState, make_step
+    from majl_jax import parallel
+    from majl_jax.training import parameters
+    from majl_jax.training.step import TrainState, make_step
 
     path, _, preset = name.partition(":")
     spec = importlib.util.spec_from_file_location("configs", ROOT / path)
@@ -76,7 +77,7 @@ def measure(options: argparse.Namespace, name: str) -> None:
     stage = stages[options.stage or next(iter(stages))]
     variables = dict(stage.init(jax.random.key(0), None))
     params = variables.pop("params")
-    mask = optimize.trainable_mask(params, stage.trainable)
+    mask = parameters.trainable_mask(params, stage.trainable)
     mesh = parallel.mesh()
     step = parallel.sharded(make_step(stage.loss, stage.optimizer, mask), mesh)
     state = TrainState(

@@ -48,14 +48,14 @@ def main(arguments: list[str]) -> None:
     )
     import jax
 
-    from majl_jax import logs, train
+    from majl_jax.training import loop, manifest
 
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
-    logs.write_manifest(workdir, config, seed=config.seed)
+    manifest.write_manifest(workdir, config, seed=config.seed)
     parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
-    train.run(stages, workdir, jax.random.key(config.seed), **config.train.to_dict())
+    loop.run(stages, workdir, jax.random.key(config.seed), **config.train.to_dict())
     if parallel.is_first_process():
         from majl_jax.report import run_page
 

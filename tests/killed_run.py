@@ -10,7 +10,7 @@ import time
 import jax
 import tiny
 
-from majl_jax import train
+from majl_jax.training import loop
 
 OPTIONS = {"log_every_steps": 8, "evaluate_every_steps": 20, "checkpoint_every_steps": 10}
 
@@ -62,7 +62,7 @@ def stages(where=None, workdir=None):
 
 
 def run(workdir, where=None):
-    return train.run(
+    return loop.run(
         stages(where, workdir), workdir, jax.random.key(0), devices=jax.devices()[:1], **OPTIONS
     )
 

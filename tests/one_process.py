@@ -8,7 +8,8 @@ import time
 import jax
 import tiny
 
-from majl_jax import parallel, train
+from majl_jax import parallel
+from majl_jax.training import loop
 
 
 def main(workdir, coordinator, count, index, *options):
@@ -26,7 +27,7 @@ def main(workdir, coordinator, count, index, *options):
         steps=160,
         batches=lambda previous: tiny.Batches(process_index=index, process_count=count, hook=hook),
     )
-    train.run(
+    loop.run(
         [stage],
         workdir,
         jax.random.key(0),

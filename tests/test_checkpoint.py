@@ -11,7 +11,9 @@ import optax
 import pytest
 import tiny
 
-from majl_jax import atomic, checkpoint, feed, parallel, train
+from majl_jax import atomic, parallel
+from majl_jax.training import checkpoint, loop, parameters, prefetch
+from majl_jax.training.restore import CheckpointError, load_variables
 
 # Orbax leaves coroutines behind when a file turns out to be damaged.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -37,7 +39,7 @@ def make_state(step=0, size=4, mutables=None):
     moments = jax.tree.map(
         lambda x: rng.standard_normal(x.shape).astype(x.dtype), optimizer.init(params)
     )
-    state = train.TrainState(np.int32(step), params, mutables, moments, jax.random.key(9))
+    state = loop.TrainState(np.int32(step), params, mutables, moments, jax.random.key(9))
     return parallel.replicate(state, parallel.mesh(jax.devices()[:1]))
 
 
@@ -86,7 +88,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
         assert int(found.step) == 7 and meta["carried"] == {"rows": [{"loss": 0.1}]}
         tiny.assert_equal(plain(found), plain(state))
         assert found.params["half"].dtype == jnp.bfloat16
-        assert feed.load_position(tmp_path / name, 7) == POSITION
+        assert prefetch.load_position(tmp_path / name, 7) == POSITION
 
 
 def test_what_is_saved_in_the_background_may_be_changed_meanwhile(tmp_path, monkeypatch):
@@ -142,7 +144,7 @@ def test_damaged_checkpoints_are_named_moved_aside_and_the_one_before_is_used(co
         assert f"the checkpoint of step {step} is damaged" in said
         assert (copy / f"damaged-{step}").is_dir() and not (saved / str(step)).exists()
     # training goes on over the gap, and the input position is the right one
-    assert feed.load_position(copy, 2) == (b"position 2", 0)
+    assert prefetch.load_position(copy, 2) == (b"position 2", 0)
     save(copy, make_state(3))
     assert int(restore(copy)[0].step) == 3
 
@@ -169,24 +171,22 @@ def test_a_flipped_bit_is_never_taken_for_the_truth(tmp_path, part, capsys):
 
 def test_the_fingerprint_sees_every_bit():
     value = np.arange(6, dtype=np.float32).reshape(2, 3)
-    first = checkpoint.fingerprint({"a": value, "n": np.int32(1)})
+    first = parameters.fingerprint({"a": value, "n": np.int32(1)})
     for bit in range(value.nbytes * 8):
         changed = value.copy()
         changed.view(np.uint8).reshape(-1)[bit // 8] ^= 1 << (bit % 8)
-        assert checkpoint.fingerprint({"a": changed, "n": np.int32(1)}) != first
-    assert checkpoint.fingerprint({"a": value, "n": np.int32(2)}) != first
+        assert parameters.fingerprint({"a": changed, "n": np.int32(1)}) != first
+    assert parameters.fingerprint({"a": value, "n": np.int32(2)}) != first
 
 
 def test_nothing_is_moved_when_the_model_itself_changed(copy):
-    with pytest.raises(
-        checkpoint.CheckpointError, match=r"(?s)none of the.*step 5.*step 1.*workdir"
-    ):
+    with pytest.raises(CheckpointError, match=r"(?s)none of the.*step 5.*step 1.*workdir"):
         restore(copy, make_state(size=5))
     assert sorted(p.name for p in (copy / "checkpoints").iterdir() if p.is_dir()) == list("12345")
 
 
 def test_load_variables_gives_numpy(copy):
-    variables, meta = checkpoint.load_variables(copy.parent)
+    variables, meta = load_variables(copy.parent)
     assert meta["step"] == 5 and meta["stage"] == "first"
     expected = make_state(5)
     tiny.assert_equal(variables["params"], parallel.on_host(expected.params))
@@ -203,42 +203,42 @@ def test_load_variables_chooses_stage_and_step(copy):
     rows = [("second", 1, 7.5), ("second", 2, 3.0), ("second", 9, 99.0), ("first", 2, 100.0)]
     lines = [f'{{"stage": "{s}", "step": {n}, "kind": "valid", "sdr": {v}}}\n' for s, n, v in rows]
     (run / "metrics.jsonl").write_text("".join(lines))
-    load = checkpoint.load_variables
+    load = load_variables
     assert load(run)[1]["step"] == 1, "the best of the last stage; step 9 has no checkpoint"
     assert load(run, which="last")[1]["step"] == 2
     assert load(run, "first")[1]["step"] == 5, "this stage names no metric: its last"
-    with pytest.raises(checkpoint.CheckpointError, match=r"no checkpoint of stage .third.*first"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of stage .third.*first"):
         load(run, "third")
     with pytest.raises(ValueError, match="expected 'best' or 'last'"):
         load(run, which="newest")
 
 
 def test_load_variables_refuses_what_is_not_a_run_or_is_damaged(tmp_path, copy):
-    with pytest.raises(checkpoint.CheckpointError, match="no run directory"):
-        checkpoint.load_variables(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no run directory"):
+        load_variables(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint"):
-        checkpoint.load_variables(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        load_variables(tmp_path / "empty")
     file = data_file(copy / "checkpoints" / "5" / "params")
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
-        checkpoint.load_variables(copy.parent)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_variables(copy.parent)
     shutil.rmtree(copy / "checkpoints" / "5" / "meta")
-    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
-        checkpoint.load_variables(copy.parent)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_variables(copy.parent)
 
 
 def test_input_positions_are_checked(tmp_path, capsys):
-    feed.save_position(tmp_path, 8, (b"\x00\n\xff", 2))
-    feed.save_position(tmp_path, 9, (None, 9))
-    assert feed.load_position(tmp_path, 8) == (b"\x00\n\xff", 2)
-    assert feed.load_position(tmp_path, 9) == (None, 9)
+    prefetch.save_position(tmp_path, 8, (b"\x00\n\xff", 2))
+    prefetch.save_position(tmp_path, 9, (None, 9))
+    assert prefetch.load_position(tmp_path, 8) == (b"\x00\n\xff", 2)
+    assert prefetch.load_position(tmp_path, 9) == (None, 9)
     file = tmp_path / "input" / "8" / "0-of-1"
     file.write_bytes(file.read_bytes()[:-1] + b"\xfe")
-    assert feed.load_position(tmp_path, 8) == (None, 8)
+    assert prefetch.load_position(tmp_path, 8) == (None, 8)
     assert "checksum is wrong" in capsys.readouterr().out
     file.rename(file.with_name("0-of-2"))  # written by a run over two processes
-    assert feed.load_position(tmp_path, 8) == (None, 8)
+    assert prefetch.load_position(tmp_path, 8) == (None, 8)
     assert "reading 8 batches again" in capsys.readouterr().out
 
 
@@ -255,7 +255,7 @@ NEW = {
 
 def test_hand_over_fills_by_rules():
     rules = ((r"params/enc/(.*)", r"params/body/\1"), ("params/mask/.*", None))
-    filled = checkpoint.hand_over(NEW, OLD, rules)
+    filled = parameters.hand_over(NEW, OLD, rules)
     np.testing.assert_array_equal(filled["params"]["enc"]["w"], np.ones((2, 2)))
     np.testing.assert_array_equal(filled["params"]["mask"]["w"], np.full(5, 7))
     assert filled["params"]["enc"]["w"].dtype == np.float32
@@ -272,7 +272,7 @@ def test_hand_over_fills_by_rules():
 )
 def test_hand_over_refuses_what_would_stay_unfilled(rules, message):
     with pytest.raises(ValueError, match=message):
-        checkpoint.hand_over(NEW, OLD, rules)
+        parameters.hand_over(NEW, OLD, rules)
 
 
 # ---- a full disk ---------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def file_size_limit(size):
 def fails_and_keeps_the_last_good(folder, full):
     big = 50_000  # 600 kB of parameters, 1.8 MB with Adam's moments
     with (
-        pytest.raises(checkpoint.CheckpointError, match=r"(?s)could not save.*Step 1 is whole"),
+        pytest.raises(CheckpointError, match=r"(?s)could not save.*Step 1 is whole"),
         checkpoint.Checkpoints(folder, keep_last=1) as saves,
     ):
         saves.save(make_state(1, big), {}, POSITION)

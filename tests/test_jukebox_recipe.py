@@ -11,12 +11,14 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, train, weights
+from majl_jax import weights
 from majl_jax.audio import files
 from majl_jax.inference import segments
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.recipes import jukebox
 from majl_jax.separate import __main__ as separate
+from majl_jax.training import loop, restore
+from majl_jax.training.manifest import write_manifest
 
 PATH = pathlib.Path(__file__).parents[1] / "configs/jukebox.py"
 
@@ -31,9 +33,9 @@ def run(data, tmp_path_factory):
     """A whole run, and its config."""
     workdir = tmp_path_factory.mktemp("runs") / "drums"
     config = _config(data)
-    logs.write_manifest(workdir, config, seed=0)
+    write_manifest(workdir, config, seed=0)
     options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    train.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
+    loop.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
     return workdir, config
 
 
@@ -60,8 +62,8 @@ def _same(a, b):
 
 def test_each_stage_goes_on_with_what_the_one_before_learnt(run):
     workdir, config = run
-    music, _ = checkpoint.load_variables(workdir, "music")
-    vqvae, _ = checkpoint.load_variables(workdir, "vqvae")
+    music, _ = restore.load_variables(workdir, "music")
+    vqvae, _ = restore.load_variables(workdir, "vqvae")
     _, second, third = jukebox.stages(config, workdir)
     begun = second.init(jax.random.key(1), music)
     _same(begun["params"], music["averaged"])
@@ -73,7 +75,7 @@ def test_each_stage_goes_on_with_what_the_one_before_learnt(run):
         lambda a, b: np.any(a != b), begun["params"]["encoder"], vqvae["averaged"]["encoder"]
     )
     assert any(jax.tree.leaves(differs))  # random
-    trained, _ = checkpoint.load_variables(workdir, "encoder")
+    trained, _ = restore.load_variables(workdir, "encoder")
     _same(trained["stem"], vqvae["averaged"])
     _same(trained["codebook"], vqvae["codebook"])
 
@@ -190,8 +192,8 @@ def test_a_step_on_two_devices_is_that_on_one(data, tmp_path):
         config = _config(data, run=("music",), train__evaluate_every_steps=2)
         options = {**config.train.to_dict(), "devices": jax.devices()[:count]}
         workdir = tmp_path / str(count)
-        train.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
-        found.append(checkpoint.load_variables(workdir, "music", "last")[0])
+        loop.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
+        found.append(restore.load_variables(workdir, "music", "last")[0])
     one, two = found
     for name in ("params", "codebook", "averaged"):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one[name], two[name])
@@ -199,7 +201,7 @@ def test_a_step_on_two_devices_is_that_on_one(data, tmp_path):
 
 def test_songs_in_segments_are_those_of_one_pass(run):
     workdir, config = run
-    variables, _ = checkpoint.load_variables(workdir)
+    variables, _ = restore.load_variables(workdir)
     model = jukebox.segment_model(config)
     song = np.random.default_rng(0).normal(0, 0.1, (9_999, 1)).astype(np.float32)
     padded = np.pad(song, ((0, 1), (0, 0)))

@@ -6,11 +6,13 @@ import jax
 import ml_collections
 import pytest
 
-from majl_jax import console, logs
+from majl_jax import console
+from majl_jax.training import run_log
+from majl_jax.training.manifest import ConfigMismatchError, add_to_manifest, write_manifest
 
 
 def rows(workdir):
-    return [(row["stage"], row["step"], row["kind"]) for row in logs.read_metrics(workdir)]
+    return [(row["stage"], row["step"], row["kind"]) for row in run_log.read_metrics(workdir)]
 
 
 def events(folder):
@@ -34,7 +36,7 @@ def events(folder):
 
 
 def test_lines_and_events(tmp_path):
-    with logs.RunLog(tmp_path) as log:
+    with run_log.RunLog(tmp_path) as log:
         log.begin("first", 0)
         log.write("first", 10, "train", {"loss": 0.5, "odd": math.nan})
         log.write("first", 10, "valid", {"sdr": math.inf})
@@ -43,15 +45,15 @@ def test_lines_and_events(tmp_path):
     assert row.pop("time_s") > 1.7e9
     assert row == {"stage": "first", "step": 10, "kind": "train", "loss": 0.5, "odd": None}
     assert json.loads(second)["sdr"] is None, "infinity is not JSON"
-    assert math.isnan(logs.values(tmp_path, "first", 10, "train")["odd"])
-    assert logs.values(tmp_path, "first", 11, "train") == {}
+    assert math.isnan(run_log.values(tmp_path, "first", 10, "train")["odd"])
+    assert run_log.values(tmp_path, "first", 11, "train") == {}
     seen = events(tmp_path / "tensorboard" / "first")
     assert seen[:2] == [(1, "start", 0.0), (10, "train/loss", 0.5)]
     assert math.isnan(seen[2][2]) and seen[3] == (10, "valid/sdr", math.inf)
 
 
 def test_a_resumed_stage_drops_what_came_after_its_checkpoint(tmp_path):
-    with logs.RunLog(tmp_path) as log:
+    with run_log.RunLog(tmp_path) as log:
         log.begin("first", 0)
         log.write("first", 30, "train", {"loss": 1.0})
         log.write("first", 30, "test", {"loss": 1.0})
@@ -61,7 +63,7 @@ def test_a_resumed_stage_drops_what_came_after_its_checkpoint(tmp_path):
             log.write("second", step, "valid", {"sdr": float(-step)})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "second", "step": 40, "ki')  # killed while writing
-    with logs.RunLog(tmp_path) as log:
+    with run_log.RunLog(tmp_path) as log:
         log.begin("second", 20)
         log.write("second", 30, "train", {"loss": 33.0})
     assert rows(tmp_path) == [
@@ -73,22 +75,22 @@ def test_a_resumed_stage_drops_what_came_after_its_checkpoint(tmp_path):
         ("second", 20, "valid"),
         ("second", 30, "train"),
     ]
-    assert logs.values(tmp_path, "second", 30, "train") == {"loss": 33.0}
-    assert logs.scores(tmp_path, "second", "sdr") == {10: -10.0, 20: -20.0}
+    assert run_log.values(tmp_path, "second", 30, "train") == {"loss": 33.0}
+    assert run_log.scores(tmp_path, "second", "sdr") == {10: -10.0, 20: -20.0}
     # TensorBoard is told to drop the steps from 21 on
     assert (21, "start", 0.0) in events(tmp_path / "tensorboard" / "second")
 
 
 def test_one_process_per_run_directory(tmp_path):
-    with logs.RunLog(tmp_path), pytest.raises(RuntimeError, match="another process is training"):
-        logs.RunLog(tmp_path)
-    with logs.RunLog(tmp_path):
+    with run_log.RunLog(tmp_path), pytest.raises(RuntimeError, match="another process is training"):
+        run_log.RunLog(tmp_path)
+    with run_log.RunLog(tmp_path):
         pass
 
 
 def test_without_tensorboard_the_lines_are_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-    with logs.RunLog(tmp_path) as log:
+    with run_log.RunLog(tmp_path) as log:
         log.begin("first", 0)
         log.write("first", 1, "train", {"loss": 1.0})
     assert rows(tmp_path) == [("first", 1, "train")]
@@ -104,7 +106,7 @@ def config(**changes):
 
 
 def test_the_manifest_says_what_ran(tmp_path):
-    manifest = logs.write_manifest(tmp_path, config(), seed=3, command=["python", "-m", "x", "a b"])
+    manifest = write_manifest(tmp_path, config(), seed=3, command=["python", "-m", "x", "a b"])
     assert manifest == json.loads((tmp_path / "config.json").read_text())
     assert manifest["config"]["stage"] == {"steps": 100, "sizes": [1, 2], "log_every_steps": 10}
     assert manifest["seed"] == 3
@@ -117,17 +119,17 @@ def test_the_manifest_says_what_ran(tmp_path):
 
 
 def test_the_same_config_goes_on_and_every_start_is_kept(tmp_path):
-    logs.write_manifest(tmp_path, config(), seed=3)
-    manifest = logs.write_manifest(tmp_path, config(log_every_steps=77), seed=3)
+    write_manifest(tmp_path, config(), seed=3)
+    manifest = write_manifest(tmp_path, config(log_every_steps=77), seed=3)
     assert len(manifest["starts"]) == 2
     assert manifest["config"]["stage"]["log_every_steps"] == 77
 
 
 def test_another_config_is_refused_by_its_keys(tmp_path):
-    logs.write_manifest(tmp_path, config(), seed=3)
+    write_manifest(tmp_path, config(), seed=3)
     before = (tmp_path / "config.json").read_text()
-    with pytest.raises(logs.ConfigMismatchError) as error:
-        logs.write_manifest(tmp_path, config(steps=200, new=1), seed=4)
+    with pytest.raises(ConfigMismatchError) as error:
+        write_manifest(tmp_path, config(steps=200, new=1), seed=4)
     text = str(error.value)
     assert "stage.steps: 100 there, 200 here" in text
     assert "stage.new: '(absent)' there, 1 here" in text
@@ -135,36 +137,36 @@ def test_another_config_is_refused_by_its_keys(tmp_path):
     assert "sizes" not in text and "rate" not in text
     assert (tmp_path / "config.json").read_text() == before
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(logs.ConfigMismatchError, match="not readable as JSON"):
-        logs.write_manifest(tmp_path, config(), seed=3)
+    with pytest.raises(ConfigMismatchError, match="not readable as JSON"):
+        write_manifest(tmp_path, config(), seed=3)
 
 
 def test_other_versions_are_told(tmp_path, capsys):
-    manifest = logs.write_manifest(tmp_path, config(), seed=3)
+    manifest = write_manifest(tmp_path, config(), seed=3)
     manifest["starts"][0]["versions"]["jax"] = "0.0.1"
     (tmp_path / "config.json").write_text(json.dumps(manifest))
-    logs.write_manifest(tmp_path, config(), seed=3)
+    write_manifest(tmp_path, config(), seed=3)
     assert "other package versions" in capsys.readouterr().out
 
 
 def test_what_a_run_finds_out_is_added_and_survives_its_next_start(tmp_path):
-    logs.add_to_manifest(tmp_path, "labels", {"a": 1})
+    add_to_manifest(tmp_path, "labels", {"a": 1})
     assert not list(tmp_path.iterdir()), "no manifest to add to"
-    first = logs.write_manifest(tmp_path, config(), seed=3)
-    logs.add_to_manifest(tmp_path, "labels", {"a": {"teacher": "x", "step": 7}, "b": (1, 2)})
-    logs.add_to_manifest(tmp_path, "note", "text")
+    first = write_manifest(tmp_path, config(), seed=3)
+    add_to_manifest(tmp_path, "labels", {"a": {"teacher": "x", "step": 7}, "b": (1, 2)})
+    add_to_manifest(tmp_path, "note", "text")
     stamp = (tmp_path / "config.json").stat().st_mtime_ns
-    logs.add_to_manifest(tmp_path, "labels", {"b": [1, 2]})
+    add_to_manifest(tmp_path, "labels", {"b": [1, 2]})
     assert (tmp_path / "config.json").stat().st_mtime_ns == stamp, "nothing new, nothing written"
-    logs.write_manifest(tmp_path, config(log_every_steps=77), seed=3)
-    logs.add_to_manifest(tmp_path, "labels", {"a": {"teacher": "y"}})
+    write_manifest(tmp_path, config(log_every_steps=77), seed=3)
+    add_to_manifest(tmp_path, "labels", {"a": {"teacher": "y"}})
     found = json.loads((tmp_path / "config.json").read_text())
     assert found.pop("labels") == {"a": {"teacher": "y"}, "b": [1, 2]}
     assert found.pop("note") == "text"
     assert found["starts"][0] == first["starts"][0] and len(found["starts"]) == 2
     assert found.keys() == first.keys() and found["config"]["stage"]["log_every_steps"] == 77
-    with pytest.raises(logs.ConfigMismatchError):
-        logs.write_manifest(tmp_path, config(steps=200), seed=3)
+    with pytest.raises(ConfigMismatchError):
+        write_manifest(tmp_path, config(steps=200), seed=3)
     assert json.loads((tmp_path / "config.json").read_text())["note"] == "text"
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"], "no temporary file is left"
 
@@ -172,25 +174,25 @@ def test_what_a_run_finds_out_is_added_and_survives_its_next_start(tmp_path):
 def test_only_the_first_process_adds_and_what_starts_a_run_is_not_overwritten(
     tmp_path, monkeypatch
 ):
-    logs.write_manifest(tmp_path, config(), seed=3)
+    write_manifest(tmp_path, config(), seed=3)
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(ValueError, match="'seed' is written by write_manifest"):
-        logs.add_to_manifest(tmp_path, "seed", 4)
+        add_to_manifest(tmp_path, "seed", 4)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    logs.add_to_manifest(tmp_path, "labels", {"a": 1})
+    add_to_manifest(tmp_path, "labels", {"a": 1})
     assert (tmp_path / "config.json").read_text() == before
 
 
 def test_a_full_disk_leaves_the_manifest_whole(tmp_path, monkeypatch):
-    logs.write_manifest(tmp_path, config(), seed=3)
+    write_manifest(tmp_path, config(), seed=3)
     before = (tmp_path / "config.json").read_text()
 
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logs.os, "fsync", full)
+    monkeypatch.setattr(run_log.os, "fsync", full)
     with pytest.raises(OSError, match=r"could not write .*config\.json"):
-        logs.add_to_manifest(tmp_path, "labels", {"a": 1})
+        add_to_manifest(tmp_path, "labels", {"a": 1})
     assert (tmp_path / "config.json").read_text() == before
 
 

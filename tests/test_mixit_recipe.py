@@ -10,13 +10,14 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, train, weights
+from majl_jax import weights
 from majl_jax.audio import files
 from majl_jax.losses import mixit as losses
 from majl_jax.models.band_split import select_outputs
 from majl_jax.prepare import __main__ as prepare
 from majl_jax.recipes import mixit
 from majl_jax.separate import __main__ as separate
+from majl_jax.training import loop, manifest, restore
 
 PATH = pathlib.Path(__file__).parents[1] / "configs/mixit.py"
 
@@ -31,9 +32,9 @@ def run(data, tmp_path_factory):
     """A whole run, and its config."""
     workdir = tmp_path_factory.mktemp("run")
     config = _config(data)
-    logs.write_manifest(workdir, config, seed=0)
+    manifest.write_manifest(workdir, config, seed=0)
     options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    train.run(mixit.stages(config, workdir), workdir, jax.random.key(0), **options)
+    loop.run(mixit.stages(config, workdir), workdir, jax.random.key(0), **options)
     return workdir, config
 
 
@@ -61,7 +62,7 @@ def test_the_stems_get_the_outputs_that_were_voted_for(run):
     assert heads["stems"] == ["bass", "drums", "other"] and len(set(heads["heads"])) == 3
     assert np.sum(heads["votes"]) == 3 * heads["segments"] > 0
     assert heads == json.loads((workdir / "pretrain/heads.json").read_text())
-    before, _ = checkpoint.load_variables(workdir, "pretrain")
+    before, _ = restore.load_variables(workdir, "pretrain")
     stage = mixit.stages(config, workdir)[1]
     after = stage.init(jax.random.key(9), before)["params"]
     for name in ("encoder", "layers"):
@@ -80,13 +81,13 @@ def test_the_mean_of_the_best_checkpoints_is_handed_over(run):
     workdir, _ = run
     steps = json.loads((workdir / "pretrain/result.json").read_text())["steps"]
     assert sorted(steps) == [1, 2]
-    handed, _ = checkpoint.load_variables(workdir, "pretrain")
-    one, two = (checkpoint.load_step(workdir, "pretrain", step)[0] for step in (1, 2))
+    handed, _ = restore.load_variables(workdir, "pretrain")
+    one, two = (restore.load_step(workdir, "pretrain", step)[0] for step in (1, 2))
     mean = jax.tree.map(lambda a, b: (a + b) / 2, one["params"], two["params"])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8), handed["params"], mean
     )
-    last, _ = checkpoint.load_variables(workdir, "pretrain", "last")
+    last, _ = restore.load_variables(workdir, "pretrain", "last")
     jax.tree.map(np.testing.assert_array_equal, last["params"], two["params"])
 
 
@@ -124,7 +125,7 @@ def test_unknown_stems_do_not_count_and_dynamic_mixing_is_for_training_alone(dat
 
     def loss(setting, train=False, **changed):
         found, terms = mixit._terms(
-            setting, variables, {**batch, **changed}, jax.random.key(0), train=train
+            setting, variables, {**batch, **changed}, jax.random.key(0), train=loop
         )
         np.testing.assert_allclose(
             found, np.mean([terms[n] for n in ("bass", "drums", "other")]), rtol=1e-5

@@ -13,7 +13,8 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from majl_jax import checkpoint, logs, optimize, parallel, train
+from majl_jax import parallel
+from majl_jax.training import loop, parameters, restore, run_log
 
 STEPS = 10
 SCRIPT = pathlib.Path(__file__).parent / "one_process.py"
@@ -25,13 +26,13 @@ def first_state():
     variables = stage.init(jax.random.key(1), None)
     params = variables.pop("params")
     optimizer_state = stage.optimizer.init(params)
-    return train.TrainState(np.int32(0), params, variables, optimizer_state, jax.random.key(2))
+    return loop.TrainState(np.int32(0), params, variables, optimizer_state, jax.random.key(2))
 
 
 def net_step():
     stage, params = tiny.net_stage(), first_state().params
-    mask = optimize.trainable_mask(params, stage.trainable)
-    return train.make_step(stage.loss, stage.optimizer, mask)
+    mask = parameters.trainable_mask(params, stage.trainable)
+    return loop.make_step(stage.loss, stage.optimizer, mask)
 
 
 @functools.cache
@@ -179,7 +180,9 @@ def launch(workdir, count, *options):
 
 def train_rows(workdir):
     drop = ("time_s", "steps_per_s")
-    return [{k: v for k, v in row.items() if k not in drop} for row in logs.read_metrics(workdir)]
+    return [
+        {k: v for k, v in row.items() if k not in drop} for row in run_log.read_metrics(workdir)
+    ]
 
 
 def test_two_processes_train_save_stop_and_resume_like_one(tmp_path):
@@ -187,7 +190,7 @@ def test_two_processes_train_save_stop_and_resume_like_one(tmp_path):
     # SIGTERM to the second process only: both stop after the same step and save one checkpoint.
     outputs = launch(stop, 2, "--terminate-at=50")
     assert "run the same command again" in outputs[0]
-    saved = checkpoint.choose_step(stop, "first", "last")
+    saved = restore.choose_step(stop, "first", "last")
     assert 0 < saved < 160
     assert sorted(p.name for p in (stop / "first" / "input" / str(saved)).iterdir()) == [
         "0-of-2",
@@ -198,18 +201,18 @@ def test_two_processes_train_save_stop_and_resume_like_one(tmp_path):
     outputs = launch(stop, 2)
     assert f"going on from step {saved}" in outputs[0] and "reading" not in outputs[0]
     assert outputs[1] == "" or "steps/s" not in outputs[1], "only the first process speaks"
-    two, _ = checkpoint.load_variables(stop)
+    two, _ = restore.load_variables(stop)
 
     # the same checkpoint goes on in one process, which finds its place in the input again
     stages = [tiny.net_stage(steps=160)]
     options = {"log_every_steps": 20, "evaluate_every_steps": 80, "checkpoint_every_steps": 40}
-    train.run(stages, again, jax.random.key(0), **options, devices=jax.devices()[:2])
-    one, _ = checkpoint.load_variables(again)
+    loop.run(stages, again, jax.random.key(0), **options, devices=jax.devices()[:2])
+    one, _ = restore.load_variables(again)
     tiny.assert_close(two, one, rtol=1e-4)
 
     whole = tmp_path / "whole"
-    train.run(stages, whole, jax.random.key(0), **options, devices=jax.devices()[:2])
-    never_stopped, _ = checkpoint.load_variables(whole)
+    loop.run(stages, whole, jax.random.key(0), **options, devices=jax.devices()[:2])
+    never_stopped, _ = restore.load_variables(whole)
     tiny.assert_close(two, never_stopped, rtol=1e-4)
     rows = train_rows(stop)
     assert [(r["kind"], r["step"]) for r in rows] == [

@@ -7,11 +7,11 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import logs
 from majl_jax.audio.pitch import CREPE_BIN_CENTS
 from majl_jax.datasets import builder, records
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.pseudo_labels import filtering, labelling
+from majl_jax.training.manifest import write_manifest
 
 NOTE_HZ = 440.0
 
@@ -225,7 +225,7 @@ def test_lost_statistics_come_back_from_the_labels(source, tmp_path):
 
 def test_the_manifest_names_the_teacher_and_a_resumed_run_keeps_it(source, tmp_path):
     config = {"stage": {"steps": 2}}
-    logs.write_manifest(tmp_path, config, seed=0)
+    write_manifest(tmp_path, config, seed=0)
 
     def entry(**changes):
         directory = _write(source, tmp_path, _teacher(0.9), workdir=tmp_path, **changes)
@@ -236,7 +236,7 @@ def test_the_manifest_names_the_teacher_and_a_resumed_run_keeps_it(source, tmp_p
     first = entry(teacher_step=300)
     assert len(first["teacher"]) == 8 and first["teacher"] in first["folder"]
     assert (first["teacher_step"], first["threshold"], first["granularity"]) == (300, 0.7, "frame")
-    manifest = logs.write_manifest(tmp_path, config, seed=0)  # the second start
+    manifest = write_manifest(tmp_path, config, seed=0)  # the second start
     assert manifest["pseudo_labels"]["source"] == first and len(manifest["starts"]) == 2
     stamp = (tmp_path / "config.json").stat().st_mtime_ns
     assert entry(teacher_step=300) == first

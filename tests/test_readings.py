@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from majl_jax.readings import Readings
+from majl_jax.training.step_metrics import Readings
 
 
 def _reading(loss, share):

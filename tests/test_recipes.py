@@ -10,9 +10,12 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, main, train
+from majl_jax import main
 from majl_jax.datasets import builder, records
 from majl_jax.models import by_name
+from majl_jax.training import loop, run_log
+from majl_jax.training.manifest import write_manifest
+from majl_jax.training.restore import load_variables
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -75,7 +78,7 @@ def _smoke(path, data):
 
 def _train(config, workdir, stages=None):
     stages = _stages(config, workdir) if stages is None else stages
-    return train.run(
+    return loop.run(
         stages, workdir, jax.random.key(0), **config.train.to_dict(), devices=jax.devices()[:1]
     )
 
@@ -95,11 +98,11 @@ def test_smoke_and_exact_resume(path, data_of, tmp_path):
             _train(config, tmp_path / "cut", [*stages[:number], broken[number]])
     _train(config, tmp_path / "cut", stages)
     for name in config.run:
-        whole, _ = checkpoint.load_variables(tmp_path / "whole", name)
-        resumed, _ = checkpoint.load_variables(tmp_path / "cut", name)
+        whole, _ = load_variables(tmp_path / "whole", name)
+        resumed, _ = load_variables(tmp_path / "cut", name)
         assert jax.tree.structure(whole) == jax.tree.structure(resumed)
         jax.tree.map(np.testing.assert_array_equal, whole, resumed)
-    lines = [(r["stage"], r["step"], r["kind"]) for r in logs.read_metrics(tmp_path / "cut")]
+    lines = [(r["stage"], r["step"], r["kind"]) for r in run_log.read_metrics(tmp_path / "cut")]
     assert len(lines) == len(set(lines))
 
 
@@ -223,7 +226,7 @@ def test_majl_learns_from_sets_with_other_stems(data, tmp_path):
     config.data.target = "soprano,vocals"
     config.data.stems_only = "band"
     config.run = ("teacher", "student")
-    logs.write_manifest(tmp_path, config, seed=0)
+    write_manifest(tmp_path, config, seed=0)
     results = _train(config, tmp_path)
     assert np.isfinite(results["student"]["sdr_db"])
     manifest = json.loads((tmp_path / "config.json").read_text())

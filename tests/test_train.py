@@ -15,8 +15,9 @@ import pytest
 import tiny
 from test_checkpoint import small_disk
 
-from majl_jax import checkpoint, logs, optimize, parallel, train
-from majl_jax.readings import NonFiniteError
+from majl_jax import parallel
+from majl_jax.training import loop, optimizer, restore, run_log, schedules
+from majl_jax.training.step_metrics import NonFiniteError
 
 OPTIONS = {"log_every_steps": 5, "evaluate_every_steps": 20, "checkpoint_every_steps": 10}
 # Orbax leaves coroutines behind when a file turns out to be damaged, or cannot be written.
@@ -27,17 +28,19 @@ SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 def run(stages, workdir, **options):
     stages = stages if isinstance(stages, tuple) else (stages,)
     options = {"devices": jax.devices()[:1], **OPTIONS, **options}
-    return train.run(stages, workdir, jax.random.key(0), **options)
+    return loop.run(stages, workdir, jax.random.key(0), **options)
 
 
 def rows(workdir):
     """The lines of metrics.jsonl without what differs from run to run."""
     drop = ("time_s", "steps_per_s")
-    return [{k: v for k, v in row.items() if k not in drop} for row in logs.read_metrics(workdir)]
+    return [
+        {k: v for k, v in row.items() if k not in drop} for row in run_log.read_metrics(workdir)
+    ]
 
 
 def last(workdir, stage="first"):
-    return checkpoint.load_variables(workdir, stage, "last")[0]
+    return restore.load_variables(workdir, stage, "last")[0]
 
 
 def never(*args):
@@ -81,7 +84,7 @@ def test_stages_hand_over_the_best_and_are_done_once(tmp_path):
     assert previous_seen[0] is None
     np.testing.assert_array_equal(previous_seen[1]["params"]["body"]["w"], evaluated[1])
     assert isinstance(previous_seen[1]["params"]["body"]["w"], np.ndarray)
-    assert checkpoint.load_variables(tmp_path, "first")[1]["step"] == 20
+    assert restore.load_variables(tmp_path, "first")[1]["step"] == 20
     written = json.loads((tmp_path / "first" / "result.json").read_text())
     assert written == {"metrics": {"sdr_db": 7.5, "undefined": None}, "step": 20, "steps": [20]}
     assert (tmp_path / "first" / "tracks.jsonl").exists()
@@ -211,7 +214,7 @@ def test_ctrl_c_saves_too(tmp_path):
     with pytest.raises(SystemExit) as ended:
         run(stage, tmp_path, checkpoint_every_steps=1000)
     assert ended.value.code == 130
-    saved = checkpoint.choose_step(tmp_path, "first", "last")
+    saved = restore.choose_step(tmp_path, "first", "last")
     assert 10 <= saved < 1000 and float(last(tmp_path)["state"]["seen"]) == saved
 
 
@@ -239,8 +242,8 @@ def test_the_input_goes_on_from_its_saved_position(tmp_path, finished):
 
 def test_a_plateau_lowers_the_rate_and_a_resumed_run_knows(tmp_path):
     changes = {
-        "plateau": optimize.Plateau("loss", patience=0),
-        "optimizer": optimize.optimizer(1e-2, plateau=True),
+        "plateau": schedules.Plateau("loss", patience=0),
+        "optimizer": optimizer.optimizer(1e-2, plateau=True),
         "evaluate": lambda variables: {"score": 0.0, "loss": 1.0},
     }
     options = {"log_every_steps": 2, "evaluate_every_steps": 2, "checkpoint_every_steps": 4}
@@ -300,7 +303,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, finished):
                 (disk / "filler").write_bytes(bytes(2**21))
             return {"score": 0.0}
 
-        with pytest.raises((checkpoint.CheckpointError, OSError), match=r"(?s)could not.*whole"):
+        with pytest.raises((restore.CheckpointError, OSError), match=r"(?s)could not.*whole"):
             run(tiny.line_stage(evaluate=fill), disk / "run", evaluate_every_steps=10)
         (disk / "filler").unlink()
         run(tiny.line_stage(), disk / "run")
@@ -310,7 +313,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, finished):
 def test_another_seed_is_refused(tmp_path):
     interrupted(tmp_path)
     with pytest.raises(ValueError, match="made with another seed"):
-        train.run([tiny.line_stage()], tmp_path, jax.random.key(1), **OPTIONS)
+        loop.run([tiny.line_stage()], tmp_path, jax.random.key(1), **OPTIONS)
 
 
 # ---- bad steps -----------------------------------------------------------------------------------
@@ -332,7 +335,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     text = str(error.value)
     assert "stage 'first', step 13: not finite: loss, mse, grad_norm" in text
     assert "on_nonfinite='skip'" in text and "noise" not in text.split("(")[0]
-    assert checkpoint.choose_step(tmp_path, "first", "last") == 10
+    assert restore.choose_step(tmp_path, "first", "last") == 10
     assert all(np.all(np.isfinite(x)) for x in tiny.leaves(last(tmp_path)))
     assert rows(tmp_path)[-1]["step"] == 10
 
@@ -400,7 +403,7 @@ def test_the_mean_of_the_best_checkpoints_is_tested_and_handed_over(tmp_path):
     second = tiny.line_stage("second", 3, init=init, evaluate=None)
     run((first, second), tmp_path, evaluate_every_steps=10, keep_best=2)
     mean = (evaluated[1] + evaluated[3]) / 2
-    loaded = checkpoint.load_variables(tmp_path, "first")[0]["params"]["body"]["w"]
+    loaded = restore.load_variables(tmp_path, "first")[0]["params"]["body"]["w"]
     for found in (tested[0], handed[0], loaded):
         np.testing.assert_allclose(found, mean, rtol=1e-6)
     assert np.abs(evaluated[1] - evaluated[3]).max() > 1e-3
@@ -415,7 +418,7 @@ def test_the_mean_of_the_best_checkpoints_is_tested_and_handed_over(tmp_path):
         ({"trainable": (("hat/.*", False), (".*", True))}, "match no parameter"),
         ({"init": lambda key, previous: {"state": {}}}, "expected 'params'"),
         ({"best": "sdr"}, r"picks its best by 'sdr', but its evaluate gives \['score'\]"),
-        ({"plateau": optimize.Plateau("loss")}, r"lowers its rate by 'loss', but its evaluate"),
+        ({"plateau": schedules.Plateau("loss")}, r"lowers its rate by 'loss', but its evaluate"),
         ({"batches": lambda previous: list_of(7)}, "ended before batch 20"),
         ({"batches": lambda previous: tiny.Batches(batch_size=6)}, "does not divide over 4"),
         (

@@ -9,7 +9,6 @@ import pytest
 import soundfile
 import tiny_multi_pitch as tiny
 
-from majl_jax import checkpoint
 from majl_jax.audio import files
 from majl_jax.inference import multi_pitch
 from majl_jax.plotting.salience import Picture
@@ -17,6 +16,7 @@ from majl_jax.separate import __main__ as separate
 from majl_jax.separate import notes as separate_notes
 from majl_jax.separate import outputs
 from majl_jax.separate.pitches import transcribe_file
+from majl_jax.training import restore
 
 GAIN = {"gain": np.float32(1.0)}
 MODEL = tiny.make(tiny.first_harmonic, threshold=0.97)
@@ -197,7 +197,7 @@ def test_the_command_transcribes_a_run_whose_recipe_has_a_multi_pitch_model(
     module.multi_pitch_model = lambda config: MODEL
     monkeypatch.setitem(sys.modules, "majl_jax.recipes.ss_mpe", module)
     monkeypatch.setattr(
-        checkpoint, "load_variables", lambda *which: (GAIN, {"stage": "main", "step": 7})
+        restore, "load_variables", lambda *which: (GAIN, {"stage": "main", "step": 7})
     )
     package = tmp_path / "majl_jax"  # the recipe's file may not be there
     (package / "recipes").mkdir(parents=True)

@@ -9,10 +9,10 @@ import made_music
 import numpy as np
 import pytest
 
-from majl_jax import checkpoint, logs, train
 from majl_jax.audio import files
 from majl_jax.recipes import transfer
 from majl_jax.separate import __main__ as separate
+from majl_jax.training import loop, manifest, restore
 
 PATH = pathlib.Path(__file__).parents[1] / "configs/transfer.py"
 
@@ -88,9 +88,9 @@ def test_only_the_mask_layer_moves(data, tmp_path):
     config = _config(data, **MASK)
     options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
     stages = transfer.stages(config, tmp_path)
-    train.run(stages, tmp_path, jax.random.key(0), **options)
-    before, _ = checkpoint.load_variables(tmp_path, "pretrain")
-    after, _ = checkpoint.load_variables(tmp_path, "finetune")
+    loop.run(stages, tmp_path, jax.random.key(0), **options)
+    before, _ = restore.load_variables(tmp_path, "pretrain")
+    after, _ = restore.load_variables(tmp_path, "finetune")
     for name in before["params"]:
         jax.tree.map(np.testing.assert_array_equal, after["params"][name], before["params"][name])
     jax.tree.map(np.testing.assert_array_equal, after["batch_stats"], before["batch_stats"])
@@ -137,9 +137,9 @@ def test_a_wrong_config_is_refused_before_training(data, field, value, message):
 
 def test_a_song_is_separated_by_the_masks_of_a_run(data, tmp_path):
     config = _config(data)
-    logs.write_manifest(tmp_path / "run", config, seed=0)
+    manifest.write_manifest(tmp_path / "run", config, seed=0)
     options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    train.run(
+    loop.run(
         transfer.stages(config, tmp_path / "run"), tmp_path / "run", jax.random.key(0), **options
     )
     song = np.random.default_rng(0).normal(0, 0.1, (30_000, 1)).astype(np.float32)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from majl_jax import optimize, parallel, train
+from majl_jax import parallel
+from majl_jax.training import optimizer, stage
 
 
 class Batches:
@@ -96,10 +97,10 @@ def net_stage(name="first", steps=20, **changes):
         "batches": lambda previous: Batches(),
         "loss": net_loss,
         "evaluate": net_evaluate,
-        "optimizer": optimize.optimizer(1e-2, clip_percentile=10.0, clip_history_steps=8),
+        "optimizer": optimizer.optimizer(1e-2, clip_percentile=10.0, clip_history_steps=8),
         "steps": steps,
     }
-    return train.Stage(**{**parts, **changes})
+    return stage.Stage(**{**parts, **changes})
 
 
 def line_stage(name="first", steps=20, **changes):
@@ -107,7 +108,7 @@ def line_stage(name="first", steps=20, **changes):
         "init": line_init,
         "loss": line_loss,
         "evaluate": line_evaluate,
-        "optimizer": optimize.optimizer(1e-2, clip_norm=1.0),
+        "optimizer": optimizer.optimizer(1e-2, clip_norm=1.0),
     }
     return net_stage(name, steps, **{**parts, **changes})
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from majl_jax import atomic, checkpoint, console, logs
+from majl_jax import atomic, console
 from majl_jax.datasets import records
 from majl_jax.inference.decoding import decode_pitch
 from majl_jax.inference.segments import SegmentModel, apply_track
 from majl_jax.pseudo_labels import filtering
 from majl_jax.pseudo_labels.filtering import Counts
+from majl_jax.training import manifest, parameters
 
 Variables = Mapping[str, Any]
 STRETCH_SECONDS = 0.5  # the longest stretch that is made wrong as one
@@ -23,7 +24,7 @@ STRETCH_SECONDS = 0.5  # the longest stretch that is made wrong as one
 
 def identity(variables: Variables) -> str:
     """Eight hexadecimal digits that tell one teacher from another."""
-    checksums = json.dumps(checkpoint.fingerprint(variables), sort_keys=True)
+    checksums = json.dumps(parameters.fingerprint(variables), sort_keys=True)
     return f"{zlib.crc32(checksums.encode()):08x}"
 
 
@@ -190,7 +191,7 @@ def write(
     if workdir is not None:
         where = directory.relative_to(workdir) if directory.is_relative_to(workdir) else directory
         entry = {**said, "folder": where.as_posix()}
-        logs.add_to_manifest(workdir, "pseudo_labels", {name: entry})
+        manifest.add_to_manifest(workdir, "pseudo_labels", {name: entry})
     return directory
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Float
 
-from majl_jax import console, optimize, parallel, weights
+from majl_jax import console, parallel, weights
 from majl_jax.audio import mixing
 from majl_jax.datasets import records
 from majl_jax.datasets.cutting import INT16_SCALE
@@ -34,7 +34,8 @@ from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples, hop
-from majl_jax.train import Stage
+from majl_jax.training import optimizer, schedules
+from majl_jax.training.stage import Stage
 
 Variables = Mapping[str, Any]
 STAGES = ("music", "vqvae", "encoder")
@@ -263,8 +264,8 @@ def _stage(setting: _Setting) -> Stage:
         loss=functools.partial(_loss, setting, axis=parallel.AXIS),
         evaluate=functools.partial(_score, setting, "valid", None),
         test=lambda variables, folder: _score(setting, "test", folder, variables),
-        optimizer=optimize.optimizer(
-            optimize.linear_warmup(
+        optimizer=optimizer.optimizer(
+            schedules.linear_warmup(
                 options.learning_rate, warmup_steps=config.optimizer.warmup_steps
             ),
             clip_norm=config.optimizer.clip_norm,

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import optimize, parallel
+from majl_jax import parallel
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
@@ -32,7 +32,8 @@ from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
-from majl_jax.train import Stage
+from majl_jax.training import optimizer, schedules
+from majl_jax.training.stage import Stage
 
 Variables = Mapping[str, Any]
 
@@ -297,15 +298,15 @@ def _optimizer(options: Any, stage: Any) -> Any:
     """Adam with clipping by the global norm, at the learning rate of the config's schedule."""
     match options.schedule:
         case "constant":
-            rate = optimize.constant(stage.learning_rate)
+            rate = schedules.constant(stage.learning_rate)
         case "step":
-            rate = optimize.step_decay(
+            rate = schedules.step_decay(
                 stage.learning_rate,
                 factor=options.decay_factor,
                 every_steps=options.decay_every_steps,
             )
         case "cosine":
-            rate = optimize.warmup_cosine(
+            rate = schedules.warmup_cosine(
                 stage.learning_rate,
                 warmup_steps=min(options.warmup_steps, stage.steps - 1),
                 total_steps=stage.steps,
@@ -314,4 +315,4 @@ def _optimizer(options: Any, stage: Any) -> Any:
             raise ValueError(
                 f"config.optimizer.schedule is {other!r}; expected constant, step or cosine"
             )
-    return optimize.optimizer(rate, clip_norm=options.clip_norm)
+    return optimizer.optimizer(rate, clip_norm=options.clip_norm)

@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Bool, Float
 
-from majl_jax import atomic, checkpoint, console, optimize, parallel, weights
+from majl_jax import atomic, console, parallel, weights
 from majl_jax.audio import mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
 from majl_jax.datasets import records, stem_groups
@@ -36,7 +36,8 @@ from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import mixit as losses
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.layers import attention
-from majl_jax.train import Stage
+from majl_jax.training import optimizer, parameters, schedules
+from majl_jax.training.stage import Stage
 
 Variables = Mapping[str, Any]
 STAGES = ("pretrain", "supervised", "scratch")
@@ -223,7 +224,7 @@ def _open(config: Any, name: str, workdir: pathlib.Path) -> _Setting:
 
 def _stage(setting: _Setting) -> Stage:
     config, name, options = setting.config, setting.name, setting.options
-    schedule = optimize.warmup_decay(
+    schedule = schedules.warmup_decay(
         options.learning_rate,
         warmup_steps=options.warmup_steps,
         decay_from=options.decay_from,
@@ -240,7 +241,7 @@ def _stage(setting: _Setting) -> Stage:
         loss=functools.partial(_loss, setting),
         evaluate=functools.partial(_validate, setting, program),
         test=functools.partial(_test, setting) if judged else None,
-        optimizer=optimize.optimizer(
+        optimizer=optimizer.optimizer(
             schedule,
             weight_decay=config.optimizer.weight_decay,
             clip_norm=config.optimizer.clip_norm,
@@ -442,7 +443,7 @@ def _heads(
     setting: _Setting, before: Separator, variables: Variables, file: pathlib.Path
 ) -> list[int]:
     """The output of each stem by a vote of the validation songs, kept in `file` with a mark of the parameters it is of."""
-    mark = zlib.crc32(json.dumps(checkpoint.fingerprint(variables["params"])).encode())
+    mark = zlib.crc32(json.dumps(parameters.fingerprint(variables["params"])).encode())
     if file.exists():
         said = json.loads(file.read_text(encoding="utf-8"))
         if said["parameters"] == mark:

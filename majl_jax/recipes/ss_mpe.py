@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import optimize
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
 from majl_jax.datasets import records
@@ -34,7 +33,8 @@ from majl_jax.evaluation.multi_pitch import score_tracks
 from majl_jax.inference import multi_pitch
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
-from majl_jax.train import Stage
+from majl_jax.training import optimizer, schedules
+from majl_jax.training.stage import Stage
 
 Variables = Mapping[str, Any]
 STAGES = ("reference", "finetune")
@@ -226,8 +226,8 @@ def _stage(name: str, setting: _Setting) -> Stage:
             weights=_weights(name, config),
         ),
         evaluate=evaluate,
-        optimizer=optimize.optimizer(
-            optimize.cosine_warmup(
+        optimizer=optimizer.optimizer(
+            schedules.cosine_warmup(
                 config.stages[name].learning_rate, warmup_steps=config.optimizer.warmup_steps
             ),
             weight_decay=config.optimizer.weight_decay,

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Bool, Float
 
-from majl_jax import checkpoint, optimize, parallel
+from majl_jax import parallel
 from majl_jax.audio import mixing, stretching
 from majl_jax.audio.mixing import group, incoherent
 from majl_jax.datasets import records, stem_groups
@@ -32,7 +32,8 @@ from majl_jax.inference.chimera import Separator
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import chimera as losses
 from majl_jax.models.chimera import Chimera
-from majl_jax.train import Stage
+from majl_jax.training import optimizer, parameters, schedules
+from majl_jax.training.stage import Stage
 
 Variables = Mapping[str, Any]
 STAGES = ("pretrain", "finetune", "scratch")
@@ -160,7 +161,7 @@ def _stage(setting: _Setting) -> Stage:
         loss=functools.partial(_loss, setting, axis=parallel.AXIS),
         evaluate=judge.validate,
         test=judge.test,
-        optimizer=optimize.optimizer(
+        optimizer=optimizer.optimizer(
             options.learning_rate,
             clip_percentile=config.optimizer.clip_percentile,
             clip_history_steps=config.optimizer.clip_history_steps,
@@ -168,7 +169,7 @@ def _stage(setting: _Setting) -> Stage:
         ),
         steps=options.steps,
         trainable=head,
-        plateau=optimize.Plateau(
+        plateau=schedules.Plateau(
             "loss",
             factor=config.optimizer.plateau_factor,
             patience=config.optimizer.plateau_patience,
@@ -183,7 +184,7 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     fresh = jax.jit(functools.partial(setting.network.init, train=False))(key, jnp.zeros(shape))
     if setting.name != "finetune" or previous is None:
         return fresh
-    return checkpoint.hand_over(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
+    return parameters.hand_over(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
 
 
 def _batches(setting: _Setting) -> Batches:

@@ -7,10 +7,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from majl_jax import atomic, logs
+from majl_jax import atomic
 from majl_jax.evaluation.rows import read_rows
 from majl_jax.report import audio_examples, page, pseudo_labels, score_tables
 from majl_jax.report.curves import StageFiles, training
+from majl_jax.training import run_log
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
@@ -45,7 +46,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _stages(workdir: pathlib.Path) -> list[StageFiles]:
     """The stages in the order in which they ran."""
-    lines = [r for r in logs.read_metrics(workdir) if {"stage", "step", "kind"} <= set(r)]
+    lines = [r for r in run_log.read_metrics(workdir) if {"stage", "step", "kind"} <= set(r)]
     names = [str(r["stage"]) for r in lines]
     names += sorted(p.parent.name for p in workdir.glob("*/result.json"))
     names += sorted(p.parent.name for p in workdir.glob("*/tracks.jsonl"))

@@ -25,7 +25,7 @@ def load_run(
 
     import ml_collections
 
-    from majl_jax import checkpoint
+    from majl_jax.training import restore
 
     manifest = run / "config.json"
     if not manifest.is_file() and (runs := sorted(run.glob("*/config.json"))):
@@ -49,7 +49,7 @@ def load_run(
         )
     module = importlib.import_module(f"majl_jax.recipes.{name}")
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
-    variables, meta = checkpoint.load_variables(run, stage, which)
+    variables, meta = restore.load_variables(run, stage, which)
     stages: Any = config.get("run", ())
     ran = list(stages)
     if meta["stage"] in ran:  # the model of the run as far as this stage

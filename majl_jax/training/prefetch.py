@@ -17,7 +17,6 @@ from majl_jax import atomic, console, parallel
 
 _READ_AHEAD_BATCHES = 2
 _POSITION_EVERY_BATCHES = 16  # how many batches a run stopped between checkpoints reads again
-
 # (what `batches.save()` gave, or None for the start of the input; batches taken since then)
 Position = tuple[bytes | None, int]
 

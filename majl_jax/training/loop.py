@@ -6,7 +6,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,51 +13,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
-from majl_jax import atomic, checkpoint, console, feed, interrupt, logs, optimize, parallel
-from majl_jax.readings import Readings
-from majl_jax.step import TrainState, make_step
+from majl_jax import atomic, console, parallel
+from majl_jax.training import checkpoint, parameters, preemption, prefetch, restore, run_log
+from majl_jax.training import optimizer as training_optimizer
+from majl_jax.training.stage import Stage, check
+from majl_jax.training.step import TrainState, make_step
+from majl_jax.training.step_metrics import Readings
 
 _AHEAD_STEPS = (
     4  # steps queued on the device: enough to keep it busy, and few batches in its memory
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One stage of training: plain functions and an optimiser.
-
-    `variables` are {"params": ..., **mutables}. `evaluate` and `test` run in the first process, on
-    one device. `batches` gives an endless iterator of this process's share; `save() -> bytes` and
-    `restore(bytes)` on it make a resumed run start where it was, without them it is read again from
-    its start. Parameters that `trainable` freezes do not move; that the statistics of their layers
-    do not move either is for `loss` to see to.
-    """
-
-    name: str
-    init: Callable  # (key, previous) -> variables; previous: the stage before's, or None
-    batches: Callable  # (previous) -> iterator of Batch
-    loss: Callable  # (params, mutables, batch, key) -> (scalar, (mutables, {term: scalar}))
-    evaluate: Callable | None  # (variables) -> {metric: float}
-    optimizer: optax.GradientTransformation
-    steps: int
-    trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
-    plateau: optimize.Plateau | None = None  # lowers the learning rate by a metric of `evaluate`
-    best: str | None = None  # the metric of `evaluate`, higher is better, that picks the checkpoint
-    average: int = 1  # the mean of so many best checkpoints is tested and handed over
-    test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
-
-
-def _check(stage: Stage) -> None:
-    if stage.steps < 1:
-        raise ValueError(f"stage {stage.name!r} has {stage.steps} steps; expected at least 1")
-    if not re.fullmatch(r"[\w-]+", stage.name) or stage.name == "tensorboard":
-        raise ValueError(
-            f"a stage cannot be named {stage.name!r}: its name is a folder beside tensorboard/; "
-            "use letters, digits, _ and -"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +56,8 @@ def fit(
     index: int,
     ticks: int,
     mesh: Mesh,
-    log: logs.RunLog,
-    signals: interrupt.Signals,
+    log: run_log.RunLog,
+    signals: preemption.Signals,
     options: _Options,
 ) -> None:
     """Train one stage from its newest checkpoint, or from its start, to its last step.
@@ -129,7 +95,9 @@ def fit(
             return state
         factor = stage.plateau.rate_factor([watched[seen] for seen in sorted(watched)])
         factor = parallel.replicate(np.float32(factor), mesh)
-        return dataclasses.replace(state, opt_state=optimize.at_plateau(state.opt_state, factor))
+        return dataclasses.replace(
+            state, opt_state=training_optimizer.at_plateau(state.opt_state, factor)
+        )
 
     def evaluate() -> None:
         nonlocal state
@@ -146,8 +114,8 @@ def fit(
 
     with signals.interruptible():
         state, step, batches = _start(stage, previous, key, mesh)
-    scores = logs.scores(log.workdir, stage.name, stage.best) if stage.best else {}
-    watched = logs.scores(log.workdir, stage.name, stage.plateau.metric) if stage.plateau else {}
+    scores = run_log.scores(log.workdir, stage.name, stage.best) if stage.best else {}
+    watched = run_log.scores(log.workdir, stage.name, stage.plateau.metric) if stage.plateau else {}
     with contextlib.ExitStack() as stack:
         folder, keep_best = log.workdir / stage.name, options.keep_best if stage.best else 0
         saves = checkpoint.Checkpoints(
@@ -162,7 +130,7 @@ def fit(
             carried = meta["carried"]
             console.say(f"{stage.name}: going on from step {done}")
             with signals.interruptible():
-                feed.move_input(batches, *feed.load_position(folder, done))
+                prefetch.move_input(batches, *prefetch.load_position(folder, done))
         first = done + 1
         log.begin(stage.name, done)
         for validations in (scores, watched):
@@ -170,7 +138,9 @@ def fit(
                 del validations[late]
         state = at_plateau()
         readings = Readings(stage.name, skip=options.on_nonfinite == "skip", carried=carried)
-        source = feed.ReadAhead(batches, mesh, start=done, stop=stage.steps, position_due=save_due)
+        source = prefetch.ReadAhead(
+            batches, mesh, start=done, stop=stage.steps, position_due=save_due
+        )
         stack.callback(source.close)
         progress = stack.enter_context(console.Progress(stage.name, stage.steps, done))
         queued: deque = deque()
@@ -202,7 +172,7 @@ def fit(
                 progress.show(terms)
             if signals.asks_to_stop(ticks + done):
                 save()
-                raise interrupt.Stopped
+                raise preemption.Stopped
             if save_due(done):
                 save()
             if evaluation_due(done):
@@ -217,8 +187,8 @@ def _start(stage: Stage, previous: Any, key: Any, mesh: Mesh) -> tuple[TrainStat
             f"init of stage {stage.name!r} gives {sorted(variables)}; expected 'params'"
         )
     params = variables.pop("params")
-    mask = optimize.trainable_mask(params, stage.trainable)
-    optimizer = optimize.only_trainable(stage.optimizer, mask)
+    mask = parameters.trainable_mask(params, stage.trainable)
+    optimizer = parameters.only_trainable(stage.optimizer, mask)
     state = TrainState(np.int32(0), params, variables, jax.jit(optimizer.init)(params), key)
     sizes = [
         (int(np.size(x)), m)
@@ -241,7 +211,7 @@ def _check_key(stage: Stage, stored: Any, key: Any) -> None:
 
 
 def _evaluated(workdir: pathlib.Path, stage: str, step: int) -> bool:
-    rows = logs.read_metrics(workdir)
+    rows = run_log.read_metrics(workdir)
     found = any((r["stage"], r["step"], r["kind"]) == (stage, step, "valid") for r in rows)
     return parallel.first_process(lambda: found)
 
@@ -269,13 +239,13 @@ def _score(stage: Stage, evaluate: Callable | None, variables: Any) -> dict[str,
     return metrics
 
 
-def _finish(stage: Stage, mesh: Mesh, log: logs.RunLog, signals: interrupt.Signals) -> None:
+def _finish(stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.Signals) -> None:
     """Choose what the stage hands over, test it, and mark the stage complete."""
-    steps = parallel.first_process(lambda: checkpoint.best_steps(log.workdir, stage.name))
+    steps = parallel.first_process(lambda: restore.best_steps(log.workdir, stage.name))
     step = steps[0]
-    valid, test = logs.values(log.workdir, stage.name, step, "valid"), {}
+    valid, test = run_log.values(log.workdir, stage.name, step, "valid"), {}
     if stage.test is not None:
-        variables, _ = checkpoint.load_mean(log.workdir, stage.name, steps)
+        variables, _ = restore.load_mean(log.workdir, stage.name, steps)
         run_test, folder = stage.test, log.workdir / stage.name
         with signals.interruptible():
             test = _score(stage, lambda v: run_test(v, folder), parallel.replicate(variables, mesh))
@@ -328,7 +298,7 @@ def run(
     if len(set(names)) != len(names):
         raise ValueError(f"stages need different names, got {names}")
     for stage in stages:
-        _check(stage)
+        check(stage)
         if stage.average > max(1, keep_best if stage.best else 1):
             raise ValueError(
                 f"stage {stage.name!r} averages its {stage.average} best checkpoints, but keeps {keep_best if stage.best else 1}: "
@@ -337,7 +307,7 @@ def run(
     root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
     results: dict[str, dict[str, float]] = {}
     previous, ticks = None, 0
-    with logs.RunLog(root) as log, interrupt.Signals() as signals:
+    with run_log.RunLog(root) as log, preemption.Signals() as signals:
         try:
             for index, stage in enumerate(stages):
                 if _result(root, stage.name) is None:
@@ -356,11 +326,11 @@ def run(
                 else:
                     console.say(f"{stage.name}: complete already")
                 metrics, steps = _result(root, stage.name) or ({}, [0])
-                previous, _ = checkpoint.load_mean(root, stage.name, steps)
+                previous, _ = restore.load_mean(root, stage.name, steps)
                 results[stage.name] = metrics
                 ticks += stage.steps
                 console.say(f"{stage.name}: done at step {steps[0]}  {_shown(metrics)}")
-        except interrupt.Stopped:
+        except preemption.Stopped:
             console.say(
                 f"stopped; everything is saved in {root}: run the same command again to go on"
             )

@@ -1,9 +1,7 @@
 """Learning-rate schedules, clipping, the optimiser, and which parameters it may change."""
 
-import dataclasses
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,102 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-Schedule = Callable[[Any], Any]  # step -> learning rate
-Rules = Sequence[tuple[str, bool]]
-
-
-def constant(value: float) -> Schedule:
-    """The same learning rate at every step."""
-    return optax.constant_schedule(value)
-
-
-def step_decay(initial: float, *, factor: float = 0.95, every_steps: int) -> Schedule:
-    """initial * factor ** (step // every_steps)."""
-    if every_steps < 1:
-        raise ValueError(f"every_steps is {every_steps}; expected at least 1")
-    return lambda step: initial * factor ** (step // every_steps)
-
-
-def linear_warmup(peak: float, *, warmup_steps: int) -> Schedule:
-    """peak min(1, step / warmup_steps)."""
-    if warmup_steps < 1:
-        raise ValueError(f"warmup_steps is {warmup_steps}; expected at least 1")
-    return optax.linear_schedule(0.0, peak, warmup_steps)
-
-
-def warmup_cosine(
-    peak: float, *, warmup_steps: int, total_steps: int, end: float = 0.0
-) -> Schedule:
-    """A straight line from 0 to `peak`, then half a cosine down to `end` at `total_steps`."""
-    if not 0 <= warmup_steps < total_steps:
-        raise ValueError(
-            f"warmup_steps is {warmup_steps}; expected 0 to total_steps - 1 = {total_steps - 1}"
-        )
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps, end)
-
-
-def cosine_warmup(peak: float, *, warmup_steps: int) -> Schedule:
-    """peak * (1 - cos(pi (1 + min(step, n)) / (n + 1))) / 2 with n = warmup_steps, then `peak` for ever."""
-    if warmup_steps < 0:
-        raise ValueError(f"warmup_steps is {warmup_steps}; expected 0 or more")
-
-    def rate(step):
-        share = (1 + jnp.minimum(step, warmup_steps)) / (warmup_steps + 1)
-        return peak * jnp.sin(0.5 * jnp.pi * share) ** 2  # 1 - cos would cancel at the first steps
-
-    return rate
-
-
-def warmup_decay(
-    peak: float,
-    *,
-    warmup_steps: int,
-    decay_from: int,
-    decay_every: int,
-    factor: float,
-    decay_to: int,
-) -> Schedule:
-    """With n = step + 1: peak min((n - 1) / (warmup_steps - 1), 1), and from n = `decay_from` on times factor ** ((n - decay_from) // decay_every).
-
-    n grows no further than `decay_to` (the code of Saijo & Bando 2025, whose first rate is 0).
-    """
-    if not 2 <= warmup_steps <= decay_from <= decay_to or decay_every < 1:
-        raise ValueError(
-            f"expected 2 <= warmup_steps <= decay_from <= decay_to and decay_every of 1 or more, got {warmup_steps}, {decay_from}, "
-            f"{decay_to} and {decay_every}"
-        )
-
-    def rate(step):
-        n = jnp.minimum(step + 1, decay_to)
-        falls = jnp.maximum(n - decay_from, 0) // decay_every
-        return peak * jnp.minimum((n - 1) / (warmup_steps - 1), 1.0) * factor**falls
-
-    return rate
-
-
-@dataclasses.dataclass(frozen=True)
-class Plateau:
-    """When to lower the learning rate: `metric` of a validation has not fallen for more than `patience` validations.
-
-    The rule of torch.optim.lr_scheduler.ReduceLROnPlateau: less by a share of 1e-4 counts as a fall. Its stage needs an
-    `optimizer(..., plateau=True)`.
-    """
-
-    metric: str
-    factor: float = 0.5
-    patience: int = 5
-
-    def rate_factor(self, values: Sequence[float]) -> float:
-        """What the learning rate is multiplied with after these validations, in their order."""
-        best, waited, scale = math.inf, 0, 1.0
-        for value in values:
-            if value < best * (1 - 1e-4):
-                best, waited = value, 0
-            else:
-                waited += 1
-            if waited > self.patience:
-                waited, scale = 0, scale * self.factor
-        return scale
+from majl_jax.training.parameters import path_of
+from majl_jax.training.schedules import Schedule, constant
 
 
 def _scale_by_plateau() -> optax.GradientTransformation:
@@ -247,52 +151,3 @@ def readings(opt_state: Any) -> dict[str, Any]:
 
     jax.tree.leaves(opt_state, is_leaf=look)
     return found
-
-
-def path_of(key_path: Sequence[Any]) -> str:
-    """A JAX key path as text: the keys joined by slashes."""
-    return jax.tree_util.keystr(tuple(key_path), simple=True, separator="/")
-
-
-def trainable_mask(params: Any, rules: Rules) -> Any:
-    """A tree of booleans like `params`: the first pattern that matches a leaf's path decides."""
-    unused = {pattern for pattern, _ in rules}
-
-    def decide(key_path, _):
-        path = path_of(key_path)
-        matching = [(p, wanted) for p, wanted in rules if re.fullmatch(p, path)]
-        if not matching:
-            raise ValueError(
-                f"no pattern of trainable matches the parameter {path!r} (patterns: "
-                f"{[p for p, _ in rules]}): add one, e.g. ('.*', True) as the last"
-            )
-        unused.difference_update(p for p, _ in matching)
-        return matching[0][1]
-
-    mask = jax.tree_util.tree_map_with_path(decide, params)
-    if unused:
-        paths = [path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
-        raise ValueError(
-            f"patterns of trainable that match no parameter: {sorted(unused)}; the parameters are "
-            f"{paths[:20]}{' ...' if len(paths) > 20 else ''}"
-        )
-    if not any(jax.tree.leaves(mask)):
-        raise ValueError(f"trainable freezes every parameter: {tuple(rules)}")
-    return mask
-
-
-def only_trainable(
-    transformation: optax.GradientTransformation, mask: Any
-) -> optax.GradientTransformation:
-    """The transformation on trainable leaves; frozen ones have no update, moments or norm."""
-    if all(jax.tree.leaves(mask)):
-        return transformation
-    labels = jax.tree.map(lambda wanted: "trained" if wanted else "frozen", mask)
-    return optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)
-
-
-def stop_frozen(params: Any, mask: Any) -> Any:
-    """The same parameters; no gradient flows to frozen ones, so none is computed."""
-    return jax.tree.map(
-        lambda leaf, wanted: leaf if wanted else jax.lax.stop_gradient(leaf), params, mask
-    )

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from majl_jax import optimize, parallel
+from majl_jax import parallel
+from majl_jax.training import optimizer as training_optimizer
+from majl_jax.training import parameters
 
 
 @jax.tree_util.register_dataclass
@@ -34,7 +36,7 @@ def make_step(loss: Callable, optimizer: optax.GradientTransformation, mask: Any
         key = jax.random.fold_in(state.key, state.step)
 
         def local_loss(params):
-            return loss(optimize.stop_frozen(params, mask), state.mutables, batch, key)
+            return loss(parameters.stop_frozen(params, mask), state.mutables, batch, key)
 
         (value, (mutables, terms)), grads = jax.value_and_grad(local_loss, has_aux=True)(
             state.params
@@ -54,7 +56,7 @@ def make_step(loss: Callable, optimizer: optax.GradientTransformation, mask: Any
         new = (optax.apply_updates(state.params, updates), mutables, opt_state)
         old = (state.params, state.mutables, state.opt_state)
         params, mutables, opt_state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-        readings = {"terms": {**terms, **optimize.readings(opt_state)}, "checks": checks}
+        readings = {"terms": {**terms, **training_optimizer.readings(opt_state)}, "checks": checks}
         return TrainState(state.step + 1, params, mutables, opt_state, state.key), readings
 
     return step

@@ -1,0 +1,140 @@
+"""What a run writes down: metrics.jsonl, TensorBoard events, and the manifest config.json."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from majl_jax.atomic import no_write, write_text
+from majl_jax.training import tensorboard
+
+_ROW_KEYS = ("stage", "step", "kind", "time_s")
+
+
+# ---- metrics.jsonl ------------------------------------------------------------------------------
+
+
+def read_metrics(workdir: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def values(workdir: str | os.PathLike, stage: str, step: int, kind: str) -> dict[str, float]:
+    """{name: value} of one line; nothing if there is no such line."""
+    found: dict[str, float] = {}
+    for row in read_metrics(workdir):
+        if (row["stage"], row["step"], row["kind"]) == (stage, step, kind):
+            found = {k: math.nan if v is None else v for k, v in row.items() if k not in _ROW_KEYS}
+    return found
+
+
+def scores(workdir: str | os.PathLike, stage: str, key: str) -> dict[int, float]:
+    """{step: value of `key`} of a stage's validation lines."""
+    return {
+        row["step"]: math.nan if row.get(key) is None else row[key]
+        for row in read_metrics(workdir)
+        if row["stage"] == stage and row["kind"] == "valid"
+    }
+
+
+class RunLog:
+    """Writes metrics.jsonl and TensorBoard events, from the first process, which locks the run."""
+
+    def __init__(self, workdir: pathlib.Path):
+        self.workdir = workdir
+        self.path = workdir / "metrics.jsonl"
+        self._file = self._events = self._lock = None
+        if jax.process_index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(workdir / "lock")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _close(self) -> None:
+        for file in (self._file, self._events):
+            if file is not None:
+                with contextlib.suppress(OSError):  # a full disk was reported where it was met
+                    file.close()
+        self._file = self._events = None
+
+    def begin(self, stage: str, step: int) -> None:
+        """Forget what a killed run wrote about this stage after `step`, where this one goes on."""
+        if jax.process_index() != 0:
+            return
+        self._close()
+        rows = [
+            row
+            for row in read_metrics(self.workdir)
+            if row["stage"] != stage or (row["step"] <= step and row["kind"] != "test")
+        ]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        try:
+            self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
+            self._events = tensorboard.Events(self.workdir / "tensorboard" / stage, step)
+        except OSError as error:
+            raise no_write(self.path, error) from error
+
+    def write(self, stage: str, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """One line and one set of events; a value that is not finite becomes null."""
+        if self._file is None:
+            return
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        row = {
+            "stage": stage,
+            "step": step,
+            "kind": kind,
+            "time_s": round(time.time(), 3),
+            **finite,
+        }
+        try:
+            line = json.dumps(row).encode() + b"\n"
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._events is not None:
+                self._events.scalars(kind, step, values)
+        except OSError as error:
+            raise no_write(self.path, error) from error
+
+    def sync(self) -> None:
+        """Force what was written to disk: called before a checkpoint that builds on it."""
+        if self._file is not None:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise no_write(self.path, error) from error
+
+
+def _lock(path: pathlib.Path):
+    """Hold a lock that ends with the process, so that no two runs write to one directory."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError(
+            f"another process is training in {path.parent}: wait for it, stop it, or use another "
+            "workdir"
+        ) from None
+    except OSError:  # some network file systems have no locks
+        pass
+    return file
