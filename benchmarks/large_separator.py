@@ -102,7 +102,7 @@ def run_jax(options: argparse.Namespace, dtype: str, remat: bool) -> dict:
     import jax.numpy as jnp
 
     from majl_jax.models.resunet import ResUNetDecouplePlus
-    from majl_jax.published.filling import flat
+    from majl_jax.weights.filling import flat
 
     audio, target = data(options)
     model = ResUNetDecouplePlus(channels(options), BLOCKS, remat=remat, dtype=jnp.dtype(dtype))

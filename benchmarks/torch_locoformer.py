@@ -1,6 +1,6 @@
 """The network of `majl_jax.models.band_split` as one would write it in PyTorch; for `locoformer.py`.
 
-Modules are named as in merlresearch/tf-locoformer, so that `majl_jax.published.bs_locoformer` converts the state dictionary. The
+Modules are named as in merlresearch/tf-locoformer, so that `majl_jax.weights.bs_locoformer` converts the state dictionary. The
 decoder's tanh is after its first linear layer, there are no positions and no dropout.
 """
 

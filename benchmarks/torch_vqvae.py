@@ -1,6 +1,6 @@
 """The auto-encoder of `majl_jax.models.vqvae` and its loss as one would write them in PyTorch; for `vqvae.py`.
 
-Modules are named as in openai/jukebox, so that `majl_jax.published.jukebox_vqvae` converts the state dictionary. One section and a stride
+Modules are named as in openai/jukebox, so that `majl_jax.weights.jukebox_vqvae` converts the state dictionary. One section and a stride
 of 2, as at Jukebox's finest level.
 """
 

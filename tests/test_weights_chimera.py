@@ -7,7 +7,8 @@ from golden_files import read
 
 from majl_jax import weights
 from majl_jax.models.chimera import Chimera
-from majl_jax.published.filling import flat
+from majl_jax.weights.__main__ import WeightsError, main
+from majl_jax.weights.filling import flat
 
 RNN = "layers.recurrent_stack.rnn"
 NORM = "layers.normalization.batch_norm"
@@ -81,7 +82,7 @@ def test_the_command_converts_a_file(tmp_path, capsys):
     source, output = tmp_path / "original.npz", tmp_path / "chimera.npz"
     np.savez(source, **_state())
     arguments = ["--architecture=chimera", f"--source={source}", f"--output={output}"]
-    assert weights.main(arguments) == 0
+    assert main(arguments) == 0
     # Two directions of four layers with a bias of 24, the heads, scale and offset of the norm.
     count = 2 * (24 * 24 + 3 * 24 * 19) + 13 * 17 * (5 + 2) + 2
     assert f"chimera, {count:,} parameters" in capsys.readouterr().out
@@ -119,5 +120,5 @@ def test_the_command_converts_a_file(tmp_path, capsys):
 def test_a_wrong_state_dictionary_is_refused_by_key(change, message):
     state = _state()
     change(state)
-    with pytest.raises(weights.WeightsError, match=message):
+    with pytest.raises(WeightsError, match=message):
         weights.convert("chimera", state)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from majl_jax.models.vqvae import LEVELS, Decoder, Encoder, VqVaeSizes, hop
-from majl_jax.published.filling import WeightsError
-from majl_jax.published.jukebox_vqvae import convert_jukebox_vqvae, sizes_of
+from majl_jax.weights.filling import WeightsError
+from majl_jax.weights.jukebox_vqvae import convert_jukebox_vqvae, sizes_of
 
 TINY = {"width": 8, "depth": 4, "multiplier": 1, "latent": 8}
 

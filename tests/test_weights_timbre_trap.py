@@ -7,6 +7,7 @@ import pytest
 
 from majl_jax import weights
 from majl_jax.models.timbre_trap import TimbreTrap
+from majl_jax.weights.__main__ import WeightsError
 
 BINS, CHANNELS, LATENT, HARMONICS = (440, 219, 108, 53, 25), (8, 16, 32, 64, 128), 128, 6
 
@@ -126,10 +127,10 @@ def test_filters_of_the_front_end_are_not_needed_and_skip_weights_are_taken():
 def test_a_wrong_state_dictionary_is_refused_by_key(change, message):
     tensors = _closed_form()
     change(tensors)
-    with pytest.raises(weights.WeightsError, match=message):
+    with pytest.raises(WeightsError, match=message):
         weights.convert("timbre_trap", tensors)
 
 
 def test_another_width_is_refused():
-    with pytest.raises(weights.WeightsError, match="another capacity or width"):
+    with pytest.raises(WeightsError, match="another capacity or width"):
         weights.convert("timbre_trap", _closed_form(), complexity=2)

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 from majl_jax import weights
 from majl_jax.models import chimera
 from majl_jax.models.chimera import Chimera
-from majl_jax.published.filling import flat
 from majl_jax.training.parameters import trainable_mask
+from majl_jax.weights.filling import flat
 
 SMALL = {"frequency_bins": 17, "units": 6, "layers": 4, "dropout": 0.0, "embedding": 5}
 

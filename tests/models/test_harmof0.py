@@ -10,6 +10,7 @@ from golden_files import relative_error
 from majl_jax import weights
 from majl_jax.models import harmof0
 from majl_jax.models.harmof0 import HARMOF0_BIN_CENTS, HarmoF0, log_spectrogram_db
+from majl_jax.weights.__main__ import WeightsError
 
 AS_PUBLISHED = {"swapped_interpolation": True, "floor_per_batch": True}
 SMALL = (8, 12, 16, 16)
@@ -162,11 +163,11 @@ def test_training_moves_the_statistics():
 def test_a_wrong_state_dictionary_is_refused_by_key(change, message):
     state, *_ = golden_files.read("harmof0")
     change(state)
-    with pytest.raises(weights.WeightsError, match=message):
+    with pytest.raises(WeightsError, match=message):
         weights.convert("harmof0", state, channels=SMALL)
 
 
 def test_another_width_is_refused():
     state, *_ = golden_files.read("harmof0")
-    with pytest.raises(weights.WeightsError, match="another capacity or width"):
+    with pytest.raises(WeightsError, match="another capacity or width"):
         weights.convert("harmof0", state)

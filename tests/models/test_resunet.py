@@ -13,7 +13,8 @@ from majl_jax import weights
 from majl_jax.models import resunet
 from majl_jax.models.light_decouple import LightDecouple
 from majl_jax.models.resunet import ResUNetDecouplePlus
-from majl_jax.published import resunet_decouple_plus as published
+from majl_jax.weights import resunet_decouple_plus
+from majl_jax.weights.__main__ import WeightsError
 
 FIXTURE_CHANNELS = (4, 6, 6, 8, 8, 8)
 NARROW = {"channels": (2, 2, 4), "blocks": 1, "centre_stages": 1, "window_samples": 256}
@@ -201,12 +202,12 @@ def test_bfloat16_stays_close_to_float32():
 
 
 def test_every_array_of_the_full_size_has_a_place():
-    shapes = published._shapes(
+    shapes = resunet_decouple_plus._shapes(
         resunet.PUBLISHED_CHANNELS, resunet.PUBLISHED_BLOCKS, audio_channels=2, sources=1
     )
     state, *_ = golden_files.read("resunet_decouple_plus_full")
     keys = {k for k in state if not re.search(r"num_batches_tracked", k)}
-    ours = {published._entry(path)[0] for path in shapes}
+    ours = {resunet_decouple_plus._entry(path)[0] for path in shapes}
     # The fixture's third and fifth stages are as wide as those before them: no shortcut there.
     wider = {
         f"encoder_block{i}.conv_block1.shortcut.{n}" for i in (3, 5) for n in ("weight", "bias")
@@ -228,5 +229,5 @@ def test_every_array_of_the_full_size_has_a_place():
 def test_a_wrong_state_dictionary_is_refused_by_key(change, message):
     state, *_ = golden_files.read("resunet_decouple_plus_full")
     change(state)
-    with pytest.raises(weights.WeightsError, match=message):
+    with pytest.raises(WeightsError, match=message):
         weights.convert("resunet_decouple_plus", state, channels=FIXTURE_CHANNELS)

@@ -10,7 +10,7 @@ import pytest
 
 from majl_jax.models import timbre_trap
 from majl_jax.models.timbre_trap import TimbreTrap, embedding_bins
-from majl_jax.published.filling import flat
+from majl_jax.weights.filling import flat
 
 SMALL = {"bins": 50, "harmonics": 3, "complexity": 1, "latent": 4}
 

@@ -8,6 +8,7 @@ import pytest
 
 from majl_jax import weights
 from majl_jax.models.unet import UNet
+from majl_jax.weights.__main__ import WeightsError
 
 NARROW = (2, 2, 2, 2, 2, 2)
 
@@ -49,9 +50,9 @@ def test_mask_is_that_of_the_port(norm_epsilon, agrees):
 def test_a_wrong_file_of_the_port_is_refused_by_key(name):
     state, _, _, config = golden_files.read("unet_chainer")
     channels = tuple(config["channels"])
-    with pytest.raises(weights.WeightsError, match=name):
+    with pytest.raises(WeightsError, match=name):
         weights.convert("unet", {k: v for k, v in state.items() if k != name}, channels=channels)
-    with pytest.raises(weights.WeightsError, match=f"{name} has shape"):
+    with pytest.raises(WeightsError, match=f"{name} has shape"):
         weights.convert("unet", {**state, name: np.zeros((2, 9))}, channels=channels)
 
 

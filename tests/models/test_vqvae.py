@@ -9,7 +9,7 @@ import pytest
 
 from majl_jax.models import vqvae
 from majl_jax.models.vqvae import LEVELS, Decoder, Encoder, VqVaeSizes, hop
-from majl_jax.published.filling import flat
+from majl_jax.weights.filling import flat
 
 SMALL = VqVaeSizes(width=3, depth=3, multiplier=1, downs=(2,), strides=(2,), latent=5)
 DEEP = VqVaeSizes(width=2, depth=1, multiplier=2, downs=(1, 1), strides=(4, 2), latent=3)

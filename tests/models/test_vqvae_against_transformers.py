@@ -13,8 +13,8 @@ import pytest
 from majl_jax import weights
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import LEVELS, Decoder, Encoder, VqVaeSizes, hop
-from majl_jax.published.jukebox_vqvae import sizes_of
-from majl_jax.weight_files import read_tensors
+from majl_jax.weights.files import read_tensors
+from majl_jax.weights.jukebox_vqvae import sizes_of
 
 jukebox = pytest.importorskip(
     "transformers.models.deprecated.jukebox",

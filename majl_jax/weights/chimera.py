@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from majl_jax.published.filling import Tensors, Variables, WeightsError, fill, nest, same
+from majl_jax.weights.filling import Tensors, Variables, WeightsError, fill, nest, same
 
 _RECURRENT = "recurrent_stack.rnn."
 _NORM = "normalization.batch_norm."

@@ -20,7 +20,6 @@ import ml_dtypes
 import numpy as np
 
 Tensors = dict[str, np.ndarray]
-
 _MAX_PICKLE_BYTES = 64 * 2**20
 _OLD_TORCH = (0x1950A86A20F9469CFC6C, 1001)  # what its first two pickles say
 _TORCH_STORAGES = {

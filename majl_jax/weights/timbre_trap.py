@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from majl_jax.models.timbre_trap import TimbreTrap
-from majl_jax.published.filling import Tensors, Variables, fill, flat, same
+from majl_jax.weights.filling import Tensors, Variables, fill, flat, same
 
 _FRONT_END = "hcqt."  # constant filters
 # Of an original layer, 0 is the convolution and 1 the normalisation.

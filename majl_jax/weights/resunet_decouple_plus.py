@@ -8,7 +8,7 @@ import numpy as np
 
 from majl_jax.models.layers.decouple import MAPS
 from majl_jax.models.resunet import PUBLISHED_BLOCKS, PUBLISHED_CHANNELS, ResUNetDecouplePlus
-from majl_jax.published.filling import Tensors, Variables, WeightsError, fill, flat, same
+from majl_jax.weights.filling import Tensors, Variables, WeightsError, fill, flat, same
 
 _FIRST, _LAST = "encoder_block1.conv_block1.conv1.weight", "after_conv2.weight"
 _MODULES = {

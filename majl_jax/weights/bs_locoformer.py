@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from majl_jax.models.band_split import TANH_ORDERS, BandSplitLocoformer, band_groups
-from majl_jax.published.filling import Tensors, Variables, WeightsError, fill, flat, nest, same
+from majl_jax.weights.filling import Tensors, Variables, WeightsError, fill, flat, nest, same
 
 _ENCODER = "band_split_module.band_split_module."
 _DECODER = "band_split_module.bandwise_decoding_module."

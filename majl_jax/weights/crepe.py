@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from majl_jax.models.crepe import BINS, CAPACITY, FILTERS, WIDTHS
-from majl_jax.published.filling import Table, Tensors, Variables, WeightsError, fill, same
+from majl_jax.weights.filling import Table, Tensors, Variables, WeightsError, fill, same
 
 _LAYERS = range(1, 7)
 _TIME_AFTER_LAYER_6 = 4

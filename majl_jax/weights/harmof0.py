@@ -3,7 +3,7 @@
 import numpy as np
 
 from majl_jax.models.harmof0 import HARMONICS, PUBLISHED_CHANNELS
-from majl_jax.published.filling import Table, Tensors, Variables, WeightsError, fill, same
+from majl_jax.weights.filling import Table, Tensors, Variables, WeightsError, fill, same
 
 _NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _WINDOW = "waveform_to_logspecgram."  # constants of the front end

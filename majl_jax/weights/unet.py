@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from majl_jax.models.unet import PUBLISHED_CHANNELS, UNet
-from majl_jax.published.filling import Table, Tensors, Variables, fill, flat, same
+from majl_jax.weights.filling import Table, Tensors, Variables, fill, flat, same
 
 
 def convert_unet(tensors: Tensors, *, channels: Sequence[int] = PUBLISHED_CHANNELS) -> Variables:

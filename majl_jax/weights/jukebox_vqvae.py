@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, hop
-from majl_jax.published.filling import Table, Tensors, Variables, WeightsError, fill, flat, same
+from majl_jax.weights.filling import Table, Tensors, Variables, WeightsError, fill, flat, same
 
 # Layers of a section in openai/jukebox and in transformers; `_original` says what the fields are.
 _LAYERS = {

@@ -7,10 +7,8 @@ import numpy as np
 
 Tensors = Mapping[str, np.ndarray]
 """Arrays of a weight file under the names of the original code."""
-
 Variables = dict[str, Any]
 """Nested dictionaries of arrays: `{"params": ..., "batch_stats": ...}`."""
-
 Table = dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
 """Path of each of our arrays, such as `params/conv1/kernel` -> original key and change of layout."""
 

