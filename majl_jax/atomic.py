@@ -23,10 +23,10 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise _no_write(path, error) from error
+        raise no_write(path, error) from error
 
 
-def _no_write(path: pathlib.Path, error: OSError) -> OSError:
+def no_write(path: pathlib.Path, error: OSError) -> OSError:
     return OSError(
         error.errno,
         f"could not write {path}: {error.strerror}. What was saved before is whole: check the "

@@ -19,10 +19,11 @@ HOW_TO_INSTALL = (
 
 def pipeline_options(text: str) -> Any:
     """The options of a pipeline as on a command line, such as "--runner=DirectRunner"."""
-    return _apache_beam().options.pipeline_options.PipelineOptions(shlex.split(text))
+    return apache_beam().options.pipeline_options.PipelineOptions(shlex.split(text))
 
 
-def _apache_beam() -> Any:
+def apache_beam() -> Any:
+    """The package; an ImportError that says how to install it where it is missing."""
     try:
         return importlib.import_module("apache_beam")
     except ImportError as error:
@@ -31,7 +32,7 @@ def _apache_beam() -> Any:
 
 def keyed(records: Any, key: Callable[[Record], str], *, stand_in: Record) -> Any:
     """A Beam transform to (key, record) for each record of another one; to `stand_in` where there is none."""
-    beam = _apache_beam()
+    beam = apache_beam()
 
     def expand(begin):
         made = begin | "Records" >> records

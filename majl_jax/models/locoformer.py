@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from majl_jax.models.layers import attention as layers_attention
+from majl_jax.models.layers.attention import (
+    attend,
+    attend_with_dropout,
+    implementation_for,
+    rotate,
+)
 from majl_jax.models.layers.initialisers import affine, uniform
 from majl_jax.models.layers.sequence_convolution import convolve
 
@@ -45,7 +50,7 @@ class LocoformerSizes:
     pos_enc: str = "nope"
     dropout: float = 0.1
     attention_dropout: float = 0.0
-    layers_attention: str = "auto"
+    attention: str = "auto"
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -192,17 +197,13 @@ class SelfAttention(nn.Module):
         heads = both.reshape(*inputs.shape[:2], 3, sizes.heads, width // sizes.heads)
         query, key, value = (heads[:, :, i] for i in range(3))
         if sizes.pos_enc == "rope":
-            query, key = layers_attention.rotate(query), layers_attention.rotate(key)
+            query, key = rotate(query), rotate(key)
         if sizes.attention_dropout > 0 and not self.deterministic:
             random_key = self.make_rng("dropout")
-            attended = layers_attention.attend_with_dropout(
-                query, key, value, sizes.attention_dropout, random_key
-            )
+            attended = attend_with_dropout(query, key, value, sizes.attention_dropout, random_key)
         else:
-            implementation = layers_attention.implementation_for(
-                sizes.attention, sizes.dtype, query.shape[-1]
-            )
-            attended = layers_attention.attend(query, key, value, implementation)
+            implementation = implementation_for(sizes.attention, sizes.dtype, query.shape[-1])
+            attended = attend(query, key, value, implementation)
         kernel = self.param("out_kernel", uniform(width), (width, features)).astype(sizes.dtype)
         return _dropped(self, attended.reshape(*inputs.shape[:2], width) @ kernel)
 

@@ -1,16 +1,11 @@
 """A picture of a multi-pitch salience, filled frame by frame."""
 
 import pathlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from majl_jax.plotting import spectrogram
-
-if TYPE_CHECKING:  # JAX is loaded only when there is something to do
-    pass
-
 
 # ---- picture ------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class StageFiles:
 # ---- training -----------------------------------------------------------------------------------
 
 
-def _training(stages: Sequence[StageFiles], manifest: Mapping[str, Any]) -> list[str]:
+def training_curves(stages: Sequence[StageFiles], manifest: Mapping[str, Any]) -> list[str]:
     stages = [stage for stage in stages if stage.lines]
     if not stages:
         return ['<p class="note">metrics.jsonl has no line yet.</p>']

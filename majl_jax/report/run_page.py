@@ -10,7 +10,7 @@ from typing import Any
 from majl_jax import atomic
 from majl_jax.evaluation.rows import read_rows
 from majl_jax.report import audio_examples, page, pseudo_labels, score_tables
-from majl_jax.report.curves import StageFiles, training
+from majl_jax.report.curves import StageFiles, training_curves
 from majl_jax.training import run_log
 
 
@@ -27,7 +27,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         *score_tables.results({stage.name: stage.rows for stage in stages}),
         *pseudo_labels.pseudo_labels(_pseudo_labels(workdir)),
         "<h2>Training</h2>",
-        *training(stages, manifest),
+        *training_curves(stages, manifest),
         "<h2>Examples</h2>",
         *audio_examples.examples([stage.name for stage in stages], workdir),
     ]

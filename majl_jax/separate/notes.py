@@ -2,12 +2,9 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:  # JAX is loaded only when there is something to do
-    pass
 
 SHORTEST_NOTE_S = 0.06
 TOLERANCE_SEMITONES = 0.5

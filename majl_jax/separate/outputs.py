@@ -6,24 +6,19 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # JAX is loaded only when there is something to do
-    pass
-if TYPE_CHECKING:  # JAX is loaded only when there is something to do
-    pass
+from typing import Any
 
 
 @contextlib.contextmanager
-def _drafts(paths: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
+def drafts(paths: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
     """A folder for drafts of the files, which appear under their names if nothing fails."""
     folder = paths[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".part") as drafts:
-            yield pathlib.Path(drafts)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".part") as draft:
+            yield pathlib.Path(draft)
             for path in paths:
-                os.replace(pathlib.Path(drafts) / path.name, path)
+                os.replace(pathlib.Path(draft) / path.name, path)
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()  # succeeds only where nothing was written
@@ -45,7 +40,7 @@ class Options:
 
 
 @contextlib.contextmanager
-def _whole_text(path: pathlib.Path) -> Iterator[Any]:
+def whole_text(path: pathlib.Path) -> Iterator[Any]:
     """A text file that appears under its name once it is complete."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

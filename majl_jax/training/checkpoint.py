@@ -25,8 +25,8 @@ class _KeepBest:
 
     def should_preserve(self, checkpoints, *, context):
         del context
-        ranked = ranked(self.scores, [info.step for info in checkpoints])[: self.count]
-        return [info.step in ranked for info in checkpoints]
+        best = ranked(self.scores, [info.step for info in checkpoints])[: self.count]
+        return [info.step in best for info in checkpoints]
 
 
 class Checkpoints:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from majl_jax import atomic, console, parallel
 from majl_jax.training import checkpoint, parameters, preemption, prefetch, restore, run_log
 from majl_jax.training import optimizer as training_optimizer
-from majl_jax.training.stage import Stage, check
+from majl_jax.training.stage import Stage, check_stage
 from majl_jax.training.step import TrainState, make_step
 from majl_jax.training.step_metrics import Readings
 
@@ -298,7 +298,7 @@ def run(
     if len(set(names)) != len(names):
         raise ValueError(f"stages need different names, got {names}")
     for stage in stages:
-        check(stage)
+        check_stage(stage)
         if stage.average > max(1, keep_best if stage.best else 1):
             raise ValueError(
                 f"stage {stage.name!r} averages its {stage.average} best checkpoints, but keeps {keep_best if stage.best else 1}: "

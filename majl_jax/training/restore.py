@@ -21,7 +21,7 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written, or none can be read."""
 
 
-def _compare(stored: Mapping[str, int], tree: Any, where: str) -> None:
+def compare(stored: Mapping[str, int], tree: Any, where: str) -> None:
     changed = [path for path, crc in fingerprint(tree).items() if stored.get(path) != crc]
     if changed:
         raise CheckpointError(
@@ -29,13 +29,13 @@ def _compare(stored: Mapping[str, int], tree: Any, where: str) -> None:
         )
 
 
-def _ranked(scores: Mapping[int, float], steps: Sequence[int]) -> list[int]:
+def ranked(scores: Mapping[int, float], steps: Sequence[int]) -> list[int]:
     """Steps with a finite score, best first, the earlier of two equal ones first."""
     scored = [s for s in steps if s in scores and math.isfinite(scores[s])]
     return sorted(scored, key=lambda s: (-scores[s], s))
 
 
-def _complete_steps(directory: pathlib.Path) -> list[int]:
+def complete_steps(directory: pathlib.Path) -> list[int]:
     """The steps that Orbax has committed (it renames a finished checkpoint to its number)."""
     if not directory.is_dir():
         return []
@@ -73,7 +73,7 @@ def _newest_stage(workdir: pathlib.Path) -> str:
     """The last stage of a run that has a checkpoint."""
     found = {}
     for folder in sorted(workdir.glob("*/checkpoints")):
-        if steps := _complete_steps(folder):
+        if steps := complete_steps(folder):
             found[_read_meta(folder / str(steps[-1]))["stage_index"]] = folder.parent.name
     if not found:
         raise CheckpointError(
@@ -89,13 +89,13 @@ def choose_step(workdir: str | os.PathLike, stage: str, which: str) -> int:
         raise ValueError(f"which is {which!r}; expected 'best' or 'last'")
     root = pathlib.Path(workdir)
     directory = root / stage / "checkpoints"
-    steps = _complete_steps(directory)
+    steps = complete_steps(directory)
     if not steps:
         stages = sorted(p.parent.name for p in root.glob("*/checkpoints"))
         raise CheckpointError(f"no checkpoint of stage {stage!r} in {root}; stages there: {stages}")
     key = _read_meta(directory / str(steps[-1])).get("best") if which == "best" else None
-    ranked = _ranked(run_log.scores(root, stage, key), steps) if key else []
-    return ranked[0] if ranked else steps[-1]
+    best_first = ranked(run_log.scores(root, stage, key), steps) if key else []
+    return best_first[0] if best_first else steps[-1]
 
 
 def load_variables(
@@ -123,8 +123,8 @@ def best_steps(workdir: str | os.PathLike, stage: str) -> list[int]:
     best = choose_step(workdir, stage, "best")
     meta = _read_meta(directory / str(best))
     scores = run_log.scores(pathlib.Path(workdir), stage, meta["best"]) if meta["best"] else {}
-    ranked = _ranked(scores, _complete_steps(directory))
-    return ranked[: meta.get("average", 1)] or [best]
+    best_first = ranked(scores, complete_steps(directory))
+    return best_first[: meta.get("average", 1)] or [best]
 
 
 def load_mean(
@@ -152,6 +152,6 @@ def load_step(
     with _naming_damage(directory):
         params = _read_numpy(directory / "params")
         mutables = _read_numpy(directory / "rest", only="mutables")
-        _compare(meta["fingerprint"]["params"], params, "params")
-        _compare(meta["fingerprint"]["rest"], mutables, "rest")
+        compare(meta["fingerprint"]["params"], params, "params")
+        compare(meta["fingerprint"]["rest"], mutables, "rest")
     return {"params": params, **mutables["mutables"]}, meta

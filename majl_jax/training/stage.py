@@ -34,7 +34,7 @@ class Stage:
     test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
 
 
-def _check(stage: Stage) -> None:
+def check_stage(stage: Stage) -> None:
     if stage.steps < 1:
         raise ValueError(f"stage {stage.name!r} has {stage.steps} steps; expected at least 1")
     if not re.fullmatch(r"[\w-]+", stage.name) or stage.name == "tensorboard":

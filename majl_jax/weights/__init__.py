@@ -1,11 +1,9 @@
 """Published weights to our parameters; one converter per architecture."""
 
-import argparse
 import functools
 import importlib.resources
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +13,7 @@ from majl_jax.models.crepe import CAPACITY
 from majl_jax.weights.bs_locoformer import convert_bs_locoformer
 from majl_jax.weights.chimera import convert_chimera
 from majl_jax.weights.crepe import convert_crepe
-from majl_jax.weights.files import read_h5, read_npz, read_tensors
+from majl_jax.weights.files import read_h5, read_npz
 from majl_jax.weights.filling import Tensors, Variables, WeightsError, flat, nest
 from majl_jax.weights.harmof0 import convert_harmof0
 from majl_jax.weights.jukebox_vqvae import convert_jukebox_vqvae

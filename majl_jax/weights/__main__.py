@@ -13,9 +13,7 @@ import sys
 
 from majl_jax.weights import ARCHITECTURES, convert, save
 from majl_jax.weights.files import read_tensors
-from majl_jax.weights.filling import WeightsError, flat
-
-__all__ = ["WeightsError", "convert", "load", "load_crepe", "save"]
+from majl_jax.weights.filling import flat
 
 
 def _size(text: str) -> tuple[str, int]:

@@ -55,8 +55,10 @@ class Facts:
         return self.peaks > arrays.SILENT_PEAK
 
 
-SUMMED += ("voiced_in_silence", "bad_pitch", "not_whole", "fit")
-SUMMED = ("sums", "gram", "clipped", "flat", "silence", "padding", "labelled", "voiced")
+SUMMED = (
+    *("sums", "gram", "clipped", "flat", "silence", "padding", "labelled", "voiced"),
+    *("voiced_in_silence", "bad_pitch", "not_whole", "fit"),
+)
 
 
 def merge(first: Facts, second: Facts) -> Facts:
