@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
 
 # Tests share small models and scripts that lie beside them.
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "support"))
 
 
 @pytest.fixture

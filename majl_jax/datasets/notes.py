@@ -247,23 +247,19 @@ def midi_hz(midi: float | Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."
     return np.asarray(440.0 * 2.0 ** ((np.asarray(midi, np.float64) - 69) / 12))
 
 
-STEMS = MIXTURE
-VOICES = 1
-
-
-def load(
+def load_unlabelled(
     path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
 ) -> Recording:
     """One file as a mixture without any label."""
     audio = read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    f0_hz, has_pitch = no_pitch(len(audio), stems=VOICES, hop_samples=hop_samples)
+    f0_hz, has_pitch = no_pitch(len(audio), stems=1, hop_samples=hop_samples)
     return Recording(
         audio=audio,
-        stems=STEMS,
+        stems=MIXTURE,
         has_stems=np.zeros(1, bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,
-        voices=VOICES,
+        voices=1,
     )

@@ -22,6 +22,7 @@ def load_run(
     recipe: what the run has to be of, None for any. A folder of runs, each of other stems, gives the stems of all.
     """
     import importlib
+    from importlib.util import find_spec
 
     import ml_collections
 
@@ -37,10 +38,7 @@ def load_run(
         )
     config = ml_collections.ConfigDict(json.loads(manifest.read_text())["config"])
     name = str(config.get("recipe", ""))
-    if (
-        not name.isidentifier()
-        or not (pathlib.Path(__file__).parent / f"recipes/{name}.py").exists()
-    ):
+    if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
         raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")
     if recipe not in (None, name):
         raise ValueError(

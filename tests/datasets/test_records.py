@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from made_records import HOP, LAYOUT, made_track
+from places import SUPPORT
 
 from majl_jax.datasets import builder, records
 
@@ -159,10 +160,9 @@ cut = [r for n, s in (("long/one", 163), ("short", 27), ("b", 120))
        for r in records.cut(made_track(n, s), LAYOUT)]
 builder.write_dataset(sys.argv[2], {"train": cut}, layout=LAYOUT, file_format="array_record")
 """
-    here = str(__file__).rsplit("/", 1)[0]
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        subprocess.run([sys.executable, "-c", script, here, str(folder)], check=True)
+        subprocess.run([sys.executable, "-c", script, str(SUPPORT), str(folder)], check=True)
     assert digests(folders[0]) == digests(folders[1])
 
 

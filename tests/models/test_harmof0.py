@@ -10,7 +10,7 @@ from golden_files import relative_error
 from majl_jax import weights
 from majl_jax.models import harmof0
 from majl_jax.models.harmof0 import HARMOF0_BIN_CENTS, HarmoF0, log_spectrogram_db
-from majl_jax.weights.__main__ import WeightsError
+from majl_jax.weights.filling import WeightsError
 
 AS_PUBLISHED = {"swapped_interpolation": True, "floor_per_batch": True}
 SMALL = (8, 12, 16, 16)

@@ -14,7 +14,7 @@ from majl_jax.models import resunet
 from majl_jax.models.light_decouple import LightDecouple
 from majl_jax.models.resunet import ResUNetDecouplePlus
 from majl_jax.weights import resunet_decouple_plus
-from majl_jax.weights.__main__ import WeightsError
+from majl_jax.weights.filling import WeightsError
 
 FIXTURE_CHANNELS = (4, 6, 6, 8, 8, 8)
 NARROW = {"channels": (2, 2, 4), "blocks": 1, "centre_stages": 1, "window_samples": 256}

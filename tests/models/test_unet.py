@@ -8,7 +8,7 @@ import pytest
 
 from majl_jax import weights
 from majl_jax.models.unet import UNet
-from majl_jax.weights.__main__ import WeightsError
+from majl_jax.weights.filling import WeightsError
 
 NARROW = (2, 2, 2, 2, 2, 2)
 

@@ -6,7 +6,7 @@ Files below `train/`, `valid/` and `test/` are of that split; without such folde
 import functools
 import pathlib
 
-from majl_jax.datasets.notes import load
+from majl_jax.datasets import notes
 from majl_jax.datasets.source_files import (
     OUTSIDE,
     SUFFIXES,
@@ -17,6 +17,8 @@ from majl_jax.datasets.source_files import (
 )
 from majl_jax.datasets.track import Track
 
+STEMS = notes.MIXTURE
+VOICES = 1
 SPLITS = ("train", "valid", "test")
 
 
@@ -50,7 +52,7 @@ def tracks(
                 paths=(path,),
                 seconds=about_seconds(path),
                 load=functools.partial(
-                    load,
+                    notes.load_unlabelled,
                     path,
                     sample_rate_hz=sample_rate_hz,
                     hop_samples=hop_samples,

@@ -41,7 +41,7 @@ def tracks(
                 paths=(found or audio,),
                 seconds=float(row["duration"]),
                 load=functools.partial(
-                    notes.load,
+                    notes.load_unlabelled,
                     found or audio,
                     sample_rate_hz=sample_rate_hz,
                     hop_samples=hop_samples,

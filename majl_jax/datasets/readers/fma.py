@@ -43,7 +43,7 @@ def tracks(
             paths=(path,),
             seconds=path.stat().st_size * 8 / BITS_PER_S,
             load=functools.partial(
-                notes.load,
+                notes.load_unlabelled,
                 path,
                 sample_rate_hz=sample_rate_hz,
                 hop_samples=hop_samples,

@@ -1,0 +1,227 @@
+"""Every data set at once: all are there, documented, and read from made-up copies as announced; every split list divides.
+
+The copies are those that the tests of each reader write.
+"""
+
+import argparse
+import collections
+import pathlib
+import pickle
+import re
+import shlex
+
+import numpy as np
+import pytest
+import soundfile
+import test_audio_sets
+import test_bach10
+import test_dagstuhl_choirset
+import test_guitarset
+import test_medleydb
+import test_mir1k
+import test_mir_st500
+import test_musdb18
+import test_note_sets
+import test_singing_sets
+import test_slakh
+import test_stem_folders
+import test_urmp
+from places import ROOT
+
+from majl_jax.datasets import track
+from majl_jax.datasets.readers import READERS, fretsonfire
+from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
+from majl_jax.prepare import __main__ as prepare
+
+README = (ROOT / "data/README.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, re.M | re.S))
+PROMISED = (
+    *("chorales", "quartets", "band", "fretsonfire", "audio_folder"),
+    *("mir1k", "medleydb", "mir_st500", "ikala", "vocadito"),
+    *("musdb18", "musdb18_hq", "stems_coherent", "stems_incoherent"),
+    *("slakh2100", "slakh2100_redux", "babyslakh", "dagstuhl_choirset"),
+    *("urmp", "bach10", "guitarset", "su", "trios", "musicnet", "maestro", "nsynth"),
+    *("fma", "e_gmd"),
+)
+OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
+
+
+def test_every_data_set_that_the_project_promises_has_a_reader():
+    assert len(PROMISED) == len(set(PROMISED)) == 28
+    assert set(PROMISED) <= set(READERS), f"missing: {sorted(set(PROMISED) - set(READERS))}"
+
+
+def test_the_readme_has_a_section_for_each_and_none_for_others():
+    headed = [name for heading in SECTIONS for name in heading.split(", ")]
+    names = [name for name in headed if re.fullmatch(r"[a-z0-9_]+", name)]
+    assert sorted(names) == sorted(READERS), "each name stands in one heading"
+    (row,) = re.findall(r"^\| `--dataset` \|.*$", README, re.M)
+    assert set(re.findall(r"`(\w+)`", row)) == set(READERS)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_section_of_each_names_it_and_says_how_to_prepare_it(name):
+    (text,) = [text for heading, text in SECTIONS.items() if name in heading.split(", ")]
+    assert f"`{name}`" in text
+    assert name in [of for one in commands_of(text) for of in one.dataset]
+
+
+def commands_of(text: str) -> list[argparse.Namespace]:
+    """The commands of a part of the README, as `prepare` understands them."""
+    found = re.findall(r"python -m majl_jax\.prepare ((?:--\S+ ?)+)", text)
+    return [prepare.parse_arguments(shlex.split(command)) for command in found]
+
+
+def test_commands_in_the_readme_give_a_source_where_one_is_needed():
+    commands = commands_of(README)
+    assert len(commands) > 30
+    for one in commands:
+        needed = [READERS[name].needs_source for name in one.dataset]
+        assert all(needed) if one.source else not any(needed), one
+
+
+# Of each list: rows, the split of a row, what may not be in two splits, and how many of these each split has.
+LISTS = {
+    "band.txt": (2, lambda row: row[1], {"train": 46, "valid": 6, "test": 10}),
+    "choir.txt": (2, lambda row: row[0], {"train": 20, "valid": 4, "test": 8}),
+    "chorales.txt": (1, lambda row: row[0], {"train": 292, "valid": 36, "test": 37}),
+    "drums.txt": (3, lambda row: row[0], {"train": 16, "valid": 4, "test": 4}),
+    "ikala.txt": (1, lambda row: row[0], {"train": 127, "valid": 15, "test": 35}),
+    "medleydb.txt": (1, lambda row: row[0], {"train": 8, "valid": 2, "test": 3}),
+    "mir1k_author.txt": (1, lambda row: row[0], {"train": 760, "valid": 40, "test": 200}),
+    "mir1k_singers.txt": (1, lambda row: row[0], {"train": 13, "valid": 2, "test": 4}),
+    "mir1k_songs.txt": (1, lambda row: row[0], {"train": 77, "valid": 11, "test": 22}),
+    "quartets.txt": (3, lambda row: row[0].rsplit("/", 1)[0], {"train": 3, "valid": 1, "test": 2}),
+    "urmp.txt": (1, lambda row: row[0], {"train": 35, "valid": 9}),
+}
+WITHOUT_SPLITS = {"musdb18.txt"}  # names songs of its own train folder; test_musdb18 checks it
+
+
+def test_every_split_list_is_used_by_a_reader_and_checked_here():
+    lists = {path.name for path in SPLITS_FOLDER.iterdir()}
+    assert lists == set(LISTS) | WITHOUT_SPLITS
+    code = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "majl_jax/datasets").glob("*.py")
+    )
+    assert {name for name in lists if f'"{name}"' not in code} == set()
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_nothing_is_in_two_splits(name):
+    column, key, sizes = LISTS[name]
+    splits = collections.defaultdict(set)
+    for row in read_split(SPLITS_FOLDER / name):
+        splits[key(row)].add(row[column])
+    assert {of for of, where in splits.items() if len(where) > 1} == set()
+    counts = collections.Counter(split for where in splits.values() for split in where)
+    assert {split: counts[split] for split in sizes} == sizes
+    others = {split: n for split, n in counts.items() if split not in sizes}
+    assert name == "band.txt" or not others  # that one says of other songs why they are left out
+
+
+def test_the_split_by_clip_has_the_leak_that_the_readme_states():
+    songs = collections.defaultdict(set)
+    for clip, split in read_split(SPLITS_FOLDER / "mir1k_author.txt"):
+        songs[split].add(clip.rsplit("_", 1)[0])
+    assert len(songs["test"]) == 89 and songs["test"] <= songs["train"]
+
+
+def write_mir1k(root: pathlib.Path) -> None:
+    for singer in ("abjones", "amy", "Ani"):  # one of each view
+        test_mir1k.write_clip(root, f"{singer}_1_01")
+
+
+def write_musdb18(root: pathlib.Path) -> None:
+    pytest.importorskip("av", reason="PyAV (pip install av) is not installed")
+    test_musdb18.write_stem_mp4(root / "train/A - B.stem.mp4")
+
+
+def write_ikala(root: pathlib.Path) -> None:
+    test_singing_sets.write_clip(root)
+    (root / "id_mapping.txt").write_text(test_singing_sets.SINGERS)
+
+
+def write_urmp(root: pathlib.Path) -> None:
+    for name in ("03_Dance_fl_cl", "06_Dance_fl_cl"):  # one of each half of train
+        test_urmp.write_piece(root, name)
+
+
+def write_fretsonfire(root: pathlib.Path) -> None:
+    tone = 0.2 * np.sin(2 * np.pi * 200 * np.arange(44100) / 44100)
+    for file in fretsonfire.FILES.values():
+        (root / "muldjord/armygeddon").mkdir(parents=True, exist_ok=True)
+        soundfile.write(root / "muldjord/armygeddon" / file, np.stack([tone, tone], axis=1), 44100)
+
+
+def write_stems(*places: str):
+    def write(root: pathlib.Path) -> None:
+        for place in places:
+            test_stem_folders.write_audio(root / place, 0.2, channels=2)
+
+    return write
+
+
+WRITE = {
+    "mir1k": write_mir1k,
+    "musdb18": write_musdb18,
+    "musdb18_hq": lambda root: test_musdb18.write_wav_song(root, "A - B"),
+    "medleydb": lambda root: test_medleydb.write_track(root, "Amy_One"),
+    "mir_st500": lambda root: test_mir_st500.write_copy(root, "train/7/Mixture.wav"),
+    "ikala": write_ikala,
+    "vocadito": test_singing_sets.write_voice,
+    "slakh2100": lambda root: test_slakh.write_song(root / "train/Track00001"),
+    "babyslakh": lambda root: test_slakh.write_song(root / "Track00001", suffix=".wav"),
+    "dagstuhl_choirset": test_dagstuhl_choirset.write_copy,
+    "urmp": write_urmp,
+    "bach10": test_bach10.write_chorale,
+    "guitarset": test_guitarset.write_excerpt,
+    "su": test_note_sets.write_su,
+    "trios": test_note_sets.write_trios,
+    "musicnet": test_note_sets.write_musicnet,
+    "maestro": test_note_sets.write_maestro,
+    "nsynth": test_note_sets.write_nsynth,
+    "fma": lambda root: test_audio_sets.write_fma(root, "000002"),
+    "e_gmd": test_audio_sets.write_e_gmd,
+    "audio_folder": lambda root: test_audio_sets.write_audio(root / "a.wav"),
+    "fretsonfire": write_fretsonfire,
+    "stems_coherent": write_stems("one/drums.wav", "one/bass.wav"),
+    "stems_coherent_by_source": write_stems("drums/one.wav", "bass/one.wav"),
+    "stems_incoherent": write_stems("drums/kick.wav", "bass/low.wav"),
+}
+NEEDS_SOURCE = [name for name, reader in READERS.items() if reader.needs_source]
+
+
+def written(name: str, root: pathlib.Path) -> str:
+    """A made-up copy for the reader of this name: its own, or that of the set that it is a view of."""
+    of = max((known for known in WRITE if f"{name}_".startswith(f"{known}_")), key=len, default="")
+    assert of, f"no test writes a made-up copy of {name}"
+    root.mkdir(exist_ok=True)
+    WRITE[of](root)
+    return str(root)
+
+
+@pytest.mark.parametrize("name", NEEDS_SOURCE)
+def test_a_made_up_copy_is_read_as_the_reader_announces(tmp_path, name):
+    source, reader = written(name, tmp_path / "copy"), READERS[name]
+    for channels in reader.channels:
+        found = reader.tracks(source, channels=channels, seed=0, **OPTIONS)
+        assert len({one.id for one in found}) == len(found)
+        assert {one.split for one in found} <= {"train", "valid", "test"}
+        one = next(one for one in found if not one.left_out)
+        assert one.seconds > 0 and one.paths and all(path.exists() for path in one.paths)
+        recording = pickle.loads(pickle.dumps(one)).load()
+        track.check(recording)
+        assert recording.stems == reader.stems_of(source) and recording.voices == reader.voices
+        assert recording.audio.shape[2] == channels and recording.audio.dtype == np.float32
+        grid = (recording.sample_rate_hz, recording.hop_samples)
+        assert grid == (OPTIONS["sample_rate_hz"], OPTIONS["hop_samples"])
+
+
+@pytest.mark.parametrize("name", NEEDS_SOURCE)
+def test_a_folder_that_is_no_copy_is_refused_with_what_is_expected(tmp_path, name):
+    if name in ("musdb18", "musdb18_no_medleydb"):
+        pytest.importorskip("av", reason="PyAV (pip install av) is not installed")
+    with pytest.raises((FileNotFoundError, ValueError), match=r"expected|has no|no copy"):
+        READERS[name].tracks(str(tmp_path), **OPTIONS)
+    with pytest.raises(ValueError, match="--source"):
+        READERS[name].tracks(None, **OPTIONS)

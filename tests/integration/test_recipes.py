@@ -1,0 +1,266 @@
+"""Every config in `smoke`: two steps a stage, resumed exactly, and what a run leaves behind."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jax
+import made_music
+import numpy as np
+import pytest
+from places import ROOT
+
+from majl_jax import main
+from majl_jax.datasets import builder, records
+from majl_jax.models import by_name
+from majl_jax.training import loop, run_log
+from majl_jax.training.manifest import write_manifest
+from majl_jax.training.restore import load_variables
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+def _config(path, preset):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return made_music.prepare(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def multi_pitch(tmp_path_factory):
+    return made_music.prepare_multi_pitch(tmp_path_factory.mktemp("multi_pitch"))
+
+
+@pytest.fixture(scope="module")
+def stems(tmp_path_factory):
+    return made_music.prepare_transfer(tmp_path_factory.mktemp("stems"))
+
+
+@pytest.fixture(scope="module")
+def mixtures(tmp_path_factory):
+    return made_music.prepare_mixit(tmp_path_factory.mktemp("mixtures"))
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory):
+    return made_music.prepare_jukebox(tmp_path_factory.mktemp("coded"))
+
+
+@pytest.fixture
+def data_of(data, multi_pitch, stems, mixtures, coded):
+    return {
+        "majl": data,
+        "ss_mpe": multi_pitch,
+        "transfer": stems,
+        "mixit": mixtures,
+        "jukebox": coded,
+    }
+
+
+def _stages(config, workdir):
+    recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
+    return recipe.stages(config, workdir)
+
+
+def _smoke(path, data):
+    config = _config(path, "smoke")
+    config.data.directory = str(data)
+    if config.recipe == "ss_mpe":  # with the labelled one, three sets at once
+        config.data.unlabelled = "quartets_unlabelled: 3, drums: 1"
+    return config
+
+
+def _train(config, workdir, stages=None):
+    stages = _stages(config, workdir) if stages is None else stages
+    return loop.run(
+        stages, workdir, jax.random.key(0), **config.train.to_dict(), devices=jax.devices()[:1]
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_smoke_and_exact_resume(path, data_of, tmp_path):
+    config = _smoke(path, data_of[path.stem])
+    results = _train(config, tmp_path / "whole")
+    assert list(results) == list(config.run)
+    assert all(np.isfinite(value) for scores in results.values() for value in scores.values())
+
+    stages = _stages(config, tmp_path / "cut")
+    broken = [dataclasses.replace(s, batches=_breaking(s.batches)) for s in stages]
+    for number in range(len(stages)):
+        # Crash in every stage at its second batch; each start goes on from what is saved.
+        with pytest.raises(RuntimeError, match="power cut"):
+            _train(config, tmp_path / "cut", [*stages[:number], broken[number]])
+    _train(config, tmp_path / "cut", stages)
+    for name in config.run:
+        whole, _ = load_variables(tmp_path / "whole", name)
+        resumed, _ = load_variables(tmp_path / "cut", name)
+        assert jax.tree.structure(whole) == jax.tree.structure(resumed)
+        jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    lines = [(r["stage"], r["step"], r["kind"]) for r in run_log.read_metrics(tmp_path / "cut")]
+    assert len(lines) == len(set(lines))
+
+
+def _breaking(batches):
+    """The same batches, but the second one does not come; the first stands in a checkpoint by then."""
+
+    def broken(previous):
+        inner = batches(previous)
+
+        class Broken:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if inner.step:
+                    raise RuntimeError("power cut")
+                return next(inner)
+
+            def save(self):
+                return inner.save()
+
+            def restore(self, state):
+                inner.restore(state)
+
+        return Broken()
+
+    return broken
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_preset_builds_its_full_networks(path):
+    config = _config(path, "paper")
+    recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
+    if config.recipe == "ss_mpe":
+        assert len(recipe.multi_pitch_model(config).bin_hz) == 440
+    else:
+        part = config.evaluation if config.recipe in ("mixit", "jukebox") else config.data
+        assert recipe.segment_model(config).segment_samples == part.segment_samples
+    with pytest.raises(ValueError, match=r"no preset 'papper'; expected one of"):
+        _config(path, "papper")
+
+
+def test_every_config_names_a_recipe_that_main_knows():
+    assert {path.stem for path in CONFIGS} == set(main.RECIPES)
+
+
+MAJL = next(path for path in CONFIGS if path.stem == "majl")
+
+
+def test_majl_leaves_rows_examples_and_what_the_teacher_said(data, tmp_path):
+    config = _smoke(MAJL, data)
+    config.run = ("teacher", "student")
+    _train(config, tmp_path)
+    rows = [
+        json.loads(line) for line in (tmp_path / "student/tracks.jsonl").read_text().splitlines()
+    ]
+    assert {row["system"] for row in rows} == {"student", "mixture", "true stem"}
+    assert {"sdr_db", "si_sdr_db", "usdr_db", "rpa", "rca", "oa", "vr", "vfa"} <= rows[0].keys()
+    assert len(list((tmp_path / "student/examples").glob("*/*.wav"))) == 3
+    folder = tmp_path / "student/pseudo_labels"
+    for dataset, unit in (("chorales_stems", "frames"), ("chorales_pitch", "records")):
+        said = json.loads((folder / f"{dataset}.json").read_text())
+        assert (
+            said["threshold"] == 0.7 and said["unit"] == unit and 0 <= said["kept"] <= said["seen"]
+        )
+        assert records.is_prepared(folder / f"{dataset}-{said['teacher']}-0.7-frame")
+
+
+def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(data, tmp_path):
+    config = _smoke(MAJL, data)
+    config.weights.separation = 0.0
+    for run, stop, reaches in (
+        ("teacher", False, True),
+        ("teacher", True, False),
+        ("pipeline", False, False),
+    ):
+        config.run, config.stop_gradient_between = (run,), stop
+        (stage,) = _stages(config, tmp_path)
+        variables = stage.init(jax.random.key(0), None)
+        params = variables.pop("params")
+        batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
+        gradient = jax.jit(
+            jax.grad(lambda p, s=stage, v=variables, b=batch: s.loss(p, v, b, jax.random.key(1))[0])
+        )
+        norm = sum(float(np.abs(g).sum()) for g in jax.tree.leaves(gradient(params)["separator"]))
+        assert (norm > 0) == reaches, (run, stop)
+
+
+@pytest.mark.parametrize("separator", by_name.SEPARATORS)
+@pytest.mark.parametrize("pitch", by_name.PITCH_ESTIMATORS)
+def test_majl_joins_any_separator_with_any_pitch_estimator(data, tmp_path, separator, pitch):
+    """One field each swaps a network; the loss is traced, and its gradient has the parameters' shapes."""
+    config = _smoke(MAJL, data)
+    config.run, config.separator, config.pitch = ("teacher",), separator, pitch
+    (stage,) = _stages(config, tmp_path)
+    variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
+    params = variables.pop("params")
+    batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
+
+    def loss(params, variables, batch):
+        return stage.loss(params, variables, batch, jax.random.key(1))[0]
+
+    gradient = jax.eval_shape(jax.grad(loss), params, variables, batch)
+    assert set(gradient) == {"separator", "pitch", "weight_module"}
+    assert jax.tree.map(np.shape, gradient) == jax.tree.map(np.shape, params)
+    model = importlib.import_module("majl_jax.recipes.majl").segment_model(config)
+    assert len(model.bin_cents) == {"crepe": 360, "harmof0": 352}[pitch]
+
+
+def test_majl_learns_from_sets_with_other_stems(data, tmp_path):
+    """A set with three stems, whose target has another name, beside the one with two."""
+    stems = ("drums", "vocals", "other")
+    layout = dataclasses.replace(made_music.LAYOUT, stems=stems)
+    track = made_music.tones("g", has_pitch=False)
+    silent = np.zeros_like(track["stems"][:, :1])
+    track["stems"] = np.concatenate([silent, track["stems"]], axis=1)
+    for key, axis in (("has_stems", 0), ("f0_hz", 1), ("has_pitch", 1)):
+        track[key] = np.repeat(track[key], [2, 1], axis=axis)
+    builder.write_dataset(data / "band", {"train": records.cut(track, layout)}, layout=layout)
+    config = _smoke(MAJL, data)
+    config.data.target = "soprano,vocals"
+    config.data.stems_only = "band"
+    config.run = ("teacher", "student")
+    write_manifest(tmp_path, config, seed=0)
+    results = _train(config, tmp_path)
+    assert np.isfinite(results["student"]["sdr_db"])
+    manifest = json.loads((tmp_path / "config.json").read_text())
+    assert manifest["pseudo_labels"]["band"]["target"] == "vocals"
+    assert manifest["pseudo_labels"]["band"]["threshold"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("run", ("student",), "the student has to follow its teacher"),
+        ("run", ("teachers",), "config.run is .'teachers',.; expected some of"),
+        (
+            "data.target",
+            "voice",
+            "config.data.target is 'voice'; the stems of .* are soprano, bass",
+        ),
+        (
+            "data.sample_rate_hz",
+            44_100,
+            "was prepared with sample_rate_hz = 16000, the config has 44100",
+        ),
+        ("data.labelled", "choral", "(?s)No prepared data set in .*majl_jax.prepare"),
+        ("separator", "wavenet", "config.separator is 'wavenet'"),
+        ("pitch", "pyin", "config.pitch is 'pyin'; expected crepe, harmof0"),
+        ("dwhs.objective", "hard", "config.dwhs.objective is 'hard'; expected one of regularised"),
+        ("losses.separation", "l2", "config.losses.separation is 'l2'"),
+        ("weights.pitch_loss", 1.0, "config.weights names"),
+        ("losses.pitch_frames", 100, "pitch_frames is 100; expected a divisor of 128"),
+    ],
+)
+def test_majl_refuses_a_wrong_config_before_training(data, tmp_path, field, value, message):
+    config = _smoke(MAJL, data)
+    with config.unlocked():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        _stages(config, tmp_path)
