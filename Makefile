@@ -6,8 +6,9 @@ WORKDIR ?= runs/majl
 TRACKS ?= train=30,valid=2,test=8
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: run test lint clean
+.PHONY: run test lint docs clean
 
 # The main job: install, render the built-in data, train and evaluate MAJL, write a report.
 run: $(VENV)/.installed
@@ -22,6 +23,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+# The site, into build/site; a warning is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --quiet --strict
+
 $(VENV)/.installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
@@ -30,6 +35,11 @@ $(VENV)/.installed: setup.cfg constraints.txt
 $(VENV)/.installed-test: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[test]
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[docs]
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -91,7 +91,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--max_bad_fraction", type=float, default=0.1)
     parser.add_argument(
-        "--beam", action="store_true", help="load and write with Apache Beam, see data/README.md"
+        "--beam",
+        action="store_true",
+        help="load and write with Apache Beam, see docs/data/prepare.md",
     )
     parser.add_argument(
         "--beam_options", metavar='"--runner=… --…"', help="of the pipeline; by default here"

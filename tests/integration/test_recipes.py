@@ -1,5 +1,6 @@
 """Every config in `smoke`: two steps a stage, resumed exactly, and what a run leaves behind."""
 
+import collections
 import dataclasses
 import importlib.util
 import json
@@ -54,13 +55,9 @@ def coded(tmp_path_factory):
 
 @pytest.fixture
 def data_of(data, multi_pitch, stems, mixtures, coded):
-    return {
-        "majl": data,
-        "ss_mpe": multi_pitch,
-        "transfer": stems,
-        "mixit": mixtures,
-        "jukebox": coded,
-    }
+    """The set of each recipe; a new one gets that of `majl`, a voice and a bass with their pitch."""
+    of_recipe = {"ss_mpe": multi_pitch, "transfer": stems, "mixit": mixtures, "jukebox": coded}
+    return collections.defaultdict(lambda: data, of_recipe)
 
 
 def _stages(config, workdir):

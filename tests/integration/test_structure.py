@@ -2,7 +2,6 @@
 
 import ast
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -56,32 +55,3 @@ def test_everything_but_the_builder_imports_without_tensorflow_and_librosa():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip().splitlines()[-1] == "[]"
-
-
-COMMANDS = re.findall(
-    r"python -m (majl_jax\.\w+)((?: [^\n|`\\]+|\\\n)*)", (ROOT / "README.md").read_text()
-)
-
-
-def test_the_readme_has_commands():
-    assert {name for name, _ in COMMANDS} >= {
-        "majl_jax.main",
-        "majl_jax.prepare",
-        "majl_jax.separate",
-    }
-
-
-@pytest.mark.parametrize("module", sorted({name for name, _ in COMMANDS}))
-def test_options_in_the_readme_exist(module):
-    """Every --option that the README gives a command is one that the command's help knows."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT
-    )
-    known = set(re.findall(r"--(?:\[no\])?([a-zA-Z_-]+)", done.stdout + done.stderr))
-    used = {
-        option
-        for name, arguments in COMMANDS
-        if name == module
-        for option in re.findall(r"--([a-zA-Z_-]+)", arguments)
-    }
-    assert used <= known, f"{module} does not know {used - known}"

@@ -33,8 +33,9 @@ from majl_jax.datasets.readers import READERS, fretsonfire
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.prepare import __main__ as prepare
 
-README = (ROOT / "data/README.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", README, re.M | re.S))
+DOCS = ROOT / "docs/data"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+SECTIONS = dict(text.removeprefix("# ").split("\n", 1) for text in PAGES.values())
 PROMISED = (
     *("chorales", "quartets", "band", "fretsonfire", "audio_folder"),
     *("mir1k", "medleydb", "mir_st500", "ikala", "vocadito"),
@@ -51,29 +52,33 @@ def test_every_data_set_that_the_project_promises_has_a_reader():
     assert set(PROMISED) <= set(READERS), f"missing: {sorted(set(PROMISED) - set(READERS))}"
 
 
-def test_the_readme_has_a_section_for_each_and_none_for_others():
+def test_there_is_a_page_for_each_and_none_for_others():
     headed = [name for heading in SECTIONS for name in heading.split(", ")]
     names = [name for name in headed if re.fullmatch(r"[a-z0-9_]+", name)]
     assert sorted(names) == sorted(READERS), "each name stands in one heading"
-    (row,) = re.findall(r"^\| `--dataset` \|.*$", README, re.M)
-    assert set(re.findall(r"`(\w+)`", row)) == set(READERS)
+    rows = re.findall(r"^\| \[[^]]*\]\((\w+)\.md\) \| ([^|]*) \|", PAGES["index"], re.M)
+    for page, listed in rows:
+        assert f"# {listed.replace('`', '')}\n" == PAGES[page].partition("\n")[0] + "\n"
+    assert sorted(name for _, listed in rows for name in re.findall(r"`(\w+)`", listed)) == sorted(
+        READERS
+    )
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_section_of_each_names_it_and_says_how_to_prepare_it(name):
+def test_the_page_of_each_names_it_and_says_how_to_prepare_it(name):
     (text,) = [text for heading, text in SECTIONS.items() if name in heading.split(", ")]
     assert f"`{name}`" in text
     assert name in [of for one in commands_of(text) for of in one.dataset]
 
 
 def commands_of(text: str) -> list[argparse.Namespace]:
-    """The commands of a part of the README, as `prepare` understands them."""
+    """The commands of a page, as `prepare` understands them."""
     found = re.findall(r"python -m majl_jax\.prepare ((?:--\S+ ?)+)", text)
     return [prepare.parse_arguments(shlex.split(command)) for command in found]
 
 
-def test_commands_in_the_readme_give_a_source_where_one_is_needed():
-    commands = commands_of(README)
+def test_commands_give_a_source_where_one_is_needed():
+    commands = commands_of("\n".join(PAGES.values()))
     assert len(commands) > 30
     for one in commands:
         needed = [READERS[name].needs_source for name in one.dataset]
@@ -101,7 +106,7 @@ def test_every_split_list_is_used_by_a_reader_and_checked_here():
     lists = {path.name for path in SPLITS_FOLDER.iterdir()}
     assert lists == set(LISTS) | WITHOUT_SPLITS
     code = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "majl_jax/datasets").glob("*.py")
+        path.read_text(encoding="utf-8") for path in (ROOT / "majl_jax/datasets").rglob("*.py")
     )
     assert {name for name in lists if f'"{name}"' not in code} == set()
 

@@ -1,0 +1,142 @@
+"""What READMEs and docs/ say: commands, options, presets, fields, paths and links are there, and the toy recipe trains."""
+
+import functools
+import importlib.util
+import posixpath
+import re
+import subprocess
+import sys
+
+import jax
+import made_music
+import numpy as np
+import pytest
+from places import ROOT
+
+from majl_jax import main, train
+
+TOY = "docs/adding-a-paper.md"
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "data/*.md", "benchmarks/*.md", "experiments/*/*.md")
+    for path in ROOT.glob(pattern)
+)
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+COMMANDS = [
+    (page, module, arguments.replace("\\\n", " "))
+    for page, text in TEXTS.items()
+    for module, arguments in re.findall(r"python -m (majl_jax\.\w+)((?: [^\n|`\\]+|\\\n)*)", text)
+]
+
+
+def test_the_readme_is_short_and_has_the_commands():
+    assert len(TEXTS["README.md"].splitlines()) <= 150
+    assert {"majl_jax.separate"} <= {name for page, name, _ in COMMANDS if page == "README.md"}
+    assert len(COMMANDS) > 60
+
+
+@pytest.mark.parametrize("module", sorted({name for _, name, _ in COMMANDS}))
+def test_options_in_the_docs_exist(module):
+    """Every --option that a page gives a command is one that the command's help knows."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    known = set(re.findall(r"--(?:\[no\])?([a-zA-Z_-]+)", done.stdout + done.stderr))
+    used = {
+        option: page
+        for page, name, arguments in COMMANDS
+        if name == module
+        # Not what stands in quotes: options of another program.
+        for option in re.findall(r"(?<!\")--([a-zA-Z_-]+)", re.sub(r'="[^"]*"', "=", arguments))
+    }
+    assert {option: used[option] for option in used.keys() - known} == {}
+
+
+@functools.cache
+def _config(name, preset):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset)
+
+
+def test_presets_and_fields_in_the_docs_exist():
+    presets = {
+        found
+        for page, text in TEXTS.items()
+        if page != TOY
+        for found in re.findall(r"configs/(\w+)\.py:(\w+)", text)
+    }
+    assert {name for name, _ in presets} == set(main.RECIPES)
+    for name, preset in presets:
+        assert _config(name, preset).recipe == name
+    for page, _, arguments in COMMANDS:
+        named = re.search(r"--config=configs/(\w+)\.py:(\w+)", arguments)
+        for field in re.findall(r"--config\.([\w.]+)=", arguments) if named else ():
+            assert field in _flat(_config(*named.groups())), f"{page}: config.{field}"
+
+
+def _flat(config, prefix=""):
+    names = set()
+    for key, value in config.items():
+        names |= _flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key}
+    return names
+
+
+@pytest.mark.parametrize("page", sorted(TEXTS.keys() - {TOY}))
+def test_paths_in_the_docs_exist(page):
+    rooms = "majl_jax|configs|experiments|benchmarks|docs|tests|data/splits"
+    named = re.findall(rf"(?<![\w./])(?:{rooms})/[\w./-]*\w", TEXTS[page])
+    # In a listing or a chain of rooms, below majl_jax/.
+    named += re.findall(r"`((?:[a-z_]+/)+\w+\.py)`", TEXTS[page])
+    missing = [
+        path
+        for path in named
+        if not ((ROOT / path).exists() or (ROOT / "majl_jax" / path).exists())
+    ]
+    assert [path for path in missing if not _is_a_pattern(path)] == []
+
+
+def _is_a_pattern(path):
+    return "NAME" in path
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_in_the_docs_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", TEXTS[page], flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)", text):
+        on_disk = posixpath.join(posixpath.dirname(page), target)
+        assert (ROOT / on_disk).exists(), f"{page} links to {target}"
+
+
+def test_the_page_about_adding_a_paper_makes_a_recipe_that_trains(tmp_path, monkeypatch):
+    """Four new files and one edited line, as they stand on the page, but for the place where they lie."""
+    files = dict(re.findall(r'^```python title="([^"]+)"\n(.*?)^```', TEXTS[TOY], re.M | re.S))
+    wanted = ("configs/toy.py", "majl_jax/recipes/toy.py", "majl_jax/main.py")
+    assert set(wanted) < set(files)
+    edited = files.pop("majl_jax/main.py").strip().replace(', "toy")', ")")
+    assert edited in (ROOT / "majl_jax/main.py").read_text(encoding="utf-8")
+    for name, code in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+    recipe = _module("majl_jax.recipes.toy", tmp_path / "majl_jax/recipes/toy.py", monkeypatch)
+    config = _module("toy_config", tmp_path / "configs/toy.py", monkeypatch).get_config("smoke")
+    config.data.directory = str(made_music.prepare(tmp_path / "data"))
+    results = train.run(
+        recipe.stages(config, tmp_path / "run"),
+        tmp_path / "run",
+        jax.random.key(0),
+        **config.train.to_dict(),
+        devices=jax.devices()[:1],
+    )
+    assert list(results) == ["copy", "mask"] and np.isfinite(results["mask"]["sdr_db"])
+    assert recipe.segment_model(config).stems == ("soprano",)
+
+
+def _module(name, path, monkeypatch):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
