@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from majl_jax import main, train
+from majl_jax import main
+from majl_jax.training import loop
 
 TOY = "docs/adding-a-paper.md"
 PAGES = sorted(
@@ -123,7 +124,7 @@ def test_the_page_about_adding_a_paper_makes_a_recipe_that_trains(tmp_path, monk
     recipe = _module("majl_jax.recipes.toy", tmp_path / "majl_jax/recipes/toy.py", monkeypatch)
     config = _module("toy_config", tmp_path / "configs/toy.py", monkeypatch).get_config("smoke")
     config.data.directory = str(made_music.prepare(tmp_path / "data"))
-    results = train.run(
+    results = loop.run(
         recipe.stages(config, tmp_path / "run"),
         tmp_path / "run",
         jax.random.key(0),
