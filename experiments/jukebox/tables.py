@@ -1,37 +1,31 @@
-"""What Jukebox's tables compare: other music first, the codebook, where the second encoder starts, and its loss."""
+"""What Jukebox's tables compare: other music first, codebook, start and loss of the encoder."""
 
 from typing import Any
 
-from grid import Row, Run, Table
+from experiments.experiment import Column, Run, Table, changed, rows_of
 
-COLUMNS = {  # score: heading, factor, digits
-    "sdr_db": ("SDR dB", 1, 2),
-    "sdr_db_median": ("median dB", 1, 2),
-    "usdr_db": ("uSDR dB", 1, 2),
-    "si_sdr_db": ("SI-SDR dB", 1, 2),
-    "mixture/sdr_db": ("mixture dB", 1, 2),
+COLUMNS = {
+    "sdr_db": Column("SDR dB"),
+    "sdr_db_median": Column("median dB"),
+    "usdr_db": Column("uSDR dB"),
+    "si_sdr_db": Column("SI-SDR dB"),
+    "mixture/sdr_db": Column("mixture dB"),
 }
 MUSIC, VQVAE, ENCODER = "music", "vqvae", "encoder"
 
 
-def _run(name: str, *stages: str, borrows: tuple[Run, str] | None = None, **fields: Any) -> Run:
-    """`__` in a field stands for a point."""
-    named = {key.replace("__", "."): value for key, value in fields.items()}
-    return Run(name, stages, named, borrows)
-
-
-OTHER_MUSIC = _run("music", MUSIC)
+OTHER_MUSIC = changed("music", MUSIC)
 
 
 def transferred(name: str, borrows: tuple[Run, str], **fields: Any) -> Run:
     """All three stages, the first one or two of them borrowed."""
-    return _run(name, MUSIC, VQVAE, ENCODER, borrows=borrows, **fields)
+    return changed(name, MUSIC, VQVAE, ENCODER, borrows=borrows, **fields)
 
 
 TRANSFER = transferred("transfer", (OTHER_MUSIC, MUSIC))
-FROM_NOTHING = _run("from_nothing", VQVAE, ENCODER)
+FROM_NOTHING = changed("from_nothing", VQVAE, ENCODER)
 # As many steps in all as with other music first.
-LONGER = _run("from_nothing_longer", VQVAE, ENCODER, stages__vqvae__steps=450)
+LONGER = changed("from_nothing_longer", VQVAE, ENCODER, stages__vqvae__steps=450)
 FROZEN = transferred("frozen", (OTHER_MUSIC, MUSIC), codebook_update="frozen")
 LMIX = transferred("lmix", (TRANSFER, VQVAE), stages__encoder__loss="lmix")
 # A stage `vqvae` keeps what it started from only where the second encoder will start there too.
@@ -42,44 +36,37 @@ INITIAL = {
 
 MAIN = Table(
     "From nothing, and after other music",
-    "from nothing the SDR is about 0 dB, after Jukebox's music 4 to 5 dB; but its first row came from a codebook of zeros that never moved",
-    (
-        Row("from nothing", FROM_NOTHING, ENCODER),
-        Row("from nothing, as many steps in all", LONGER, ENCODER),
-        Row("other music first", TRANSFER, ENCODER),
+    "from nothing the SDR is about 0 dB, after Jukebox's music 4 to 5 dB; "
+    "but its first row came from a codebook of zeros that never moved",
+    rows_of(
+        ENCODER,
+        {
+            "from nothing": FROM_NOTHING,
+            "from nothing, as many steps in all": LONGER,
+            "other music first": TRANSFER,
+        },
     ),
-    base=0,
 )
 CODEBOOK = Table(
     "A codebook that follows the stem, or stays as other music left it",
     "not compared: the text says it follows, the code on two devices left it as it was",
-    (Row("follows (ema)", TRANSFER, ENCODER), Row("frozen", FROZEN, ENCODER)),
-    base=0,
+    rows_of(ENCODER, {"follows (ema)": TRANSFER, "frozen": FROZEN}),
 )
 START = Table(
     "Where the second encoder starts",
     "random in the text; the released code differs from version to version",
-    (
-        Row("random", TRANSFER, ENCODER),
-        *(Row(start, run, ENCODER) for start, run in INITIAL.items()),
-    ),
-    base=0,
+    rows_of(ENCODER, {"random": TRANSFER, **INITIAL}),
 )
 LOSS = Table(
     "The loss of the second encoder",
     "the text has the mean squared error, the code adds 0.02 times its largest squares",
-    (Row("mse", TRANSFER, ENCODER), Row("lmix", LMIX, ENCODER)),
-    base=0,
+    rows_of(ENCODER, {"mse": TRANSFER, "lmix": LMIX}),
 )
+_CODED = {"from nothing": FROM_NOTHING, "other music first": TRANSFER}
 CODED = Table(
     "The stem itself through the codebook, which bounds the separation",
     "not published",
-    (
-        Row("from nothing", FROM_NOTHING, VQVAE),
-        Row("other music first", TRANSFER, VQVAE),
-        Row("other music first, frozen codebook", FROZEN, VQVAE),
-    ),
-    base=0,
+    rows_of(VQVAE, {**_CODED, "other music first, frozen codebook": FROZEN}),
 )
 
 TABLES = {"main": MAIN, "codebook": CODEBOOK, "start": START, "loss": LOSS, "coded": CODED}

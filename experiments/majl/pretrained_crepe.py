@@ -1,9 +1,10 @@
-"""The published CREPE (tiny) on the same test tracks as MAJL: on the mixture, the true voice, and separated voices.
+"""The published CREPE (tiny) on MAJL's test tracks: the mixture, the true voice, separated voices.
 
-    python experiments/majl/pretrained_crepe.py --data=data/prepared/mir1k/mir1k_few --target=voice
-        --run=runs/experiments/mir1k/joint/seed0 --stages=pipeline,student
+    python -m experiments.majl.pretrained_crepe --data=data/prepared/mir1k/mir1k_few \\
+        --target=voice --run=runs/experiments/mir1k/joint/seed0 --stages=pipeline,student
 
-It was trained on other data, more than ours, so it is a reference and no rival. Needs the extra `pretrained`.
+It was trained on other data, more than ours, so it is a reference and no rival. Needs the extra
+`pretrained`.
 """
 
 import argparse

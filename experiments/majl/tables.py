@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from grid import Row, Run, Table
+from experiments.experiment import Column, Row, Run, Table
 
-COLUMNS = {  # score: heading, factor, digits
-    "sdr_db": ("SDR dB", 1, 2),
-    "nsdr_db": ("NSDR dB", 1, 2),
-    "rpa": ("RPA %", 100, 1),
-    "rca": ("RCA %", 100, 1),
-    "oa": ("OA %", 100, 1),
+COLUMNS = {
+    "sdr_db": Column("SDR dB"),
+    "nsdr_db": Column("NSDR dB"),
+    "rpa": Column("RPA %", 100, 1),
+    "rca": Column("RCA %", 100, 1),
+    "oa": Column("OA %", 100, 1),
 }
 PIPELINE, NAIVE, TEACHER, STUDENT = "pipeline", "naive_joint", "teacher", "student"
 
@@ -24,7 +24,8 @@ UNWEIGHTED = Run(
 
 MAIN = Table(
     "Main comparison",
-    "+0.92 dB SDR and +2.71 % RPA over the state of the art (abstract; other data, full-size networks)",
+    "+0.92 dB SDR and +2.71 % RPA over the state of the art "
+    "(abstract; other data, full-size networks)",
     (
         Row("pipeline: trained apart", BASELINES, PIPELINE),
         Row("naive joint: one stage, equal weights", BASELINES, NAIVE),
@@ -32,6 +33,7 @@ MAIN = Table(
         Row("MAJL without DWHS", UNWEIGHTED, STUDENT),
         Row("MAJL", MAJL, STUDENT),
     ),
+    base=-1,
 )
 
 _THRESHOLDS = {
@@ -69,6 +71,7 @@ OBJECTIVES = Table(
         Row("regularised, case 3 only (what is attested)", _CASE_3, TEACHER),
         Row("none: equal weights", BASELINES, NAIVE),
     ),
+    base=-1,
 )
 
 
@@ -94,7 +97,6 @@ MODULES = Table(
     "Other modules",
     "MAJL helps whichever are joined (U-Net, ResUNetDecouple+; CREPE, HarmoF0)",
     tuple(_modules()),
-    base=0,
 )
 
 
@@ -113,7 +115,6 @@ WRONG_PITCH = Table(
     "an open question of the paper",
     tuple(_wrong_pitch()),
     x_label="wrong pitch pseudo labels, %",
-    base=0,
 )
 
 _BASS = {"data.target": "bass", **_shorter(300, 8)}
@@ -129,6 +130,7 @@ BASS = Table(
         Row("MAJL without two stages (stage I)", _BASS_MAJL, TEACHER),
         Row("MAJL", _BASS_MAJL, STUDENT),
     ),
+    base=-1,
 )
 
 TABLES = {

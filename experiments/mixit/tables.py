@@ -1,18 +1,18 @@
-"""What MixIT's tables compare: from nothing against pre-trained on mixtures, how many mixtures, how outputs are assigned, and sizes."""
+"""What MixIT's tables compare: from nothing or pre-trained, how many mixtures, assignment, size."""
 
 from typing import Any
 
-from grid import Row, Run, Table
+from experiments.experiment import Column, Row, Run, Table
 
-COLUMNS = {  # score: heading, factor, digits
-    "usdr_db": ("uSDR dB", 1, 2),
-    "csdr_db_median": ("cSDR dB", 1, 2),
-    "usdr_db_bass": ("bass", 1, 2),
-    "usdr_db_drums": ("drums", 1, 2),
-    "usdr_db_other": ("other", 1, 2),
-    "usdr_db_guitar": ("guitar", 1, 2),
-    "usdr_db_rest": ("rest", 1, 2),
-    "mixture/usdr_db": ("mixture", 1, 2),
+COLUMNS = {
+    "usdr_db": Column("uSDR dB"),
+    "csdr_db_median": Column("cSDR dB"),
+    "usdr_db_bass": Column("bass"),
+    "usdr_db_drums": Column("drums"),
+    "usdr_db_other": Column("other"),
+    "usdr_db_guitar": Column("guitar"),
+    "usdr_db_rest": Column("rest"),
+    "mixture/usdr_db": Column("mixture"),
 }
 PRETRAIN, SUPERVISED, SCRATCH = "pretrain", "supervised", "scratch"
 NOT_SCORED: dict[str, Any] = {"evaluation.pretrained": False}  # before it is supervised
@@ -45,7 +45,6 @@ MAIN = Table(
         Row("mixtures alone, outputs chosen", PRETRAINED, PRETRAIN),
         Row("pre-trained, then supervised", supervised(PRETRAINED), SUPERVISED),
     ),
-    base=0,
 )
 
 _FEW = Run("pretrain_few", (PRETRAIN,), {"data.unlabelled": "few/band", **NOT_SCORED})
@@ -58,7 +57,6 @@ AMOUNT = Table(
         Row("46 songs", supervised(PRETRAINED), SUPERVISED, x=46),
     ),
     x_label="songs without stems",
-    base=0,
 )
 
 _LEAST_SQUARES = Run(
@@ -73,7 +71,6 @@ ASSIGNMENT = Table(
         Row("exhaustive, mixtures alone", PRETRAINED, PRETRAIN),
         Row("least squares, mixtures alone", _LEAST_SQUARES, PRETRAIN),
     ),
-    base=0,
 )
 
 

@@ -1,29 +1,29 @@
-"""What SS-MPE's tables compare: which terms and remedies, on labelled music alone and with unlabelled music of another kind."""
+"""What SS-MPE's tables compare: terms and remedies, labelled music alone or with other music."""
 
 from typing import Any
 
-from grid import Row, Run, Table
+from experiments.experiment import Column, Row, Run, Table, changed, rows_of
 
-COLUMNS = {  # score: heading, factor, digits
-    "f1_chorales": ("F1 %, labelled kind", 100, 1),
-    "recall_chorales": ("recall %", 100, 1),
-    "f1_quartets": ("F1 %, other kind", 100, 1),
-    "precision_quartets": ("precision %", 100, 1),
-    "recall_quartets": ("recall %", 100, 1),
-    "activation_mass_quartets": ("activity", 1, 2),
-    "silent_share_quartets": ("silent %", 100, 0),
+COLUMNS = {
+    "f1_chorales": Column("F1 %, labelled kind", 100, 1),
+    "recall_chorales": Column("recall %", 100, 1),
+    "f1_quartets": Column("F1 %, other kind", 100, 1),
+    "precision_quartets": Column("precision %", 100, 1),
+    "recall_quartets": Column("recall %", 100, 1),
+    "activation_mass_quartets": Column("activity"),
+    "silent_share_quartets": Column("silent %", 100, 0),
 }
 REFERENCE, FINETUNE = "reference", "finetune"
-MOST = 8  # unlabelled items beside 4 labelled ones: the paper's 16 beside 8
+# Unlabelled items beside 4 labelled ones: the paper's 16 beside 8.
+MOST = 8
 
-
-WARM = Run("warm", (REFERENCE,))  # labels alone, for all the others
+# Labels alone, for all the others.
+WARM = Run("warm", (REFERENCE,))
 
 
 def _after_labels(name: str, **fields: Any) -> Run:
-    """The second stage, from the parameters that labels alone gave; `__` in a field stands for a point."""
-    named = {key.replace("__", "."): value for key, value in fields.items()}
-    return Run(name, (REFERENCE, FINETUNE), named, (WARM, REFERENCE))
+    """The second stage, from the parameters that labels alone gave."""
+    return changed(name, REFERENCE, FINETUNE, borrows=(WARM, REFERENCE), **fields)
 
 
 def _only(*terms: str) -> dict[str, Any]:
@@ -45,15 +45,17 @@ _CLOSED = {
 CLOSED = Table(
     "Closed conditions: labelled music only",
     "every self-supervised term improves on labels alone, all three together the most",
-    (
-        Row("labels only", SUPERVISED, FINETUNE),
-        *(
-            Row(f"+ {label}", _after_labels("+".join(terms), **_only(*terms)), FINETUNE)
-            for label, terms in _CLOSED.items()
-        ),
-        Row("+ all three", ALL, FINETUNE),
+    rows_of(
+        FINETUNE,
+        {
+            "labels only": SUPERVISED,
+            **{
+                f"+ {label}": _after_labels("+".join(terms), **_only(*terms))
+                for label, terms in _CLOSED.items()
+            },
+            "+ all three": ALL,
+        },
     ),
-    base=0,
 )
 
 
@@ -75,22 +77,21 @@ OPEN = Table(
             for number, run in {**_NUMBERS, MOST: OPEN_RUN}.items()
         ),
     ),
-    base=0,
 )
 
 ENERGY = Table(
     "Energy and sparsity on the unlabelled items",
     "they keep the output from going blank, at a lower F1",
-    (
-        Row("no energy terms", OPEN_RUN, FINETUNE),
-        Row("+ energy", _open("energy", weights__energy=1.0), FINETUNE),
-        Row(
-            "+ energy and sparsity",
-            _open("energy+sparsity", weights__energy=1.0, weights__sparsity=1.0),
-            FINETUNE,
-        ),
+    rows_of(
+        FINETUNE,
+        {
+            "no energy terms": OPEN_RUN,
+            "+ energy": _open("energy", weights__energy=1.0),
+            "+ energy and sparsity": _open(
+                "energy+sparsity", weights__energy=1.0, weights__sparsity=1.0
+            ),
+        },
     ),
-    base=0,
 )
 
 _FINETUNED = Run(
@@ -102,15 +103,13 @@ _FINETUNED = Run(
 FINETUNING = Table(
     "Fine-tuning the reference with unlabelled items",
     "it goes blank as well",
-    (Row("reference", ALL, FINETUNE), Row("fine-tuned", _FINETUNED, FINETUNE)),
-    base=0,
+    rows_of(FINETUNE, {"reference": ALL, "fine-tuned": _FINETUNED}),
 )
 
 _STOP = {"self_supervision__stop_gradient": True}
 _TEACHER = {"self_supervision__teacher_decay": 0.99}
-_STOPPED = _after_labels(
-    "all_stop_gradient", **_STOP
-)  # what of a cure is not the unlabelled music's
+# What of a cure is not the unlabelled music's.
+_STOPPED = _after_labels("all_stop_gradient", **_STOP)
 _ANCHORED, _ACTIVITY = {"weights__anchored": 1.0}, {"weights__activity": 1.0}
 _REMEDIES = {
     "stop gradient": _STOP,
@@ -129,21 +128,19 @@ _REMEDIES = {
 CURE = Table(
     f"Remedies, with {MOST} unlabelled items beside 4 labelled ones",
     "an open question of the paper",
-    (
-        Row("labels only", SUPERVISED, FINETUNE),
-        Row("+ all three, no unlabelled", ALL, FINETUNE),
-        Row("+ all three, stop gradient, no unlabelled", _STOPPED, FINETUNE),
-        Row("unlabelled, no remedy", OPEN_RUN, FINETUNE),
-        *(
-            Row(
-                label,
-                _open("cure_" + label.replace(",", "").replace(" ", "_"), **fields),
-                FINETUNE,
-            )
-            for label, fields in _REMEDIES.items()
-        ),
+    rows_of(
+        FINETUNE,
+        {
+            "labels only": SUPERVISED,
+            "+ all three, no unlabelled": ALL,
+            "+ all three, stop gradient, no unlabelled": _STOPPED,
+            "unlabelled, no remedy": OPEN_RUN,
+            **{
+                label: _open("cure_" + label.replace(",", "").replace(" ", "_"), **fields)
+                for label, fields in _REMEDIES.items()
+            },
+        },
     ),
-    base=0,
 )
 
 TABLES = {

@@ -1,19 +1,27 @@
-"""The paper's figures and its Table 2 with our runs: models compared excerpt by excerpt, one-sided Wilcoxon signed-rank tests at p < .001."""
+"""The paper's figures and its Table 2 with our runs, models compared excerpt by excerpt.
 
-import argparse
+The tests are one-sided Wilcoxon signed-rank tests at p < .001.
+"""
+
+import functools
 import json
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import curves
-import tables
-from grid import Run
+from experiments import drawing
+from experiments.experiment import Run
+from experiments.summary import markdown_table
+from experiments.transfer import tables
+
+HEADING = "## Paired tests"
 
 SIGNIFICANT = 1e-3
-Scores = dict[str, float]  # excerpt to SI-SDR in dB, the mean over seeds
+# Excerpt to SI-SDR in dB, the mean over seeds.
+Scores = dict[str, float]
 
-# Table 2 of the paper, SI-SDR of mask-models minus whole-models in dB: our large set stands for theirs, our small set for theirs.
+# Table 2 of the paper, SI-SDR of mask-models minus whole-models in dB: our large set stands for
+# theirs, our small set for theirs.
 THEIRS = {"chorales": "MUSDB", "band": "Slakh", "chorales and band": "MUSDB+Slakh"}
 STANDS_FOR = {"drum_kit": "Remixpacks", "choir": "Dagstuhl", "ensemble": "Bach10"}
 PAPER = {
@@ -32,12 +40,10 @@ PAPER = {
 }
 
 
-def read_scores(options: argparse.Namespace, run: Run, stage: str) -> Scores:
+def read_scores(runs: pathlib.Path, run: Run, stage: str) -> Scores:
     """What the seeds of a run that are done scored on each excerpt; none: an empty table."""
     found: dict[str, list[float]] = {}
-    for path in sorted(
-        (options.workdir / options.on / run.name).glob(f"seed*/{stage}/tracks.jsonl")
-    ):
+    for path in sorted((runs / run.name).glob(f"seed*/{stage}/tracks.jsonl")):
         for row in map(json.loads, path.read_text().splitlines()):
             if row["system"] == stage and row["si_sdr_db"] is not None:
                 found.setdefault(row["track"], []).append(row["si_sdr_db"])
@@ -56,23 +62,22 @@ def p_value(pairs: Sequence[float]) -> float:
     return float(wilcoxon(pairs, alternative="greater").pvalue)
 
 
-def write(options: argparse.Namespace, folder: pathlib.Path) -> None:
-    """Draws figures/*.png and adds the paired tests to tables.md, as far as the runs are there."""
-    (folder / "figures").mkdir(exist_ok=True)
-    parts = [
+def draw(runs: pathlib.Path, figures: pathlib.Path) -> list[str]:
+    """Draws three figures; the lines of the paired tests, as far as the runs are there."""
+    _draw_pretraining(runs, figures / "pretraining.png")
+    _draw_augmentation(runs, figures / "augmentation.png")
+    _draw_steps(runs, figures / "curves.png")
+    return [
+        HEADING,
         "",
-        "## Paired tests",
+        "`*`: p < .001, one-sided Wilcoxon signed-rank test over the test excerpts "
+        "(that the difference is above 0; of mask layers alone, below).",
         "",
-        "`*`: p < .001, one-sided Wilcoxon signed-rank test over the test excerpts (that the difference is above 0; of mask layers alone, below).",
-        "",
+        *_against_scratch(runs),
+        *_augmentation(runs),
+        *_mask_against_whole(runs),
+        *_longer(runs),
     ]
-    parts += _against_scratch(options, folder / "figures" / "pretraining.png")
-    parts += _augmentation(options, folder / "figures" / "augmentation.png")
-    parts += _mask_against_whole(options)
-    parts += _longer(options)
-    draw_curves(options, folder / "figures" / "curves.png")
-    with (folder / "tables.md").open("a") as file:
-        file.write("\n".join(parts))
 
 
 def _starred(pairs: Sequence[float], *, below: bool = False) -> str:
@@ -83,39 +88,111 @@ def _starred(pairs: Sequence[float], *, below: bool = False) -> str:
     return f"{statistics.mean(pairs):+.2f}{'*' if p_value(signed) < SIGNIFICANT else ''}"
 
 
-def _against_scratch(options: argparse.Namespace, picture: pathlib.Path) -> list[str]:
+def _finetuned(
+    runs: pathlib.Path, downstream: str, on: str, augmentation: str = "none", trained: str = "whole"
+) -> Scores:
+    return read_scores(runs, tables.finetuning(downstream, on, augmentation, trained), "finetune")
+
+
+def _by_task(corner: str, rows: Mapping[str, Callable[[str], str]]) -> list[str]:
+    """A table with a column per small set, its cells from functions of that set."""
+    found = {label: [cell(name) for name in tables.DOWNSTREAM] for label, cell in rows.items()}
+    return [*markdown_table(list(tables.DOWNSTREAM), found, corner), ""]
+
+
+BASELINES = {
+    "scratch, as many steps in all": tables.scratch,
+    "scratch, as many steps as fine-tuning": tables.short,
+}
+
+
+# ---- lines of tables.md -------------------------------------------------------------------------
+
+
+def _against_scratch(runs: pathlib.Path) -> list[str]:
+    """Whole models without augmentation minus the baselines."""
+    out = []
+    for words, baseline in BASELINES.items():
+
+        def cell(on: str, downstream: str, baseline: Callable[[str], Run] = baseline) -> str:
+            scratch = read_scores(runs, baseline(downstream), "scratch")
+            return _starred(differences(_finetuned(runs, downstream, on), scratch))
+
+        rows = {on: functools.partial(cell, on) for on in tables.PRETRAINING}
+        out += [f"### Fine-tuned (whole, no augmentation) minus {words}, dB", ""]
+        out += _by_task("pre-trained on", rows)
+    return out
+
+
+def _changes(runs: pathlib.Path, downstream: str, on: str, augmentation: str) -> list[float]:
+    """By how much an augmentation in pre-training changes whole models, excerpt by excerpt."""
+    changed = _finetuned(runs, downstream, on, augmentation)
+    return differences(changed, _finetuned(runs, downstream, on))
+
+
+def _augmentation(runs: pathlib.Path) -> list[str]:
+    """How much an augmentation in pre-training changes whole models."""
+
+    def cell(on: str, augmentation: str, downstream: str) -> str:
+        return _starred(_changes(runs, downstream, on, augmentation))
+
+    rows = {
+        f"{augmentation}, {on}": functools.partial(cell, on, augmentation)
+        for augmentation in list(tables.AUGMENTATION)[1:]
+        for on in tables.PRETRAINING
+    }
+    out = ["### Augmentation in pre-training: minus none (whole), dB", ""]
+    return out + _by_task("augmentation, set", rows)
+
+
+def _mask_against_whole(runs: pathlib.Path) -> list[str]:
+    """Table 2, ours with the paper's in brackets."""
+
+    def cell(on: str, augmentation: str, downstream: str) -> str:
+        whole = _finetuned(runs, downstream, on, augmentation)
+        mask = _finetuned(runs, downstream, on, augmentation, "mask")
+        paper = PAPER[augmentation, THEIRS[on]][list(STANDS_FOR).index(downstream)]
+        return f"{_starred(differences(mask, whole), below=True)} ({paper:+.2f})"
+
+    rows = {
+        f"{augmentation}, {on}": functools.partial(cell, on, augmentation)
+        for augmentation in tables.AUGMENTATION
+        for on in tables.PRETRAINING
+    }
+    heading = "### Mask layer alone minus whole model, dB"
+    out = [f"{heading} (in brackets the paper's, on the set that ours stands for)", ""]
+    return out + _by_task("augmentation, set", rows)
+
+
+def _longer(runs: pathlib.Path) -> list[str]:
+    """The rows of the table `longer` against each other."""
+    rows = tables.LONGER.rows
+    scores = {row.label: read_scores(runs, row.run, row.stage) for row in rows}
+    cells = {
+        name: [
+            "" if other is ours else _starred(differences(ours, other)) for other in scores.values()
+        ]
+        for name, ours in scores.items()
+    }
+    out = ["### More steps of everything: row minus column, dB", ""]
+    return [*out, *markdown_table(list(scores), cells), ""]
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+def _draw_pretraining(runs: pathlib.Path, picture: pathlib.Path) -> None:
     """Figure 1: whole models without augmentation, and the baselines."""
     from matplotlib.figure import Figure
 
-    baselines = {
-        "scratch, as many steps in all": tables.scratch,
-        "scratch, as many steps as fine-tuning": tables.short,
-    }
     figure = Figure(figsize=(9, 3), dpi=110)
     axes = figure.subplots(1, len(tables.DOWNSTREAM))
-    out = []
-    for words, baseline in baselines.items():
-        out += [f"### Fine-tuned (whole, no augmentation) minus {words}, dB", ""]
-        out += [_heading("pre-trained on"), _rule()]
-        for on in tables.PRETRAINING:
-            cells = [
-                _starred(
-                    differences(
-                        _finetuned(options, downstream, on, "none", "whole"),
-                        read_scores(options, baseline(downstream), "scratch"),
-                    )
-                )
-                for downstream in tables.DOWNSTREAM
-            ]
-            out.append(f"| {on} | " + " | ".join(cells) + " |")
-        out.append("")
     for ax, downstream in zip(axes, tables.DOWNSTREAM, strict=True):
         bars = {
-            words.replace(", ", ",\n"): read_scores(options, baseline(downstream), "scratch")
-            for words, baseline in baselines.items()
+            words.replace(", ", ",\n"): read_scores(runs, baseline(downstream), "scratch")
+            for words, baseline in BASELINES.items()
         }
-        for on in tables.PRETRAINING:
-            bars[on] = _finetuned(options, downstream, on, "none", "whole")
+        bars |= {on: _finetuned(runs, downstream, on) for on in tables.PRETRAINING}
         for place, (name, values) in enumerate(bars.items()):
             if values:
                 color = "#999999" if name.startswith("scratch") else "#1f77b4"
@@ -125,116 +202,46 @@ def _against_scratch(options: argparse.Namespace, picture: pathlib.Path) -> list
         ax.set_title(downstream, fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("SI-SDR dB")
-    figure.tight_layout()
-    figure.savefig(picture)
-    return out
+    drawing.save(figure, picture)
 
 
-def _augmentation(options: argparse.Namespace, picture: pathlib.Path) -> list[str]:
+def _draw_augmentation(runs: pathlib.Path, picture: pathlib.Path) -> None:
     """Figure 2: how much an augmentation in pre-training changes whole models."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.8), dpi=110)
     ax = figure.subplots()
-    out = [
-        "### Augmentation in pre-training: minus none (whole), dB",
-        "",
-        _heading("augmentation, set"),
-        _rule(),
-    ]
-    boxes, labels = [], []
-    for augmentation in list(tables.AUGMENTATION)[1:]:
-        for on in tables.PRETRAINING:
-            cells = []
-            for downstream in tables.DOWNSTREAM:
-                none = _finetuned(options, downstream, on, "none", "whole")
-                pairs = differences(
-                    _finetuned(options, downstream, on, augmentation, "whole"), none
-                )
-                cells.append(_starred(pairs))
-                if pairs:
-                    boxes.append(pairs)
-                    labels.append(f"{augmentation}\n{on}\n{downstream}")
-            out.append(f"| {augmentation}, {on} | " + " | ".join(cells) + " |")
+    boxes = {
+        f"{augmentation}\n{on}\n{downstream}": pairs
+        for augmentation in list(tables.AUGMENTATION)[1:]
+        for on in tables.PRETRAINING
+        for downstream in tables.DOWNSTREAM
+        if (pairs := _changes(runs, downstream, on, augmentation))
+    }
     if boxes:
-        ax.boxplot(boxes, showfliers=False)
-        ax.set_xticklabels(labels, rotation=90, fontsize=5)
+        ax.boxplot(list(boxes.values()), showfliers=False)
+        ax.set_xticklabels(list(boxes), rotation=90, fontsize=5)
     ax.axhline(0, color="black", linewidth=0.5)
     ax.set_ylabel("SI-SDR dB, minus none")
-    figure.tight_layout()
-    figure.savefig(picture)
-    return [*out, ""]
+    drawing.save(figure, picture)
 
 
-def _mask_against_whole(options: argparse.Namespace) -> list[str]:
-    """Table 2, ours with the paper's in brackets."""
-    out = [
-        "### Mask layer alone minus whole model, dB (in brackets the paper's, on the set that ours stands for)",
-        "",
-    ]
-    out += [_heading("augmentation, set"), _rule()]
-    for augmentation in tables.AUGMENTATION:
-        for on in tables.PRETRAINING:
-            cells = []
-            for downstream in tables.DOWNSTREAM:
-                whole = _finetuned(options, downstream, on, augmentation, "whole")
-                mask = _finetuned(options, downstream, on, augmentation, "mask")
-                column = list(STANDS_FOR).index(downstream)
-                paper = PAPER[augmentation, THEIRS[on]][column]
-                cells.append(f"{_starred(differences(mask, whole), below=True)} ({paper:+.2f})")
-            out.append(f"| {augmentation}, {on} | " + " | ".join(cells) + " |")
-    return [*out, ""]
-
-
-def _longer(options: argparse.Namespace) -> list[str]:
-    """The rows of the table `longer` against each other."""
-    rows = tables.LONGER.rows
-    scores = {row.label: read_scores(options, row.run, row.stage) for row in rows}
-    out = ["### More steps of everything: row minus column, dB", ""]
-    out += ["| | " + " | ".join(scores) + " |", "|---" * (len(scores) + 1) + "|"]
-    for name, ours in scores.items():
-        cells = [
-            _starred(differences(ours, other)) if other is not ours else ""
-            for other in scores.values()
-        ]
-        out.append(f"| {name} | " + " | ".join(cells) + " |")
-    return [*out, ""]
-
-
-def draw_curves(options: argparse.Namespace, picture: pathlib.Path) -> None:
+def _draw_steps(runs: pathlib.Path, picture: pathlib.Path) -> None:
     """Figure 3: validation SI-SDR over the steps on the small set."""
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 2.8), dpi=110)
-    axes = figure.subplots(1, len(tables.DOWNSTREAM))
-    for ax, downstream in zip(axes, tables.DOWNSTREAM, strict=True):
-        runs = {"scratch": (tables.scratch(downstream), "scratch")}
+    def curve(run: Run, stage: str) -> drawing.Curve:
+        return drawing.means(drawing.validation(runs / run.name, stage), "si_sdr_db")
+
+    panels = []
+    for downstream in tables.DOWNSTREAM:
+        curves = {"scratch": curve(tables.scratch(downstream), "scratch")}
         for on in tables.PRETRAINING:
-            runs[on] = (tables.finetuning(downstream, on, "none", "whole"), "finetune")
-        for name, (run, stage) in runs.items():
-            folder = options.workdir / options.on / run.name
-            curve = curves.means(curves.validation(folder, stage), "si_sdr_db")
-            ax.plot(list(curve), list(curve.values()), label=name)
-        ax.set_title(downstream, fontsize=9)
-        ax.set_xlabel("steps on the small set")
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("validation SI-SDR dB")
-    axes[-1].legend(frameon=False, fontsize=7)
-    figure.tight_layout()
-    figure.savefig(picture)
-
-
-def _finetuned(
-    options: argparse.Namespace, downstream: str, on: str, augmentation: str, trained: str
-) -> Scores:
-    return read_scores(
-        options, tables.finetuning(downstream, on, augmentation, trained), "finetune"
+            curves[on] = curve(tables.finetuning(downstream, on, "none", "whole"), "finetune")
+        panels.append(drawing.Panel(curves, downstream))
+    drawing.draw_curves(
+        [panels],
+        picture,
+        size=(9, 2.8),
+        x_label="steps on the small set",
+        y_label="validation SI-SDR dB",
     )
-
-
-def _heading(first: str) -> str:
-    return f"| {first} | " + " | ".join(tables.DOWNSTREAM) + " |"
-
-
-def _rule() -> str:
-    return "|---" * (len(tables.DOWNSTREAM) + 1) + "|"

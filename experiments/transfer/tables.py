@@ -1,13 +1,13 @@
-"""What Transfer's tables compare: pre-training sets, augmentations, and how much of the network is fine-tuned, on three small tasks."""
+"""What Transfer's tables compare: what comes first, augmentation, and what is fine-tuned."""
 
 from typing import Any
 
-from grid import Row, Run, Table
+from experiments.experiment import Column, Row, Run, Table
 
-COLUMNS = {  # score: heading, factor, digits
-    "si_sdr_db": ("SI-SDR dB", 1, 2),
-    "si_sdr_db_median": ("median dB", 1, 2),
-    "mixture/si_sdr_db": ("mixture dB", 1, 2),
+COLUMNS = {
+    "si_sdr_db": Column("SI-SDR dB"),
+    "si_sdr_db_median": Column("median dB"),
+    "mixture/si_sdr_db": Column("mixture dB"),
 }
 
 # Large sets; the paper's are MUSDB, Slakh and both.
@@ -23,7 +23,8 @@ AUGMENTATION = {
     "stretch": {"stages.pretrain.augmentation": "stretch"},
     "incoherent": {"stages.pretrain.mixing": "incoherent"},
 }
-# Small sets with other sources; the paper's are Bach10, Dagstuhl ChoirSet and Remixpacks. Their mixing in training and test.
+# Small sets with other sources; the paper's are Bach10, Dagstuhl ChoirSet and Remixpacks. Their
+# mixing in training and test.
 DOWNSTREAM = {
     "ensemble": ("ensemble: flute, saxophone", "incoherent", "coherent"),
     "choir": ("choir: female, male", "coherent", "coherent"),
@@ -100,12 +101,11 @@ def _table(downstream: str) -> Table:
         f"{downstream}: fine-tuned against trained from nothing",
         "pre-trained models are ahead, most on the smallest set; the mask layer alone stays behind",
         tuple(rows),
-        base=0,
     )
 
 
 def _longer() -> tuple[Row, ...]:
-    """The smallest set with more steps of everything: five times the pre-training, four times the fine-tuning."""
+    """The smallest set, five times the steps of pre-training and four of fine-tuning."""
     downstream, on, before, after = "ensemble", "chorales", 2000, 400
     pretrained = {**pretraining(on, "none").fields, "stages.pretrain.steps": before}
     lender = Run(f"pretrain_{on}_{before}_steps", ("pretrain",), pretrained)
@@ -128,9 +128,9 @@ def _longer() -> tuple[Row, ...]:
 
 LONGER = Table(
     "ensemble: more steps of everything",
-    "10,000 steps before, 2,000 after, of larger batches and longer excerpts: ahead of scratch, whole ahead of mask",
+    "10,000 steps before, 2,000 after, of larger batches and longer excerpts: "
+    "ahead of scratch, whole ahead of mask",
     _longer(),
-    base=0,
 )
 
 TABLES = {**{downstream: _table(downstream) for downstream in DOWNSTREAM}, "longer": LONGER}

@@ -1,0 +1,66 @@
+"""results.jsonl: a line per row and seed, from what the runs left in their folders."""
+
+import itertools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.experiment import Row, Table
+from experiments.grid import Grid
+
+Line = dict[str, Any]
+
+
+def collect(grid: Grid, name: str, table: Table) -> list[Line]:
+    """The lines of a table; what has not run is said and left out."""
+    lines = []
+    for row, seed in itertools.product(table.rows, grid.seeds):
+        folder = grid.workdir(row.run, seed)
+        if (folder / row.stage / "result.json").exists():
+            keys = {"table": name, "data": grid.data.kind, "row": row.label, "seed": seed}
+            lines.append({**keys, **_found(folder, row)})
+        else:
+            print(f"{name}: no result of {row.label!r}, seed {seed} ({folder})", flush=True)
+    return lines
+
+
+def _found(folder: pathlib.Path, row: Row) -> Line:
+    """What a run left of a row's stage."""
+    result = json.loads((folder / row.stage / "result.json").read_text())
+    manifest = json.loads((folder / "config.json").read_text())
+    start = manifest["starts"][-1]
+    scored = map(json.loads, (folder / row.stage / "tracks.jsonl").read_text().splitlines())
+    return {
+        "run": row.run.name,
+        "stage": row.stage,
+        "fields": dict(row.run.fields),
+        "steps": manifest["config"]["stages"][row.stage]["steps"],
+        "tracks": sum(line["system"] == row.stage for line in scored),
+        "commit": start.get("commit"),
+        "hardware": start.get("hardware"),
+        "metrics": result["metrics"],
+    }
+
+
+def read(path: pathlib.Path) -> list[Line]:
+    """All lines of a file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write(path: pathlib.Path, lines: Sequence[Line]) -> None:
+    """Puts lines in the place of older ones of the same table, data, row and seed."""
+    ours = {_key(line) for line in lines}
+    kept = [line for line in read(path) if _key(line) not in ours]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
+
+
+def _key(line: Line) -> tuple[Any, ...]:
+    return line["table"], line["data"], line["row"], line["seed"]
+
+
+def scores(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
+    """Seed to score of one row, where it has that score."""
+    found = {x["seed"]: x["metrics"].get(score) for x in lines if x["row"] == row}
+    return {seed: value for seed, value in found.items() if value is not None}
