@@ -28,7 +28,8 @@ class Grid:
         config: configs/NAME.py:PRESET.
         data: what they are trained on.
         folder: of all runs.
-        compiled: folder of compiled programs that all processes share.
+        compiled: folder of compiled programs that all processes share, unless
+            JAX_COMPILATION_CACHE_DIR names another.
         seeds: every run is trained with each.
         jobs: trainings at a time.
         changes: options `--config.FIELD=VALUE` for every run.
@@ -82,7 +83,7 @@ class Grid:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(self.compiled)},
+                env={"JAX_COMPILATION_CACHE_DIR": str(self.compiled), **os.environ},
                 preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
                 check=False,
             )

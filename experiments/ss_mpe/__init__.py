@@ -36,8 +36,8 @@ def draw_curves(runs: pathlib.Path, figures: pathlib.Path) -> list[str]:
     found = {}
     for name in names:
         lines = drawing.validation(runs / name, FINETUNE)
-        if lines:
-            found[name.removeprefix("cure_").replace("_", " ")] = {**start, **lines}
+        label = name.removeprefix("cure_").replace("_", " ")
+        found[label] = {**start, **lines} if lines else {}
     panels = [
         [
             drawing.Panel(

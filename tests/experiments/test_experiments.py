@@ -1,45 +1,45 @@
-"""The experiment scripts: what their tables ask for, and one run from the command to table and figure."""
+"""The papers' tables: what they ask for, and one grid from the command to table and figure."""
 
+import dataclasses
 import importlib
 import json
-import sys
+import re
+import shlex
 
 import made_music
 import pytest
 from places import ROOT
 
-PAPERS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/run.py"))
+from experiments import __main__ as command
+from experiments import majl, transfer
+from experiments.experiment import Data, DataSet, Row, Run, Table
+
+EXPERIMENTS = command.experiments()
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/*/*.md")]
+COMMANDS = sorted(
+    {
+        found.partition(" #")[0]
+        for page in PAGES
+        for found in re.findall(r"python -m experiments ([a-z-][^\n`|]*)", page.read_text())
+    }
+)
 
 
-def _scripts(paper, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    monkeypatch.syspath_prepend(ROOT / "experiments" / paper)
-    names = ("grid", "summary", "tables", "run")
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return {name: importlib.import_module(name) for name in names}
+@pytest.fixture(params=EXPERIMENTS)
+def experiment(request):
+    return EXPERIMENTS[request.param]
 
 
-@pytest.fixture(params=PAPERS)
-def scripts(request, monkeypatch):
-    return {"paper": request.param, **_scripts(request.param, monkeypatch)}
-
-
-@pytest.fixture
-def majl(monkeypatch):
-    return _scripts("majl", monkeypatch)
-
-
-def test_every_row_s_stage_is_one_that_its_run_trains(scripts):
-    for name, table in scripts["tables"].TABLES.items():
+def test_every_row_s_stage_is_one_that_its_run_trains(experiment):
+    for name, table in experiment.tables.items():
         for row in table.rows:
             assert row.stage in row.run.stages, (name, row.label)
         assert len({row.label for row in table.rows}) == len(table.rows)
 
 
-def test_runs_of_one_name_are_one_run_and_lenders_come_first(scripts):
+def test_runs_of_one_name_are_one_run_and_lenders_come_first(experiment):
     runs = {}
-    for table in scripts["tables"].TABLES.values():
+    for table in experiment.tables.values():
         before = set()
         for run in table.runs():
             assert runs.setdefault(run.name, run) == run
@@ -48,55 +48,163 @@ def test_runs_of_one_name_are_one_run_and_lenders_come_first(scripts):
                 lender, stage = run.borrows
                 assert lender.name in before and stage in lender.stages
             before.add(run.name)
+    assert set(runs) == {run.name for run in experiment.runs()}
 
 
-def test_fields_of_the_runs_exist_in_the_config(scripts):
-    path = ROOT / "configs" / f"{scripts['paper']}.py"
+def test_fields_of_the_runs_exist_in_the_config(experiment):
+    path = ROOT / "configs" / f"{experiment.name}.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     configs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(configs)
-    for table in scripts["tables"].TABLES.values():
-        for run in table.runs():
-            config = configs.get_config("experiment")
-            config.update_from_flattened_dict(dict(run.fields))  # an unknown field is an error
-            assert set(run.stages) <= set(config.stages)
+    for run in experiment.runs():
+        config = configs.get_config("experiment")
+        # An unknown field is an error.
+        config.update_from_flattened_dict(dict(run.fields))
+        assert set(run.stages) <= set(config.stages)
 
 
-def test_a_table_from_the_command_to_the_figure(majl, tmp_path, monkeypatch):
-    tables, run = majl["tables"], majl["run"]
-    lender = tables.Run("lender", ("teacher", "student"))
-    borrower = tables.Run(
-        "borrower", lender.stages, {"pseudo_labels.threshold": 0.5}, (lender, "teacher")
-    )
-    rows = (
-        tables.Row("seven", lender, "student", 0.7),
-        tables.Row("five", borrower, "student", 0.5),
-    )
-    table = tables.Table("Two", "no claim", rows, x_label="threshold")
-    monkeypatch.setitem(tables.TABLES, "two", table)
+def test_tables_in_the_checkout_are_those_of_its_results(experiment, tmp_path):
+    folder = ROOT / "experiments" / experiment.name
+    copy = tmp_path / "results.jsonl"
+    copy.write_text((folder / "results.jsonl").read_text())
+    call = [experiment.name, "--redraw", f"--results={copy}", f"--workdir={tmp_path / 'none'}"]
+    assert command.main(call) == 0
+    written, kept = (tmp_path / "tables.md").read_text(), (folder / "tables.md").read_text()
+    assert kept.partition(f"\n{transfer.EXPERIMENT.from_runs.heading}\n")[0] == written
+    assert {p.name for p in (tmp_path / "figures").iterdir()} <= {
+        p.name for p in (folder / "figures").iterdir()
+    }
+
+
+def test_what_needs_the_folders_of_runs_stays_without_them_and_is_drawn_anew_with_them(tmp_path):
+    folder, runs = ROOT / "experiments" / "transfer", tmp_path / "runs" / "transfer"
+    for name in ("results.jsonl", "tables.md"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    call = ["transfer", "--redraw", f"--results={tmp_path / 'results.jsonl'}"]
+    call += [f"--workdir={tmp_path / 'runs'}"]
+    assert command.main(call) == 0
+    assert (tmp_path / "tables.md").read_text() == (folder / "tables.md").read_text()
+    assert not (tmp_path / "figures" / "curves.png").exists()
+    for run, stage, level in (("ensemble_scratch", "scratch", 1.0), _FINETUNED):
+        (runs / run / "seed0" / stage).mkdir(parents=True)
+        rows = [
+            {"system": stage, "track": f"excerpt {k}", "si_sdr_db": level + 0.01 * k}
+            for k in range(20)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (runs / run / "seed0" / stage / "tracks.jsonl").write_text(text)
+    assert command.main(call) == 0
+    tests = (tmp_path / "tables.md").read_text().partition("## Paired tests")[2]
+    # Two decibels more in every one of 20 excerpts.
+    assert "| chorales | +2.00* | – | – |" in tests
+    assert (tmp_path / "figures" / "curves.png").stat().st_size > 5_000
+
+
+_FINETUNED = ("ensemble_chorales_none_whole", "finetune", 3.0)
+
+
+@pytest.fixture
+def two_rows(tmp_path, monkeypatch):
+    """The call of a grid of two runs of seconds, the second with the first one's teacher."""
+    lender = Run("lender", ("teacher", "student"))
+    fields = {"pseudo_labels.threshold": 0.5}
+    borrower = Run("borrower", lender.stages, fields, (lender, "teacher"))
+    rows = Row("seven", lender, "student", 0.7), Row("five", borrower, "student", 0.5)
+    table = Table("Two", "no claim", rows, x_label="threshold")
     data = made_music.prepare(tmp_path / "data")
-    monkeypatch.setattr(run, "prepare", lambda options: {"data.directory": str(data)})
-    monkeypatch.setattr(run, "HERE", tmp_path / "out")
-    call = ["--table=two", "--seeds=3", "--jobs=1", "--config=configs/majl.py:smoke"]
-    call += [f"--workdir={tmp_path / 'runs'}", f"--results={tmp_path / 'out' / 'results.jsonl'}"]
-    (tmp_path / "out").mkdir()
-    assert run.main(call) == 0
-    found = [json.loads(x) for x in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    prepared = Data("chorales", (), {"data.directory": str(data)})
+    monkeypatch.setattr(
+        majl,
+        "EXPERIMENT",
+        dataclasses.replace(majl.EXPERIMENT, tables={"two": table}, data=lambda options: prepared),
+    )
+    call = ["majl", "--table=two", "--seeds=3", "--jobs=1", "--config=configs/majl.py:smoke"]
+    results = tmp_path / "out" / "results.jsonl"
+    return [*call, f"--workdir={tmp_path / 'runs'}", f"--results={results}"]
+
+
+# Four trainings, each in a process of its own.
+@pytest.mark.timeout(900)
+def test_a_table_from_the_command_to_the_figure(two_rows, tmp_path, capsys):
+    kept = {path: path.read_bytes() for path in (ROOT / "experiments" / "majl").glob("*.*")}
+    out, runs = tmp_path / "out", tmp_path / "runs" / "chorales"
+    assert command.main(two_rows) == 0
+    found = [json.loads(x) for x in (out / "results.jsonl").read_text().splitlines()]
     assert [(x["row"], x["seed"], x["stage"]) for x in found] == [
         ("seven", 3, "student"),
         ("five", 3, "student"),
     ]
     assert found[1]["fields"] == {"pseudo_labels.threshold": 0.5} and found[1]["tracks"] == 1
-    text = (tmp_path / "out/tables.md").read_text()
+    text = (out / "tables.md").read_text()
     assert "| five |" in text and "seeds [3]" in text
-    assert (tmp_path / "out/figures/chorales_two.png").stat().st_size > 5_000
-    console = (tmp_path / "runs/chorales/borrower/seed3/console.log").read_text()
+    assert (out / "figures/chorales_two.png").stat().st_size > 5_000
+    # With results elsewhere nothing in the checkout is written.
+    assert kept == {path: path.read_bytes() for path in kept}
+    console = (runs / "borrower/seed3/console.log").read_text()
     assert "teacher: complete already" in console
-    assert run.main(call) == 0  # nothing is trained anew, no line doubled
-    assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 2
+    # Nothing is trained anew, no line doubled.
+    assert command.main(two_rows) == 0
+    assert (runs / "borrower/seed3/console.log").read_text() == console
+    assert len((out / "results.jsonl").read_text().splitlines()) == 2
+    # A row that was killed before its result goes on in its folder, to the same scores.
+    (runs / "borrower/seed3/student/result.json").unlink()
+    capsys.readouterr()
+    assert command.main([*two_rows, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert "borrower, seed 3: goes on, without a result of student" in said
+    assert "lender, seed 3: complete" in said
+    assert command.main(two_rows) == 0
+    again = [json.loads(x) for x in (out / "results.jsonl").read_text().splitlines()]
+    assert again == found
+    assert (runs / "borrower/seed3/console.log").read_text().count("complete already") == 2
 
 
-def test_a_misspelt_table_is_refused(majl, capsys):
+def test_a_dry_run_says_what_is_missing_and_runs_nothing(two_rows, tmp_path, monkeypatch, capsys):
+    sets = (DataSet(("chorales", "absent"), tmp_path / "data", ("--tracks=train=1",)),)
+    prepared = Data("chorales", sets, {"data.directory": str(tmp_path / "data")})
+    declared = dataclasses.replace(majl.EXPERIMENT, data=lambda options: prepared)
+    monkeypatch.setattr(majl, "EXPERIMENT", declared)
+    assert command.main([*two_rows, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert f"data {tmp_path / 'data' / 'chorales'}: there" in said
+    assert f"data {tmp_path / 'data' / 'absent'}: missing" in said
+    assert f"majl_jax.prepare --dataset=chorales,absent --output={tmp_path / 'data'}" in said
+    # A borrowed stage is not the run's own to train.
+    assert "lender, seed 3: not begun, without a result of teacher, student\n" in said
+    assert "borrower, seed 3: not begun, without a result of student\n" in said
+    assert "--config.pseudo_labels.threshold=0.5" in said
+    assert f"--workdir={tmp_path / 'runs' / 'chorales' / 'borrower' / 'seed3'}" in said
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "out").exists()
+
+
+def test_the_listing_names_every_table(capsys):
+    assert command.main(["--list"]) == 0
+    said = capsys.readouterr().out
+    for name, experiment in EXPERIMENTS.items():
+        listed = re.search(rf"^{name}: (?:.*)\n((?:  .*\n)+)", said, re.M)[1]
+        assert re.findall(r"--table=(\w+)", listed) == list(experiment.tables)
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+def test_commands_in_the_docs_are_understood(text):
+    command.parse(shlex.split(text))
+
+
+def test_the_docs_have_a_command_for_every_paper():
+    assert {text.split()[0] for text in COMMANDS} >= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("majl --table=mian", "unknown table mian; there are main, threshold"),
+        ("majl", "--table is missing; there are main, threshold"),
+        ("", "which paper? There are jukebox, majl"),
+        ("majl --table=main --runs=mjal", "unknown run mjal; there are baselines, majl"),
+        ("mixit --table=amount --fretsonfire=songs", "--table=amount is about the songs of band"),
+    ],
+)
+def test_what_is_not_there_is_refused(call, words, capsys):
     with pytest.raises(SystemExit):
-        majl["run"].parse(["--table=mian"])
-    assert "unknown table mian; there are main, threshold" in capsys.readouterr().err
+        command.parse(call.split())
+    assert words in capsys.readouterr().err
