@@ -1,36 +1,36 @@
-"""Time of the harmonic CQT and its gradient: the fast method, the direct one, and librosa excerpt by excerpt.
+"""Time of the harmonic CQT and its gradient: fast, direct, and librosa excerpt by excerpt.
 
-    python benchmarks/harmonic_cqt.py
+    python -m benchmarks harmonic_cqt
 
-Prints, for 8 excerpts of 4 s, milliseconds (median of the calls, all in turns) and how many times as long as the fast method
-each takes, by the clock and in processor time of all threads. The processor time also compares when other programs run.
-librosa computes one `vqt` per excerpt and harmonic, without the bins at and above the Nyquist frequency, which it refuses.
-The gradient is that of sum |features|^2 with respect to the audio.
+Prints, for 8 excerpts of 4 s, milliseconds (median of the calls, all in turns) and how many times
+as long as the fast method each takes, by the clock and in processor time of all threads. The
+processor time also compares when other programs run. librosa computes one `vqt` per excerpt and
+harmonic, without the bins at and above the Nyquist frequency, which it refuses. The gradient is
+that of sum |features|^2 with respect to the audio.
 """
 
 import argparse
-import statistics
-import sys
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.harness import measuring
 from majl_jax.audio.cqt import equal_temperament_hz
 from majl_jax.audio.harmonic_cqt import HarmonicCqt, unit_decibels
 
 SAMPLES = 4 * 22050
-Times = dict[str, list[tuple[float, float]]]
 
 
-def main() -> int:
-    """Compiles, times and prints the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Calls and excerpts."""
     parser.add_argument("--calls", type=int, default=5, help="timed calls of each")
     parser.add_argument("--batch", type=int, default=8, help="excerpts of 4 s")
-    options = parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compiles, times and prints the table; the exit status."""
     noise = np.random.default_rng(0).standard_normal((options.batch, SAMPLES))
     audio = (0.1 * noise).astype(np.float32)
     transform, direct = HarmonicCqt(), HarmonicCqt(method="direct")
@@ -44,28 +44,20 @@ def main() -> int:
     }
     signal, calls = jnp.asarray(audio), {}
     for name, function in functions.items():
-        calls[name] = compiled(name, function, signal)
+        program, seconds = measuring.compiled(function, signal)
+        print(f"{name:<15} compiled in {seconds:6.1f} s", flush=True)
+        calls[name] = lambda program=program: jax.block_until_ready(program(signal))
     error = jnp.abs(calls["fast"]() - calls["direct"]()).max() / calls["direct"]().max()
     print(f"fast against direct: {float(error):.1e} of the largest magnitude")
     calls["librosa"] = with_librosa(audio, transform)
-    measured = times(calls, options.calls)
-    clock, processor = ({k: median(v, i) for k, v in measured.items()} for i in (0, 1))
-    for name in calls:
-        ratios = clock[name] / clock["fast"], processor[name] / processor["fast"]
+    times = measuring.in_turns(calls, options.calls)
+    for name, found in times.items():
+        clock, processor = (found[key] / times["fast"][key] for key in ("ms", "cpu_ms"))
         print(
-            f"{name:<15} {clock[name]:9.1f} ms ({ratios[0]:6.2f})"
-            f"   processor {processor[name]:9.1f} ms ({ratios[1]:6.2f})"
+            f"{name:<15} {found['ms']:9.1f} ms ({clock:6.2f})"
+            f"   processor {found['cpu_ms']:9.1f} ms ({processor:6.2f})"
         )
     return 0
-
-
-def compiled(name: str, function: Callable, signal: jax.Array) -> Callable[[], jax.Array]:
-    """The function on the signal, compiled; prints how long that took."""
-    start, used = time.perf_counter(), time.process_time()
-    program = jax.jit(function).lower(signal).compile()
-    start, used = time.perf_counter() - start, time.process_time() - used
-    print(f"{name:<15} compiled in {start:6.1f} s, processor {used:6.1f} s", flush=True)
-    return lambda: jax.block_until_ready(program(signal))
 
 
 def with_librosa(audio: np.ndarray, transform: HarmonicCqt) -> Callable[[], object]:
@@ -91,25 +83,3 @@ def with_librosa(audio: np.ndarray, transform: HarmonicCqt) -> Callable[[], obje
                 librosa.vqt(excerpt, fmin=lowest, n_bins=bins, gamma=None, **sizes)
 
     return call
-
-
-def times(calls: dict[str, Callable[[], object]], count: int) -> Times:
-    """(clock, processor) milliseconds, everybody in turns after one call that is not timed."""
-    found: Times = {name: [] for name in calls}
-    for i in range(count + 1):
-        for name, call in calls.items():
-            start, used = time.perf_counter(), time.process_time()
-            call()
-            if i:
-                passed = time.perf_counter() - start, time.process_time() - used
-                found[name].append((passed[0] * 1e3, passed[1] * 1e3))
-    return found
-
-
-def median(values: list[tuple[float, float]], place: int) -> float:
-    """Median of the clock (0) or processor (1) times."""
-    return statistics.median(value[place] for value in values)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,85 +1,35 @@
 """Step time and memory of the 102,570,824-parameter ResUNetDecouple+, against PyTorch.
 
     pip install torch==2.13.0
-    python benchmarks/large_separator.py
+    python -m benchmarks large_separator
 
-Forward and backward pass of the L1 loss on segments of 2.56 s at 16 kHz (128 frames), without the optimiser, with and without
-rematerialisation, in float32 and bfloat16. Every case runs in a process of its own; the same weights, so the outputs of the
-two libraries can be compared. Where there is an accelerator each library uses it and counts its memory; on CPU, memory is what a step adds to
-the process.
+Forward and backward pass of the L1 loss on segments of 2.56 s at 16 kHz (128 frames), without the
+optimiser, with and without rematerialisation, in float32 and bfloat16. Where there is an
+accelerator each library uses it and counts its memory.
 """
 
 import argparse
-import ctypes
-import gc
-import json
 import pathlib
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
 
 import numpy as np
-from against_torch import disagreement, status_mib, times_ms
 
-CASES = {
-    "jax float32": ("jax", "float32", False),
-    "jax float32, rematerialised": ("jax", "float32", True),
-    "jax bfloat16": ("jax", "bfloat16", False),
-    "jax bfloat16, rematerialised": ("jax", "bfloat16", True),
-    "torch float32": ("torch", "float32", False),
-    "torch float32, checkpointed": ("torch", "float32", True),
-}
-REFERENCE = "torch float32"
+from benchmarks.harness import comparison, measuring
+from benchmarks.harness.comparison import Case, Subject
+
 PUBLISHED_CHANNELS, BLOCKS = (32, 64, 128, 256, 384, 384), 4
 SEGMENT_SAMPLES, WINDOW_SAMPLES, HOP_SAMPLES = 40960, 2048, 320
-TOLERANCE = 1e-4  # of the outputs in float32, relative norm
 
 
-def main() -> int:
-    """Runs every case and prints the table; returns 1 when float32 outputs disagree."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The sizes, and what all comparisons have."""
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--width", type=int, default=1, help="divides all channel numbers")
-    parser.add_argument("--calls", type=int, default=2, help="timed steps per case, after two")
-    parser.add_argument("--cases", default=",".join(range_of_cases()), help="numbers, see CASES")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        library, dtype, remat = CASES[options.worker]
-        work = run_jax if library == "jax" else run_torch
-        (options.folder / "report.json").write_text(json.dumps(work(options, dtype, remat)))
-        return 0
-    names = [list(CASES)[int(number)] for number in options.cases.split(",")]
-    reports, outputs = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--folder", folder, "--batch", str(options.batch)]
-        command += ["--width", str(options.width), "--calls", str(options.calls)]
-        for name in names:
-            subprocess.run([*command, "--worker", name], check=True)
-            reports[name] = json.loads((pathlib.Path(folder) / "report.json").read_text())
-            outputs[name] = np.load(pathlib.Path(folder) / "output.npy")
-    reference = reports.get(REFERENCE)
-    print(f"{reports[names[0]]['parameters']:,} parameters, batch {options.batch}")
-    print(f"{'':<30}{'step s':>8}{'ratio':>7}{'MiB':>8}{'ratio':>7}{'compile s':>11}  output")
-    agreed = True
-    for name, report in reports.items():
-        ratios = ("", "")
-        if reference:
-            ratios = tuple(f"{report[k] / reference[k]:.2f}" for k in ("step_ms", "step_mib"))
-        error = disagreement(outputs[name], outputs[REFERENCE]) if reference else 0.0
-        agreed &= error < TOLERANCE or "bfloat16" in name
-        times = (
-            f"{report['step_ms'] / 1e3:>8.2f}{ratios[0]:>7}{report['step_mib']:>8.0f}{ratios[1]:>7}"
-        )
-        print(f"{name:<30}{times}{report['compile_s']:>11.1f}  {error:.1e}", flush=True)
-    return 0 if agreed else 1
+    comparison.add_options(parser, COMPARISON)
 
 
-def range_of_cases() -> list[str]:
-    """The numbers of all cases."""
-    return [str(number) for number in range(len(CASES))]
+def run(options: argparse.Namespace) -> int:
+    """Compares; the exit status."""
+    return comparison.run(COMPARISON, options)
 
 
 def channels(options: argparse.Namespace) -> tuple[int, ...]:
@@ -94,10 +44,8 @@ def data(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return audio, audio[:, ::-1].copy()
 
 
-def run_jax(options: argparse.Namespace, dtype: str, remat: bool) -> dict:
-    """Worker: our network; writes its weights and output."""
-    import time
-
+def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:
+    """Our network; writes its weights."""
     import jax
     import jax.numpy as jnp
 
@@ -105,7 +53,8 @@ def run_jax(options: argparse.Namespace, dtype: str, remat: bool) -> dict:
     from majl_jax.weights.filling import flat
 
     audio, target = data(options)
-    model = ResUNetDecouplePlus(channels(options), BLOCKS, remat=remat, dtype=jnp.dtype(dtype))
+    dtype = jnp.dtype(case.dtype)
+    model = ResUNetDecouplePlus(channels(options), BLOCKS, remat=case.remat, dtype=dtype)
     variables = jax.jit(model.init)(jax.random.key(0), audio)
     params, stats = variables["params"], variables["batch_stats"]
 
@@ -115,46 +64,34 @@ def run_jax(options: argparse.Namespace, dtype: str, remat: bool) -> dict:
         return jnp.abs(output - target).mean(), updated
 
     weights = {k: np.asarray(v) for k, v in flat(params["network"]).items()}
-    np.savez(options.folder / "weights.npz", **{k.replace("/", "|"): v for k, v in weights.items()})
-    np.save(options.folder / "output.npy", jax.jit(model.apply)(variables, audio))
-    started = time.perf_counter()
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params, stats).compile()
-    compile_s = time.perf_counter() - started
-    report = measure(lambda: jax.block_until_ready(step(params, stats)), options.calls)
-    if found := jax.local_devices()[0].memory_stats():  # an accelerator
-        report["step_mib"] = found["peak_bytes_in_use"] / 2**20
-    parameters = sum(leaf.size for leaf in weights.values())
-    return {**report, "parameters": parameters, "compile_s": compile_s}
+    np.savez(folder / "weights.npz", **{k.replace("/", "|"): v for k, v in weights.items()})
+    step, compile_s = measuring.compiled(jax.value_and_grad(loss, has_aux=True), params, stats)
+    return Subject(
+        {"output": jax.jit(model.apply)(variables, audio)},
+        {"step": lambda: jax.block_until_ready(step(params, stats))},
+        compile_s=compile_s,
+        planned_mib=measuring.planned_mib(step),
+        parameters=sum(leaf.size for leaf in weights.values()),
+        device_mib=measuring.device_peak_mib,
+    )
 
 
-def measure(step: Callable[[], object], calls: int) -> dict[str, float]:
-    """Median milliseconds of `calls` steps after one, and by how many MiB a step raises the resident memory."""
-    step()
-    times = times_ms(step, calls, warm_up=0)
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = status_mib("VmRSS")
-    step()
-    return {"step_ms": float(np.median(times)), "step_mib": status_mib("VmHWM") - before}
-
-
-def run_torch(options: argparse.Namespace, dtype: str, remat: bool) -> dict:
-    """Worker: the same in PyTorch, with the weights that `run_jax` wrote last."""
-    del dtype
+def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:
+    """The same in PyTorch, with the weights that `run_jax` wrote last."""
     import torch
-    import torch_resunet
+
+    from benchmarks.in_torch import resunet
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = torch_resunet.Separator(channels(options), BLOCKS, WINDOW_SAMPLES, HOP_SAMPLES)
-    with np.load(options.folder / "weights.npz") as file:
+    model = resunet.Separator(channels(options), BLOCKS, WINDOW_SAMPLES, HOP_SAMPLES)
+    with np.load(folder / "weights.npz") as file:
         model.load({k.replace("|", "/"): file[k] for k in file.files})
-    model.remat = remat
+    model.remat = case.remat
     model.to(device)
     audio, target = (torch.from_numpy(x).to(device) for x in data(options))
     model.eval()
     with torch.inference_mode():
-        np.save(options.folder / "output.npy", model(audio).cpu().numpy())
+        output = model(audio).cpu().numpy()
     model.train()
 
     def step() -> None:
@@ -163,12 +100,24 @@ def run_torch(options: argparse.Namespace, dtype: str, remat: bool) -> dict:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    report = measure(step, options.calls)
-    if device == "cuda":
-        report["step_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    def device_mib() -> float | None:
+        return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+
     parameters = sum(p.numel() for p in model.parameters())
-    return {**report, "parameters": parameters, "compile_s": 0.0}
+    return Subject({"output": output}, {"step": step}, parameters=parameters, device_mib=device_mib)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+COMPARISON = comparison.Comparison(
+    cases={
+        "jax float32": Case("jax"),
+        "jax float32, rematerialised": Case("jax", remat=True),
+        "jax bfloat16": Case("jax", "bfloat16"),
+        "jax bfloat16, rematerialised": Case("jax", "bfloat16", remat=True),
+        "torch float32": Case("torch"),
+        "torch float32, checkpointed": Case("torch", remat=True),
+    },
+    workers={"jax": run_jax, "torch": run_torch},
+    tolerance={"output": 1e-4},
+    reference="torch float32",
+    calls=2,
+)

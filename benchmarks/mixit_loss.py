@@ -1,50 +1,51 @@
-"""Time and memory of MixIT's search over all 2^N assignments: by the Gram matrix against making every sum of outputs.
+"""Time and memory of MixIT's search over all 2^N assignments: Gram matrix against every sum.
 
-    python benchmarks/mixit_loss.py
-    python benchmarks/mixit_loss.py --calls=0                 # the plans alone, nothing runs
+    python -m benchmarks mixit_loss
+    python -m benchmarks mixit_loss --calls=0                 # the plans alone, nothing runs
 
-The loss and its gradient for the estimates. Planned is what XLA says that a step takes beside its arguments and outputs; at full
-size (16 stereo mixtures of 6 s at 44.1 kHz, as in the paper) it is compiled and never run. Times are medians at a smaller
-size, all forms in turns. Ratios are to the Gram form. Returns 1 where a search finds another loss or gradient.
+The loss and its gradient for the estimates. Planned is what XLA says that a step takes beside its
+arguments and outputs; at full size (16 stereo mixtures of 6 s at 44.1 kHz, as in the paper) it is
+compiled and never run. Times are medians at a smaller size, all forms in turns. Ratios are to the
+Gram form. Returns 1 where a search finds another loss or gradient.
 """
 
 import argparse
-import statistics
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.harness import forms
 from majl_jax.losses import mixit
 
-FULL = (16, 6 * 44100)  # examples, samples
-OUTPUTS = {8: 8820, 12: 1764}  # and the samples of an example of the size that runs
+# Examples, samples.
+FULL = (16, 6 * 44100)
+# And the samples of an example of the size that runs.
+OUTPUTS = {8: 8820, 12: 1764}
 FORMS = ("gram", "every sum", "one by one", "least squares")
 TOLERANCE = 1e-4
 
 
-def main() -> int:
-    """Prints a table for each number of outputs."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The size that runs."""
     parser.add_argument("--batch", type=int, default=2, help="examples of the size that runs")
     parser.add_argument("--calls", type=int, default=5, help="timed steps per form, after one")
-    options = parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints a table for each number of outputs; the exit status."""
     worst = 0.0
+    steps = {form: gradient_of(form) for form in FORMS}
     for outputs, samples in OUTPUTS.items():
-        planned = {form: plan(form, outputs, *FULL) / 2**20 for form in FORMS}
+        planned = {
+            form: forms.planned(step, shapes(outputs, *FULL)) for form, step in steps.items()
+        }
         times, errors = {}, {}
         if options.calls:
-            times, errors = run(outputs, options.batch, samples, options.calls)
+            arguments = data(outputs, options.batch, samples)
+            times, errors = forms.run(steps, arguments, options.calls, exact="every sum")
         print(f"{outputs} outputs, {options.batch} x {samples} samples in time", flush=True)
-        print(f"{'':<14}{'planned MiB':>12}{'ratio':>8}{'step ms':>9}{'ratio':>7}  loss, gradient")
-        for form in FORMS:
-            row = f"{form:<14}{planned[form]:>12.0f}{planned[form] / planned['gram']:>8.2f}"
-            if times:
-                row += f"{times[form]:>9.1f}{times[form] / times['gram']:>7.2f}"
-                row += "".join(f"  {error:.0e}" for error in errors[form])
-            print(row, flush=True)
+        print("\n".join(forms.Forms(planned, times, errors, "gram").lines("loss, gradient")))
         # Least squares may choose otherwise.
         searches = [max(found) for form, found in errors.items() if form != "least squares"]
         worst = max([worst, *searches])
@@ -91,40 +92,11 @@ def shapes(outputs: int, batch: int, samples: int) -> tuple:
     return tuple(jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes)
 
 
-def plan(form: str, outputs: int, batch: int, samples: int) -> int:
-    """Bytes beside arguments and outputs."""
-    step = gradient_of(form).lower(*shapes(outputs, batch, samples)).compile()
-    analysis = step.memory_analysis()
-    if analysis is None:
-        raise RuntimeError(f"XLA plans no memory on {jax.default_backend()}; run on the CPU.")
-    return analysis.temp_size_in_bytes
-
-
-def run(outputs: int, batch: int, samples: int, calls: int) -> tuple[dict, dict]:
-    """Milliseconds per form, and how far value and gradient are from every sum's, as relative norms."""
+def data(outputs: int, batch: int, samples: int) -> tuple[jax.Array, jax.Array]:
+    """(estimates, mixtures) of noise, the estimates with a leak of one into the other."""
     rng = np.random.default_rng(0)
     sources = rng.standard_normal((batch, samples, outputs, 2), np.float32)
     sides = rng.integers(0, 2, (batch, outputs))
     mixtures = mixit.assigned_sums(jnp.asarray(sources), jnp.asarray(sides))
     leak = 0.3 * rng.standard_normal((outputs, outputs)).astype(np.float32)
-    estimates = jnp.asarray(sources + np.einsum("btnc,nl->btlc", sources, leak))
-    steps = {form: gradient_of(form) for form in FORMS}
-    results = {f: jax.block_until_ready(step(estimates, mixtures)) for f, step in steps.items()}
-    times: dict[str, list[float]] = {form: [] for form in FORMS}
-    for _ in range(calls):
-        for form, step in steps.items():
-            start = time.perf_counter()
-            jax.block_until_ready(step(estimates, mixtures))
-            times[form].append((time.perf_counter() - start) * 1e3)
-    errors = {
-        form: [
-            float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
-            for a, b in zip(found, results["every sum"], strict=True)
-        ]
-        for form, found in results.items()
-    }
-    return {form: statistics.median(found) for form, found in times.items()}, errors
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return jnp.asarray(sources + np.einsum("btnc,nl->btlc", sources, leak)), mixtures

@@ -1,90 +1,102 @@
 """Time of the STFT and its inverse, forwards and with gradient, against scipy, NumPy and PyTorch.
 
-    python benchmarks/stft.py            # PyTorch is included when it is installed
+    python -m benchmarks stft            # PyTorch is included when it is installed
 
-Prints milliseconds (median of the calls, all libraries in turns) and our time over theirs: below
-1 we are faster. The gradient is that of sum |iSTFT(STFT(x))|^2 with respect to x.
+The gradient is that of sum |iSTFT(STFT(x))|^2 with respect to x. Compared is the round trip.
 """
 
 import argparse
 import importlib.util
-import statistics
-import sys
-import time
-from collections.abc import Callable
+import pathlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.signal
 
-from majl_jax.audio.stft import hann_window, istft, stft
+from benchmarks.harness import comparison
+from benchmarks.harness.comparison import Case, Subject
+from benchmarks.harness.measuring import Call
 
-CASES = {  # batch, samples, window, hop
+# Batch, samples, window, hop.
+SIGNALS = {
     "16 kHz, 2.56 s x 8, 1024 / 320": (8, 40960, 1024, 320),
     "16 kHz, 2.56 s x 8, 2048 / 320": (8, 40960, 2048, 320),
     "44.1 kHz, 6 s x 4, 2048 / 512": (4, 264600, 2048, 512),
 }
-Calls = dict[str, Callable[[], object]]
 
 
-def main() -> int:
-    """Runs all cases and prints the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--calls", type=int, default=21, help="timed calls per library")
-    options = parser.parse_args()
-    for name, (batch, samples, window, hop) in CASES.items():
-        print(name)
-        x = np.random.default_rng(0).standard_normal((batch, samples)).astype(np.float32)
-        libraries = [ours(x, window, hop), with_scipy(x, window, hop), with_numpy(x, window, hop)]
-        if importlib.util.find_spec("torch"):
-            libraries.append(with_torch(x, window, hop))
-        for kind in ("stft", "istft", "both", "gradient"):
-            calls = {k: v for library in libraries for k, v in library.get(kind, {}).items()}
-            print(row(kind, median_ms(calls, options.calls)), flush=True)
-    return 0
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The signals, and what all comparisons have."""
+    numbers = ",".join(map(str, range(len(SIGNALS))))
+    names = "; ".join(f"{number} {name}" for number, name in enumerate(SIGNALS))
+    parser.add_argument("--signals", default=numbers, help=f"numbers: {names}")
+    comparison.add_options(parser, COMPARISON)
+    if importlib.util.find_spec("torch") is None:
+        cases = [k for k, name in enumerate(COMPARISON.cases) if name != "torch"]
+        parser.set_defaults(cases=",".join(map(str, cases)))
 
 
-def row(kind: str, times: dict[str, float]) -> str:
-    """One line of the table."""
-    base = times["ours"]
-    others = [f"{k} {v:8.1f} ({base / v:4.2f})" for k, v in times.items() if k != "ours"]
-    return f"  {kind:<9} ours {base:8.1f}   " + "   ".join(others)
+def run(options: argparse.Namespace) -> int:
+    """Compares with every signal; the exit status."""
+    status = 0
+    for number in options.signals.split(","):
+        if not options.child:
+            print(f"---- {list(SIGNALS)[int(number)]}", flush=True)
+        status |= comparison.run(COMPARISON, options, signals=number)
+    return status
 
 
-def median_ms(calls: Calls, count: int) -> dict[str, float]:
-    """Calls everybody in turns, so that all see the same neighbours on the machine."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(count + 2):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if i >= 2:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
+def signal(options: argparse.Namespace) -> tuple[np.ndarray, int, int]:
+    """Noise [batch, time], the window and the hop in samples."""
+    batch, samples, window, hop = SIGNALS[list(SIGNALS)[int(options.signals)]]
+    return (
+        np.random.default_rng(0).standard_normal((batch, samples)).astype(np.float32),
+        window,
+        hop,
+    )
 
 
-def ours(x: np.ndarray, window: int, hop: int) -> dict[str, Calls]:
-    """majl_jax.audio.stft, compiled."""
+def subject(x: np.ndarray, calls: dict[str, Call]) -> Subject:
+    """What is compared and timed; `both` returns the round trip, which may be longer than `x`."""
+    return Subject({"both": np.asarray(calls["both"]())[:, : x.shape[1]]}, calls)
+
+
+def ours(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:
+    """majl_jax.audio.stft, compiled.
+
+    Raises:
+        RuntimeError: the round trip does not end where it began.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from majl_jax.audio.stft import istft, stft
+
+    x, window, hop = signal(options)
     sizes, length = {"window_samples": window, "hop_samples": hop}, x.shape[-1]
     forward = jax.jit(lambda x: stft(x, **sizes))
     inverse = jax.jit(lambda spectrum: istft(spectrum, **sizes, length_samples=length))
     both = jax.jit(lambda x: inverse(forward(x)))
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(inverse(forward(x)) ** 2)))
-    signal = jnp.asarray(x)
-    spectrum = forward(signal)
-    error = float(jnp.abs(both(signal) - signal).max())
-    assert error < 1e-5, f"the round trip is off by {error}"
-    pairs = {"stft": (forward, signal), "istft": (inverse, spectrum)}
-    pairs |= {"both": (both, signal), "gradient": (gradient, signal)}
-    return {
-        kind: {"ours": lambda f=function, a=argument: jax.block_until_ready(f(a))}
-        for kind, (function, argument) in pairs.items()
+    audio = jnp.asarray(x)
+    spectrum = forward(audio)
+    error = float(jnp.abs(both(audio) - audio).max())
+    if error >= 1e-5:
+        raise RuntimeError(f"the round trip is off by {error}; expected less than 1e-5")
+    calls: dict[str, Call] = {
+        "stft": lambda: jax.block_until_ready(forward(audio)),
+        "istft": lambda: jax.block_until_ready(inverse(spectrum)),
+        "both": lambda: jax.block_until_ready(both(audio)),
+        "gradient": lambda: jax.block_until_ready(gradient(audio)),
     }
+    return subject(x, calls)
 
 
-def with_scipy(x: np.ndarray, window: int, hop: int) -> dict[str, Calls]:
+def with_scipy(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:
     """scipy.signal.stft and istft in float32."""
+    import scipy.signal
+
+    from majl_jax.audio.stft import hann_window
+
+    x, window, hop = signal(options)
     sizes = {"window": hann_window(window), "nperseg": window, "noverlap": window - hop}
 
     def forward():
@@ -93,16 +105,14 @@ def with_scipy(x: np.ndarray, window: int, hop: int) -> dict[str, Calls]:
     def inverse(spectrum):
         return scipy.signal.istft(spectrum, **sizes)[1]
 
-    spectrum = forward()
-    return {
-        "stft": {"scipy": forward},
-        "istft": {"scipy": lambda: inverse(spectrum)},
-        "both": {"scipy": lambda: inverse(forward())},
-    }
+    return subject(x, round_trip(forward, inverse))
 
 
-def with_numpy(x: np.ndarray, window: int, hop: int) -> dict[str, Calls]:
+def with_numpy(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:
     """Strided frames and numpy.fft.rfft; the inverse adds frame by frame."""
+    from majl_jax.audio.stft import hann_window
+
+    x, window, hop = signal(options)
     weights = hann_window(window)
 
     def forward():
@@ -120,40 +130,46 @@ def with_numpy(x: np.ndarray, window: int, hop: int) -> dict[str, Calls]:
         middle = slice(window // 2, window // 2 + x.shape[1])
         return total[:, middle] / np.maximum(norm[middle], 1e-11)
 
+    return subject(x, round_trip(forward, inverse))
+
+
+def round_trip(forward, inverse) -> dict[str, Call]:
+    """The calls of a library without gradients."""
     spectrum = forward()
     return {
-        "stft": {"numpy": forward},
-        "istft": {"numpy": lambda: inverse(spectrum)},
-        "both": {"numpy": lambda: inverse(forward())},
+        "stft": forward,
+        "istft": lambda: inverse(spectrum),
+        "both": lambda: inverse(forward()),
     }
 
 
-def with_torch(x: np.ndarray, window: int, hop: int) -> dict[str, Calls]:
+def with_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:
     """torch.stft and torch.istft."""
     import torch
 
+    x, window, hop = signal(options)
     sizes = {"n_fft": window, "hop_length": hop, "window": torch.hann_window(window)}
-    signal, length = torch.from_numpy(x), x.shape[1]
+    audio, length = torch.from_numpy(x), x.shape[1]
 
-    def forward(x):
+    def forward(x=audio):
         return torch.stft(x, **sizes, center=True, return_complex=True)
 
     def inverse(spectrum):
         return torch.istft(spectrum, **sizes, center=True, length=length)
 
     def gradient():
-        leaf = signal.clone().requires_grad_()
+        leaf = audio.clone().requires_grad_()
         (inverse(forward(leaf)) ** 2).sum().backward()
         return leaf.grad
 
-    spectrum = forward(signal)
-    return {
-        "stft": {"torch": lambda: forward(signal)},
-        "istft": {"torch": lambda: inverse(spectrum)},
-        "both": {"torch": lambda: inverse(forward(signal))},
-        "gradient": {"torch": gradient},
-    }
+    return subject(x, {**round_trip(forward, inverse), "gradient": gradient})
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+COMPARISON = comparison.Comparison(
+    cases={name: Case(name) for name in ("ours", "scipy", "numpy", "torch")},
+    workers={"ours": ours, "scipy": with_scipy, "numpy": with_numpy, "torch": with_torch},
+    tolerance={"both": 1e-5},
+    reference="ours",
+    turns=3,
+    calls=7,
+)

@@ -22,7 +22,8 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
     lines, folder = results.read(path), path.parent
     parts = [f"# {experiment.title}: tables", ""]
     parts += [
-        f"Written by `python -m experiments {experiment.name} --redraw` from results.jsonl; do not edit.",
+        f"Written by `python -m experiments {experiment.name} --redraw` from results.jsonl; "
+        "do not edit.",
         "",
     ]
     for kind in experiment.kinds:

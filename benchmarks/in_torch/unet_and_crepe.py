@@ -1,4 +1,4 @@
-"""The U-Net and CREPE of majl_jax as one would write them in PyTorch; for `against_torch.py`."""
+"""The U-Net and CREPE of majl_jax as one would write them in PyTorch; for `against_torch`."""
 
 import itertools
 

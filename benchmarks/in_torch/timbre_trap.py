@@ -1,6 +1,7 @@
-"""The network of `majl_jax.models.timbre_trap` as one would write it in PyTorch; for `multi_pitch_step.py`.
+"""`majl_jax.models.timbre_trap` as one would write it in PyTorch; for `multi_pitch_step`.
 
-Modules are named as in cwitkowitz/ss-mpe, so that `majl_jax.weights.timbre_trap` converts the state dictionary.
+Modules are named as in cwitkowitz/ss-mpe, so that `majl_jax.weights.timbre_trap` converts
+the state dictionary.
 """
 
 import torch

@@ -1,7 +1,8 @@
-"""The network of `majl_jax.models.band_split` as one would write it in PyTorch; for `locoformer.py`.
+"""`majl_jax.models.band_split` as one would write it in PyTorch; for `benchmarks.locoformer`.
 
-Modules are named as in merlresearch/tf-locoformer, so that `majl_jax.weights.bs_locoformer` converts the state dictionary. The
-decoder's tanh is after its first linear layer, there are no positions and no dropout.
+Modules are named as in merlresearch/tf-locoformer, so that `majl_jax.weights.bs_locoformer`
+converts the state dictionary. The decoder's tanh is after its first linear layer, there are no
+positions and no dropout.
 """
 
 import torch
@@ -38,7 +39,7 @@ class BandSplitLocoformer(nn.Module):
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(layers))
 
     def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """Estimates; with `remat` the insides of the blocks are computed anew in the backward pass."""
+        """Estimates; with `remat` the insides of blocks are computed anew going back."""
         batch, channels, frames, _ = spectrum.shape
         parts = torch.cat([spectrum.real, spectrum.imag], 1).permute(0, 3, 1, 2)
         encoders = self.band_split_module.band_split_module

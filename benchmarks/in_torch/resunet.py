@@ -1,4 +1,4 @@
-"""ResUNetDecouple+ of majl_jax as one would write it in PyTorch, mono; for `large_separator.py`."""
+"""ResUNetDecouple+ of majl_jax as one would write it in PyTorch, mono; for `large_separator`."""
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ class Separator(nn.Module):
         return self.maps(self.run(self.last, hidden))
 
     def run(self, layers: nn.Sequential, hidden: torch.Tensor) -> torch.Tensor:
-        """The blocks of a stage; with `remat` their insides are computed anew in the backward pass."""
+        """The blocks of a stage; with `remat` their insides are computed anew going back."""
         for layer in layers:
             hidden = checkpoint(layer, hidden, use_reentrant=False) if self.remat else layer(hidden)
         return hidden

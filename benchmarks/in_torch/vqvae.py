@@ -1,7 +1,7 @@
-"""The auto-encoder of `majl_jax.models.vqvae` and its loss as one would write them in PyTorch; for `vqvae.py`.
+"""`majl_jax.models.vqvae` and its loss as one would write them in PyTorch; for `benchmarks.vqvae`.
 
-Modules are named as in openai/jukebox, so that `majl_jax.weights.jukebox_vqvae` converts the state dictionary. One section and a stride
-of 2, as at Jukebox's finest level.
+Modules are named as in openai/jukebox, so that `majl_jax.weights.jukebox_vqvae` converts the state
+dictionary. One section and a stride of 2, as at Jukebox's finest level.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class AutoEncoder(nn.Module):
-    """[batch, channel, time] to the same by way of a codebook that follows the latents by moving averages."""
+    """[batch, channel, time] to the same, through a codebook of moving averages of latents."""
 
     def __init__(
         self, hidden: int, dilations: Sequence[int], halvings: int, latent: int, codes: int
@@ -129,7 +129,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def fill(self, tokens: torch.Tensor) -> None:
-        """Random rows of latents [token, latent], each with the uses per step that are to be expected."""
+        """Random rows of latents [token, latent], with the uses per step to be expected."""
         self.k.copy_(tokens[torch.randperm(len(tokens))[: len(self.k)]])
         usage = len(tokens) / len(self.k)
         self.k_sum, self.k_elem = usage * self.k, torch.full_like(self.k_elem, usage)
@@ -161,7 +161,7 @@ def loss(
     largest: int,
     resolutions: Sequence[tuple[int, int, int]],
 ) -> torch.Tensor:
-    """L2 + 0.02 Linf + the multi-resolution spectral distance + 0.02 times the commitment; updates the codebook."""
+    """L2 + 0.02 Linf + multi-resolution spectral distance + 0.02 commitment; moves the codebook."""
     codebook = model.bottleneck.level_blocks[0]
     latents = model.encode(audio)
     tokens = latents.transpose(1, 2).flatten(0, 1)

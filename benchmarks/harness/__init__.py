@@ -1,0 +1,1 @@
+"""What benchmarks share: processes per library, parity, clocks and memory, tables."""
