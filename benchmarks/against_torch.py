@@ -34,12 +34,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compares every network; the exit status."""
-    status = 0
-    for name in options.networks.split(","):
-        if not options.child:
-            print(f"---- {name}", flush=True)
-        status |= comparison.run(COMPARISON, options, networks=name)
-    return status
+    names = options.networks.split(",")
+    return comparison.run_each(
+        COMPARISON, options, "networks", dict(zip(names, names, strict=True))
+    )
 
 
 def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:

@@ -36,12 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compares with every signal; the exit status."""
-    status = 0
-    for number in options.signals.split(","):
-        if not options.child:
-            print(f"---- {list(SIGNALS)[int(number)]}", flush=True)
-        status |= comparison.run(COMPARISON, options, signals=number)
-    return status
+    names = {number: list(SIGNALS)[int(number)] for number in options.signals.split(",")}
+    return comparison.run_each(COMPARISON, options, "signals", names)
 
 
 def signal(options: argparse.Namespace) -> tuple[np.ndarray, int, int]:

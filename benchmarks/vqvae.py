@@ -40,9 +40,8 @@ def _samples(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Compares with every batch size; the exit status."""
-    return max(
-        comparison.run(COMPARISON, options, batch=batch) for batch in options.batch.split(",")
-    )
+    sizes = {batch: f"batch {batch}" for batch in options.batch.split(",")}
+    return comparison.run_each(COMPARISON, options, "batch", sizes)
 
 
 def data(options: argparse.Namespace) -> np.ndarray:

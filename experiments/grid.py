@@ -77,6 +77,9 @@ class Grid:
         if all((folder / stage / "result.json").exists() for stage in run.stages):
             return 0.0
         started = time.monotonic()
+        if core is not None:
+            # A process starts where the thread stands that starts it.
+            os.sched_setaffinity(0, {core})
         with (folder / "console.log").open("a") as log:
             done = subprocess.run(
                 self.command(run, seed),
@@ -84,7 +87,6 @@ class Grid:
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env={"JAX_COMPILATION_CACHE_DIR": str(self.compiled), **os.environ},
-                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
                 check=False,
             )
         if done.returncode:

@@ -133,6 +133,18 @@ def run(comparison: Comparison, options: argparse.Namespace, **changed: Any) -> 
     return 0 if all(one["agrees"] for one in medians.values()) else 1
 
 
+def run_each(
+    comparison: Comparison, options: argparse.Namespace, option: str, values: Mapping[str, str]
+) -> int:
+    """Compares once for each value of an option, a heading before it; the exit status."""
+    status = 0
+    for value, heading in values.items():
+        if not options.child:
+            print(f"---- {heading}", flush=True)
+        status |= run(comparison, options, **{option: value})
+    return status
+
+
 def child(
     options: argparse.Namespace, folder: pathlib.Path, case: str, **changed: Any
 ) -> dict[str, Any]:
@@ -144,10 +156,13 @@ def child(
     command = [sys.executable, "-m", "benchmarks", *options.command]
     command += [f"--{name}={value}" for name, value in changed.items()]
     command += [f"--child={case}", f"--folder={folder}"]
-    cores = set(sorted(os.sched_getaffinity(0))[: options.cores or None])
-    done = subprocess.run(
-        command, check=False, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, cores)
-    )
+    everywhere = os.sched_getaffinity(0)
+    # A process starts where the thread stands that starts it.
+    os.sched_setaffinity(0, sorted(everywhere)[: options.cores or None])
+    try:
+        done = subprocess.run(command, check=False, cwd=ROOT)
+    finally:
+        os.sched_setaffinity(0, everywhere)
     if done.returncode:
         raise SystemExit(
             f"{case}: exit status {done.returncode}; what PyTorch computes needs "
@@ -191,4 +206,5 @@ def _measured(
         "compile_s": subject.compile_s,
         "planned_mib": subject.planned_mib,
         "parameters": subject.parameters,
+        "cores": len(os.sched_getaffinity(0)),
     }

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Report = dict[str, Any]
-COLUMNS = {"ms": ("ms", 1), "cpu_ms": ("CPU ms", 1), "mib": ("MiB", 0)}
+# Heading, the least that a ratio to it says something, digits behind the point.
+COLUMNS = {"ms": ("ms", 1e-3, 1), "cpu_ms": ("CPU ms", 1e-3, 1), "mib": ("MiB", 1, 0)}
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "torch")
 
 
@@ -33,8 +34,10 @@ def medians(found: Mapping[str, Sequence[Report]], reference: str) -> dict[str, 
     for one in merged.values():
         one["ratios"] = {
             kind: {
-                column: value / base[kind][column] if base[kind][column] else None
-                for column, value in timings.items()
+                column: timings[column] / base[kind][column]
+                if base[kind][column] >= least
+                else None
+                for column, (_, least, _) in COLUMNS.items()
             }
             for kind, timings in one["timings"].items()
             if kind in base
@@ -51,7 +54,7 @@ def lines(found: Mapping[str, Report], results: Sequence[str] | Mapping[str, flo
     """
     out = []
     for kind in dict.fromkeys(kind for one in found.values() for kind in one["timings"]):
-        heads = "".join(f"{head:>10}{'ratio':>7}" for head, _ in COLUMNS.values())
+        heads = "".join(f"{head:>10}{'ratio':>7}" for head, *_ in COLUMNS.values())
         out.append(f"{kind:<30}{heads}")
         for case, one in found.items():
             if kind in one["timings"]:
@@ -69,7 +72,7 @@ def lines(found: Mapping[str, Report], results: Sequence[str] | Mapping[str, flo
 
 def _cells(one: Report, kind: str) -> str:
     cells = ""
-    for column, (_, digits) in COLUMNS.items():
+    for column, (*_, digits) in COLUMNS.items():
         ratio = one["ratios"].get(kind, {}).get(column)
         cells += f"{one['timings'][kind][column]:>10.{digits}f}"
         cells += f"{'':>7}" if ratio is None else f"{ratio:>7.2f}"

@@ -8,7 +8,7 @@ import pathlib
 
 from experiments import drawing
 from experiments.experiment import Data, DataSet, Experiment, FromRuns
-from experiments.jukebox.tables import COLUMNS, ENCODER, TABLES
+from experiments.jukebox.tables import COLUMNS, ENCODER, SHOWN, TABLES
 
 
 def data(options: argparse.Namespace) -> Data:
@@ -31,13 +31,7 @@ def draw_curves(runs: pathlib.Path, figures: pathlib.Path) -> list[str]:
     return []
 
 
+KINDS = {"jukebox": ("synthetic songs, their drums", "")}
 EXPERIMENT = Experiment(
-    name="jukebox",
-    title="Jukebox",
-    tables=TABLES,
-    columns=COLUMNS,
-    shown=("usdr_db", "si_sdr_db"),
-    data=data,
-    kinds={"jukebox": ("synthetic songs, their drums", "")},
-    from_runs=FromRuns(draw_curves),
+    "jukebox", "Jukebox", TABLES, COLUMNS, SHOWN, data, KINDS, from_runs=FromRuns(draw_curves)
 )

@@ -11,6 +11,8 @@ COLUMNS = {
     "si_sdr_db": Column("SI-SDR dB"),
     "mixture/sdr_db": Column("mixture dB"),
 }
+# Those of differences and figures.
+SHOWN = ("usdr_db", "si_sdr_db")
 MUSIC, VQVAE, ENCODER = "music", "vqvae", "encoder"
 
 

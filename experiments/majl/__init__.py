@@ -7,7 +7,7 @@ python -m experiments majl --table=main --mir1k=/path/to/MIR-1K
 import argparse
 
 from experiments.experiment import Data, DataSet, Experiment
-from experiments.majl.tables import COLUMNS, TABLES
+from experiments.majl.tables import COLUMNS, SHOWN, TABLES
 
 # Chorales with all labels: few, as in the paper's problem. And such as have half of them, each.
 FEW, MANY = "--tracks=train=6,valid=6,test=37", "--tracks=train=24"
@@ -30,13 +30,6 @@ def data(options: argparse.Namespace) -> Data:
     )
 
 
-EXPERIMENT = Experiment(
-    name="majl",
-    title="MAJL",
-    tables=TABLES,
-    columns=COLUMNS,
-    shown=("sdr_db", "rpa"),
-    data=data,
-    kinds={"chorales": ("synthetic chorales", ""), "mir1k": ("MIR-1K", " --mir1k=FOLDER")},
-    sources={"mir1k": "folder of MIR-1K, instead of chorales"},
-)
+KINDS = {"chorales": ("synthetic chorales", ""), "mir1k": ("MIR-1K", " --mir1k=FOLDER")}
+SOURCES = {"mir1k": "folder of MIR-1K, instead of chorales"}
+EXPERIMENT = Experiment("majl", "MAJL", TABLES, COLUMNS, SHOWN, data, KINDS, sources=SOURCES)

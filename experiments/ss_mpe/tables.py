@@ -13,6 +13,8 @@ COLUMNS = {
     "activation_mass_quartets": Column("activity"),
     "silent_share_quartets": Column("silent %", 100, 0),
 }
+# Those of differences and figures.
+SHOWN = ("f1_chorales", "f1_quartets")
 REFERENCE, FINETUNE = "reference", "finetune"
 # Unlabelled items beside 4 labelled ones: the paper's 16 beside 8.
 MOST = 8

@@ -7,7 +7,7 @@ import argparse
 
 from experiments.experiment import Data, DataSet, Experiment, FromRuns
 from experiments.transfer import figures
-from experiments.transfer.tables import COLUMNS, TABLES
+from experiments.transfer.tables import COLUMNS, SHOWN, TABLES
 
 # The small sets are small in training alone.
 TRACKS = {
@@ -26,13 +26,14 @@ def data(options: argparse.Namespace) -> Data:
     return Data("transfer", tuple(sets), {"data.directory": str(folder)})
 
 
+KINDS = {"transfer": ("synthetic chorales, band, quartets' ensemble, choir and drums", "")}
 EXPERIMENT = Experiment(
-    name="transfer",
-    title="Transfer",
-    tables=TABLES,
-    columns=COLUMNS,
-    shown=("si_sdr_db", "si_sdr_db_median"),
-    data=data,
-    kinds={"transfer": ("synthetic chorales, band, quartets' ensemble, choir and drums", "")},
+    "transfer",
+    "Transfer",
+    TABLES,
+    COLUMNS,
+    SHOWN,
+    data,
+    KINDS,
     from_runs=FromRuns(figures.draw, figures.HEADING),
 )

@@ -9,6 +9,8 @@ COLUMNS = {
     "si_sdr_db_median": Column("median dB"),
     "mixture/si_sdr_db": Column("mixture dB"),
 }
+# Those of differences and figures.
+SHOWN = ("si_sdr_db", "si_sdr_db_median")
 
 # Large sets; the paper's are MUSDB, Slakh and both.
 PRETRAINING = {
