@@ -50,7 +50,7 @@ def save(figure: Any, path: pathlib.Path) -> None:
     figure.savefig(path)
 
 
-def _listed(ax: Any, found: Mapping[str, Sequence[float]], *, labels: bool) -> None:
+def _listed(ax: Any, found: dict[str, list[float]], *, labels: bool) -> None:
     for place, values in enumerate(reversed(found.values())):
         ax.plot(values, [place] * len(values), "o", color="#1f77b4", alpha=0.5, markersize=5)
         if values:
