@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+	$(BIN)/lint-imports --quiet
 
 # The site, into build/site; a warning is an error.
 docs: $(VENV)/.installed-docs
