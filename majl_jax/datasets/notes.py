@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets.track import BadTrack, Recording, frame_count, no_pitch, stack
+from majl_jax.datasets.readers.audio_folder import streamed
+from majl_jax.datasets.track import BadTrack, Recording, frame_count, stack
 
 MIXTURE = ("mixture",)
 PAST_THE_END_S = 1.0  # by at most so much a note may begin after the end of its audio
@@ -247,6 +248,11 @@ def midi_hz(midi: float | Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."
     return np.asarray(440.0 * 2.0 ** ((np.asarray(midi, np.float64) - 69) / 12))
 
 
+def visible(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+    """What matches in a folder, sorted, but for hidden files, as the ._ that a Mac leaves."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 STEMS = MIXTURE
 VOICES = 1
 
@@ -255,15 +261,6 @@ def load(
     path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
 ) -> Recording:
     """One file as a mixture without any label."""
-    audio = read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    f0_hz, has_pitch = no_pitch(len(audio), stems=VOICES, hop_samples=hop_samples)
-    return Recording(
-        audio=audio,
-        stems=STEMS,
-        has_stems=np.zeros(1, bool),
-        f0_hz=f0_hz,
-        has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        voices=VOICES,
-    )
+    return streamed(
+        path, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
+    ).load()

@@ -7,8 +7,10 @@ import re
 import urllib.parse
 from collections.abc import Sequence
 
-from majl_jax.audio import files
-from majl_jax.datasets.track import BadTrack
+from majl_jax.audio import files, libav
+from majl_jax.datasets import notes
+from majl_jax.datasets.readers.audio_folder import SNDFILE_SUFFIXES, find_folders
+from majl_jax.datasets.track import BadTrack, printable
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a track is there twice
 
@@ -24,7 +26,7 @@ def find_audio(path: pathlib.Path) -> pathlib.Path | None:
 def header_seconds(path: pathlib.Path) -> float:
     """The length that the header of a file says; 0 where it cannot be used."""
     try:
-        return files.inspect(path).seconds
+        return files.inspect(path, headers_only=True).seconds
     except files.AudioFileError:
         return 0.0
 
@@ -43,8 +45,7 @@ def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str
         raise BadTrack(f"{path}: not a table ({error}); {expected}: copy it again") from None
 
 
-SUFFIXES = (*AUDIO_SUFFIXES, ".oga", ".opus", ".aif", ".aiff")
-UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma")
+SUFFIXES = (*SNDFILE_SUFFIXES, *libav.SUFFIXES)
 HEADER_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")  # their headers say the length at once
 COMPRESSED_BITS_PER_S = 192_000  # a guess for the others, from the size of the file
 LONGEST_ID = 200  # characters once quoted: an id becomes a file name
@@ -52,13 +53,12 @@ OUTSIDE = "beside the folders train, valid and test: move it into one of them"
 
 
 def find_files(root: pathlib.Path) -> list[pathlib.Path]:
-    """The audio files below a folder in natural order: "2.wav" before "10.wav"."""
+    """The audio files below a folder, without hidden ones, in natural order: 2.wav before 10.wav."""
     found = [
         path
-        for path in root.rglob("*")
-        if path.suffix.lower() in (*SUFFIXES, *UNREADABLE_SUFFIXES)
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
+        for folder in find_folders(root)
+        for path in notes.visible(folder, "*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
     return sorted(found, key=lambda path: natural_key(path.relative_to(root).as_posix()))
 
@@ -71,6 +71,7 @@ def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:
 
 def identity(name: str) -> str:
     """The id of a file: its path in the folder, shortened where it would be too long a file name."""
+    name = printable(name)
     if len(urllib.parse.quote(name, safe="")) <= LONGEST_ID:
         return name
     end = pathlib.PurePosixPath(name).name[-16:]

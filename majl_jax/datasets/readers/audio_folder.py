@@ -4,20 +4,19 @@ Files below `train/`, `valid/` and `test/` are of that split; without such folde
 """
 
 import functools
+import os
 import pathlib
+from collections.abc import Iterator
 
-from majl_jax.datasets.notes import load
-from majl_jax.datasets.source_files import (
-    OUTSIDE,
-    SUFFIXES,
-    UNREADABLE_SUFFIXES,
-    about_seconds,
-    find_files,
-    identity,
-)
-from majl_jax.datasets.track import Track
+from majl_jax.audio import files, libav
+from majl_jax.datasets import source_files
+from majl_jax.datasets.notes import STEMS, VOICES
+from majl_jax.datasets.source_files import OUTSIDE, SUFFIXES, about_seconds, find_files, identity
+from majl_jax.datasets.streamed import Stems, Streamed, one_stem
+from majl_jax.datasets.track import BadTrack, Track
 
 SPLITS = ("train", "valid", "test")
+SNDFILE_SUFFIXES = (*source_files.AUDIO_SUFFIXES, ".oga", ".opus", ".aif", ".aiff")
 
 
 def tracks(
@@ -42,6 +41,9 @@ def tracks(
     for path in found:
         inside = path.relative_to(root)
         top = inside.parts[0] if len(inside.parts) > 1 else ""
+        audio = streamed(
+            path, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
+        )
         out.append(
             Track(
                 id=identity(inside.as_posix()),
@@ -49,22 +51,47 @@ def tracks(
                 group=inside.parent.as_posix(),
                 paths=(path,),
                 seconds=about_seconds(path),
-                load=functools.partial(
-                    load,
-                    path,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
-                ),
-                left_out=_fault(path) or ("" if top in SPLITS or not divided else OUTSIDE),
+                load=audio.load,
+                streamed=audio,
+                left_out=libav.lacking(path) or ("" if top in SPLITS or not divided else OUTSIDE),
             )
         )
     return out
 
 
-def _fault(path: pathlib.Path) -> str:
-    """Why a file cannot be read, if so."""
-    suffix = path.suffix.lower()
-    if suffix not in UNREADABLE_SUFFIXES:
-        return ""
-    return f"{suffix} files cannot be read: convert them to .wav or .flac"
+def find_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder and all below it, linked ones as well, but none inside itself."""
+    above = {root: frozenset({root.resolve()})}
+    for place, names, _ in os.walk(root, followlinks=True):
+        folder = pathlib.Path(place)
+        yield folder
+        for name in [*names]:
+            real = (folder / name).resolve()
+            if name.startswith(".") or real in above[folder]:
+                names.remove(name)
+            else:
+                above[folder / name] = above[folder] | {real}
+
+
+def streamed(
+    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
+) -> Streamed:
+    """One file as a mixture, read block by block."""
+    blocks = functools.partial(_blocks, path, sample_rate_hz=sample_rate_hz, channels=channels)
+    return Streamed(
+        blocks,
+        STEMS,
+        known=False,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        channels=channels,
+        voices=VOICES,
+    )
+
+
+def _blocks(path: pathlib.Path, *, sample_rate_hz: int, channels: int) -> Iterator[Stems]:
+    blocks = files.stream(path, sample_rate_hz=sample_rate_hz, channels=channels)
+    try:
+        yield from one_stem(blocks)
+    except files.AudioFileError as error:
+        raise BadTrack(str(error)) from error

@@ -91,7 +91,7 @@ def find_clips(source: str | None) -> list[pathlib.Path]:
     of_clip = {
         path.stem: path
         for suffix in (*LOSSY, *reversed(LOSSLESS))
-        for path in folder.glob("Wavfile/*")
+        for path in notes.visible(folder, "Wavfile/*")
         if path.suffix.lower() == suffix
     }
     if not of_clip or not (folder / "PitchLabel").is_dir():
