@@ -6,7 +6,7 @@ import made_audio
 import numpy as np
 import pytest
 import soundfile
-from test_separate import HALF, MODEL
+from halving import HALF, MODEL
 
 from majl_jax.audio import libav
 from majl_jax.separate import __main__ as separate
