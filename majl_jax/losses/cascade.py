@@ -47,7 +47,7 @@ class _Truth:
     index: Integer[Array, "batch frame"]
     f0_hz: Float[Array, "batch frame"]
     has_pitch: Bool[Array, "batch frame"]
-    salience_terms: Float[Array, "batch frame bin"]
+    salience: Float[Array, "batch frame bin"]
 
 
 @dataclasses.dataclass(frozen=True)

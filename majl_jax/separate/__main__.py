@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from majl_jax import terminal
 from majl_jax.audio import files
-from majl_jax.separate.loading import load_run, published_pitch
+from majl_jax.separate import loading
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.separate.outputs import Options
@@ -97,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         devices = jax.local_devices(backend=flags.device) if flags.device else None
         if flags.checkpoint:
             run = pathlib.Path(flags.checkpoint)
-            model, variables, label = load_run(
+            model, variables, label = loading.load_run(
                 run, stage=flags.stage, which=flags.which, recipe=flags.recipe
             )
         else:
-            model, variables, label = published_pitch()
+            model, variables, label = loading.published_pitch()
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -290,7 +290,7 @@ def test_the_missing_weights_package_is_named_with_the_command(tmp_path, capsys,
 def test_help_comes_without_loading_jax():
     code = (
         "import sys; sys.argv = ['separate', '--help']\n"
-        "from majl_jax import separate\n"
+        "from majl_jax.separate import __main__ as separate\n"
         "try: separate.main()\n"
         "except SystemExit: print(sorted({'jax', 'flax', 'orbax'} & set(sys.modules)))"
     )
