@@ -201,7 +201,7 @@ def draw_kept(
 
     def draw(key: Array) -> Array:
         uniform = jax.random.uniform(key, (stems,))
-        return (uniform >= drop_probability) | (uniform == uniform.max())
+        return (uniform >= drop_probability) | (jnp.arange(stems) == jnp.argmax(uniform))
 
     return jax.vmap(draw)(keys)
 

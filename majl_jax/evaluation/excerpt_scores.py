@@ -21,7 +21,7 @@ from majl_jax.audio import files
 from majl_jax.datasets import records, stem_groups
 from majl_jax.evaluation.examples import write_example
 from majl_jax.evaluation.excerpts import fixed_excerpts, in_batches
-from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
+from majl_jax.evaluation.rows import Row, aggregate, flatten, means, write_rows
 from majl_jax.inference import clustering
 from majl_jax.metrics import separation
 
@@ -98,7 +98,7 @@ class Judge:
         return list(self._excerpts("valid", self.valid_excerpts))
 
     def validate(self, variables: Any) -> dict[str, float]:
-        """The mean loss of the validation excerpts, and with masks their mean SI-SDR."""
+        """The mean loss of the validation excerpts, and with masks their mean SI-SDR and how many have none (silent estimates)."""
         losses, ratios = [], []
         for names, sources in self._validation:
             losses += np.asarray(self._loss(variables, sources), np.float64)[: len(names)].tolist()
@@ -107,10 +107,15 @@ class Judge:
                 pairs = zip(names, estimates, sources, strict=False)
                 ratios += [np.mean(_ratios(e, s)) for _, e, s in pairs]
         found = {"loss": float(np.mean(losses)), "minus_loss": -float(np.mean(losses))}
-        return found | ({"si_sdr_db": float(np.mean(ratios))} if ratios else {})
+        kept = [ratio for ratio in ratios if math.isfinite(ratio)]
+        if ratios:
+            found["si_sdr_db"] = float(np.mean(kept)) if kept else -math.inf
+        if len(kept) < len(ratios):
+            found["si_sdr_db_skipped"] = float(len(ratios) - len(kept))
+        return found
 
     def test(self, variables: Any, folder: pathlib.Path) -> dict[str, float]:
-        """Means over the test excerpts; `folder` gets tracks.jsonl and examples/."""
+        """Means over the test excerpts, `<name>_skipped` those with a silent estimate; `folder` gets tracks.jsonl and examples/."""
         rows: list[Row] = []
         by_masks = self._estimate is not None
         count = self.test_excerpts if by_masks else self.clustering_excerpts
@@ -135,8 +140,7 @@ class Judge:
                 rows += [self._row(name, who, made[i], sources[i]) for who, made in found.items()]
         write_rows(folder / "tracks.jsonl", rows)
         flat = flatten(aggregate(rows), self.system)
-        means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
-        return {**means, "si_sdr_db_median": flat["si_sdr_db_median"]}
+        return {**means(flat), "si_sdr_db_median": flat["si_sdr_db_median"]}
 
     def _by_masks(self, variables: Any, sources: np.ndarray, count: int) -> dict[str, np.ndarray]:
         del count

@@ -23,7 +23,7 @@ from majl_jax.inference.multi_pitch import (
     peak_normalized,
     transcribe,
 )
-from majl_jax.metrics import pitch
+from majl_jax.metrics import multi_pitch_curve, pitch
 from majl_jax.plotting.salience import Picture
 
 RMS_SAMPLES = 2048
@@ -49,27 +49,51 @@ def score_track(
     has_pitch: Bool[np.ndarray, "label voice"],
     *,
     threshold: float | None = None,
+    tuned_threshold: float | None = None,
     rms_threshold: float = 0.01,
 ) -> dict[str, float]:
-    """Returns precision, recall, f1, accuracy, and what tells a blank output before F1 does.
+    """Returns precision, recall, f1, accuracy, average_precision, and what tells a blank output before F1 does.
 
-    Judged in the label frames whose voices are all labelled; without any, the first four are NaN.
+    Judged in the label frames whose voices are all labelled; without any, the first five are NaN. With a `tuned_threshold`
+    also precision_tuned, recall_tuned and f1_tuned, at that one. contrast: see metrics.multi_pitch_curve.
     activation_mass: sum of the salience per frame; polyphony: pitches per frame; silent_share: of
     the sounding frames (RMS above rms_threshold, full scale 1), those without a pitch.
     audio: the mixture, peak-normalized. threshold: None takes that of the model.
     """
-    picked = pick_pitches(salience, threshold=model.threshold if threshold is None else threshold)
+    peaks = pick_pitches(salience, threshold=0.0)
+    picked = np.where(peaks >= (model.threshold if threshold is None else threshold), peaks, 0.0)
     estimate = frame_times_s(model, len(picked)), pitches_hz(picked, model.bin_hz)
     counts = np.count_nonzero(picked, axis=1)
+    tuned = {}
+    if tuned_threshold is not None:
+        chosen = np.where(peaks >= tuned_threshold, peaks, 0.0)
+        found = frame_times_s(model, len(chosen)), pitches_hz(chosen, model.bin_hz)
+        compared = _compare(model, found, f0_hz, has_pitch)
+        tuned = {f"{name}_tuned": compared[name] for name in ("precision", "recall", "f1")}
+    curve = _curve(model, peaks, f0_hz, has_pitch)
     sounding = sounding_frames(
         audio, len(picked), hop_samples=model.hop_samples, rms_threshold=rms_threshold
     )
     return {
         **_compare(model, estimate, f0_hz, has_pitch),
+        **tuned,
+        "average_precision": multi_pitch_curve.average_precision(curve),
+        "contrast": multi_pitch_curve.contrast(salience, sounding),
         "activation_mass": float(salience.sum(1, dtype=np.float64).mean()),
         "polyphony": float(counts.mean()),
         "silent_share": float(np.mean(counts[sounding] == 0)) if sounding.any() else math.nan,
     }
+
+
+def _curve(
+    model: MultiPitchModel, peaks: np.ndarray, f0_hz: np.ndarray, has_pitch: np.ndarray
+) -> multi_pitch_curve.Curve:
+    """The peaks in the labelled frames, ranked; a frame of labels without an estimate has no peak."""
+    labelled = np.flatnonzero(np.all(has_pitch, axis=1) & (has_pitch.shape[1] > 0))
+    missing = max(0, len(f0_hz) - len(peaks))
+    padded = np.pad(peaks, ((0, missing), (0, 0)))
+    truth = [row[row > 0] for row in np.asarray(f0_hz, np.float64)[labelled]]
+    return multi_pitch_curve.ranked_candidates(padded[labelled], model.bin_hz, truth)
 
 
 def _compare(
@@ -88,6 +112,8 @@ def score_tracks(
     *,
     system: str = "model",
     threshold: float | None = None,
+    tuned_threshold: float | None = None,
+    choose_threshold: bool = False,
     rms_threshold: float = 0.01,
     batch_size: int = 8,
     references: Mapping[str, Callable[[np.ndarray], Estimate]] | None = None,
@@ -100,6 +126,8 @@ def score_tracks(
 
     tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name), at
       the sample rate and hop of the model.
+    tuned_threshold: see `score_track`. choose_threshold: the result also has threshold_best, of all the one with the
+      highest mean F1 over these tracks, and f1_best, that mean.
     references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
     folder: its tracks.jsonl gets a row per track and system, beside those that are there, and examples/ the start of
       the first `example_count` tracks, to hear and to see.
@@ -109,6 +137,7 @@ def score_tracks(
     undefined for some tracks, and the means of the references as <reference>/<name>.
     """
     rows: list[Row] = []
+    curves: list[multi_pitch_curve.Curve] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         name, audio, f0_hz, has_pitch = _read(model, record)
         salience = transcribe(model, variables, audio, batch_size=batch_size)
@@ -121,8 +150,12 @@ def score_tracks(
                 f0_hz,
                 has_pitch,
                 threshold=threshold,
+                tuned_threshold=tuned_threshold,
                 rms_threshold=rms_threshold,
             )
+            if choose_threshold:
+                peaks = pick_pitches(salience, threshold=0.0)
+                curves.append(_curve(model, peaks, f0_hz, has_pitch))
         for other, listen in (references or {}).items():
             found[other] = _compare(model, listen(audio), f0_hz, has_pitch)
         if folder is not None and number < example_count:
@@ -144,15 +177,23 @@ def score_tracks(
         )
     if folder is not None:
         _add_rows(folder / "tracks.jsonl", rows)
-    return _means(rows, system)
+    best = {}
+    if choose_threshold:
+        best = dict(
+            zip(
+                ("threshold_best", "f1_best"), multi_pitch_curve.best_threshold(curves), strict=True
+            )
+        )
+    return _means(rows, system) | best
 
 
 _REASONS = {
     "silent_share": "the track is silent",
+    "contrast": "the track is silent",
     "activation_mass": "the estimate is not finite",
     "polyphony": "the estimate is not finite",
 }
-_SCORES = ("precision", "recall", "f1", "accuracy", *_REASONS)
+_SCORES = ("precision", "recall", "f1", "accuracy", "average_precision", *_REASONS)
 
 
 def _read(

@@ -15,7 +15,7 @@ from majl_jax import console
 from majl_jax.audio import files
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.evaluation.examples import Stems, write_example
-from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
+from majl_jax.evaluation.rows import Row, aggregate, flatten, means, write_rows
 from majl_jax.inference.segments import SegmentModel, apply_track
 from majl_jax.metrics import separation
 
@@ -40,7 +40,8 @@ def score_stems(
       the model, its number in the records; the others are left out of the mixture.
     folder: gets tracks.jsonl, and examples/<track>/ of the first `example_count` tracks.
 
-    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score.
+    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score, and
+    `<name>_skipped` tells of how many tracks a score is undefined.
     """
     rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
@@ -74,11 +75,10 @@ def score_stems(
     if folder is not None:
         write_rows(folder / "tracks.jsonl", rows)
     flat = flatten(aggregate(rows), system)
-    means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
     medians = {k: v for k, v in flat.items() if k.endswith("_median")}
     # As it is published: of each stem the median over tracks, then the mean over the stems.
     of_stems = [medians[f"csdr_db_{stem}_median"] for stem in model.stems]
-    return means | medians | {"csdr_db_median": sum(of_stems) / len(of_stems)}
+    return means(flat) | medians | {"csdr_db_median": sum(of_stems) / len(of_stems)}
 
 
 def score(

@@ -20,7 +20,7 @@ class Cascade:
 
     Variables are {"params": {"separator", "pitch"}, "batch_stats": {"separator", "pitch"}}, and with a
     `weight_module` params of that name. Without a key the modules run as in evaluation; with one, as in
-    training, and their updated statistics come back.
+    training, and their updated statistics come back: those of all devices of the axis `statistics_axis`, if given.
     """
 
     separator: nn.Module
@@ -28,6 +28,7 @@ class Cascade:
     bin_cents: np.ndarray
     segment_samples: int
     weight_module: nn.Module | None = None  # of dynamic weights on hard samples, for training only
+    statistics_axis: str | None = None
 
     def init(self, key: Key[Array, ""]) -> dict[str, State]:
         """Fresh variables of both modules."""
@@ -56,7 +57,8 @@ class Cascade:
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch time"], State]:
         """The voice in the mixture, and the separator's updated statistics."""
-        return _apply(self.separator, "separator", variables, mixture, key=key)
+        separator = self._synchronised(self.separator)
+        return _apply(separator, "separator", variables, mixture, key=key)
 
     def listen(
         self,
@@ -67,7 +69,8 @@ class Cascade:
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch frame bin"], State]:
         """The pitch logits of a voice in all frames or those in `index`, and updated statistics."""
-        return _apply(self.pitch, "pitch", variables, voice, key=key, index=index)
+        listener = self._synchronised(self.pitch)
+        return _apply(listener, "pitch", variables, voice, key=key, index=index)
 
     def weigh(
         self,
@@ -84,6 +87,11 @@ class Cascade:
         own = {"params": variables["params"]["weight_module"]}
         scores: Any = self.weight_module.apply(own, *heard, label, difficulty)
         return scores
+
+    def _synchronised(self, module: nn.Module) -> nn.Module:
+        if self.statistics_axis is None:
+            return module
+        return module.clone(statistics_axis=self.statistics_axis)  # pyright: ignore[reportCallIssue]
 
 
 def _apply(

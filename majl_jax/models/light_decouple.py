@@ -14,7 +14,8 @@ class LightDecouple(nn.Module):
     """Waveform to waveform: `ResUNetDecouplePlus` with one residual block per stage and frames that are never pooled.
 
     PReLU instead of LeakyReLU, maxima instead of means over pairs of frequencies. At the published width 20,820,708
-    parameters. Every frame keeps its own column through all stages, so any number of frames fits.
+    parameters. Every frame keeps its own column through all stages, so any number of frames fits. Statistics are those of all
+    devices of the axis `statistics_axis`, if given.
     """
 
     channels: tuple[int, ...] = PUBLISHED_CHANNELS
@@ -25,6 +26,7 @@ class LightDecouple(nn.Module):
     window_samples: int = 2048
     hop_samples: int = 320
     norm_momentum: float = 0.99
+    statistics_axis: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -51,6 +53,7 @@ class LightDecouple(nn.Module):
             in_place_norm=False,
             prelu=True,
             norm_momentum=self.norm_momentum,
+            statistics_axis=self.statistics_axis,
             dtype=self.dtype,
             remat=self.remat,
             train=train,

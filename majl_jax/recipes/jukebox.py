@@ -27,6 +27,7 @@ from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, target_first
+from majl_jax.evaluation.rows import means
 from majl_jax.evaluation.stems import score_stems
 from majl_jax.evaluation.target import score_tracks
 from majl_jax.inference.segments import SegmentModel
@@ -218,7 +219,9 @@ def _open(config: Any, name: str) -> _Setting:
 
 def _refuse_unknown_stems(prepared: records.Prepared) -> None:
     """The codebook follows all that a batch holds: there must be no song whose mixture stands in a stem's place."""
-    for number in _some_records(prepared):
+    # Of a song all records know the same stems: the index tells the first of each.
+    _, firsts = np.unique(prepared.split("train").track, return_index=True)
+    for number in firsts.tolist():
         record = records.read_record(prepared, "train", number)
         if not record["has_stems"].all():
             raise ValueError(
@@ -449,8 +452,7 @@ def _score(
     }
     if setting.name == "encoder":
         found = score_tracks(setting.model, variables, songs, target=setting.target, **options)
-        means = {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
-        return means | {k: v for k, v in found.items() if k.endswith("_median")}
+        return means(found) | {k: v for k, v in found.items() if k.endswith("_median")}
     if setting.target < 0:
         songs = (
             {**song, "stems": song["stems"].sum(1, keepdims=True, dtype=np.int32)} for song in songs

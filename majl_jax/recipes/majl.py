@@ -24,6 +24,7 @@ from majl_jax import parallel
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
+from majl_jax.evaluation import rows
 from majl_jax.evaluation.target import score_tracks
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses.cascade import CascadeTerms, cascade_loss
@@ -136,7 +137,7 @@ class _Setting:
     def score(
         self, name: str, variables: Variables, split: str, **options: Any
     ) -> dict[str, float]:
-        """Means over the tracks of a split of the labelled set; tracks.jsonl has everything."""
+        """Means over the tracks of a split of the labelled set, and how many are in none; tracks.jsonl has everything."""
         chosen = self.config.evaluation
         tracks = chosen[f"{split}_tracks"] or None  # 0: all of them
         found = score_tracks(
@@ -150,7 +151,7 @@ class _Setting:
             overlap=chosen.overlap,
             **options,
         )
-        return {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
+        return rows.means(found)
 
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
@@ -190,9 +191,9 @@ def _stage(name: str, setting: _Setting) -> Stage:
         cascade = dataclasses.replace(cascade, weight_module=module)
 
     def validate(variables: Variables) -> dict[str, float]:
-        scores = setting.score(name, variables, "valid")
+        found = setting.score(name, variables, "valid")
         # The authors' code selects by SDR (dB) + RPA (%), on the test split; here on validation.
-        return {**scores, "sdr_plus_rpa": scores["sdr_db"] + 100.0 * scores["rpa"]}
+        return {**found, "sdr_plus_rpa": found["sdr_db"] + 100.0 * found["rpa"]}
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
         options = {
@@ -209,7 +210,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
         batches=functools.partial(_batches, name, setting),
         loss=functools.partial(
             cascade_loss,
-            cascade=cascade,
+            cascade=dataclasses.replace(cascade, statistics_axis=parallel.AXIS),
             terms=CascadeTerms(
                 weights=config.weights.to_dict(),
                 mixture_gain=config.data.mixture_gain,
@@ -241,7 +242,8 @@ def _dry_run(stage: Stage, prepared: records.Prepared, config: Any) -> None:
     }
     batch = {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in shapes.items()}
     variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
-    jax.eval_shape(stage.loss, variables.pop("params"), variables, batch, jax.random.key(0))
+    loss = parallel.alone(stage.loss)
+    jax.eval_shape(loss, variables.pop("params"), variables, batch, jax.random.key(0))
 
 
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:

@@ -34,6 +34,7 @@ from majl_jax.evaluation.stems import score_stems
 from majl_jax.inference.band_split import Separator
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import mixit as losses
+from majl_jax.losses import weighting
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.layers import attention
 from majl_jax.training import optimizer, parameters, schedules
@@ -302,10 +303,14 @@ def _terms(
     setting: _Setting, variables: Variables, batch: Any, key: Any, *, train: bool = False
 ) -> tuple[Array, dict[str, Array]]:
     """The loss of a device's share of a batch, in dB, and its parts."""
-    # The devices share a key: the first example of each makes it its own.
-    mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, batch["index"][0]))
+    mix_key, dropout_key = jax.random.split(key)
     use = _unlabelled if setting.name == "pretrain" else _labelled
-    return use(setting, variables, batch, mix_key, dropout_key if train else None)
+    return use(setting, variables, batch, mix_key, _own(dropout_key, batch) if train else None)
+
+
+def _own(key: Any, batch: Any) -> Any:
+    """The devices share a key: the first example of each makes it its own."""
+    return jax.random.fold_in(key, batch["index"][0])
 
 
 def _unlabelled(
@@ -323,8 +328,8 @@ def _unlabelled(
     each, chosen = losses.mixit(
         estimates, mixtures / level, assignment=options.assignment, max_snr_db=options.max_snr_db
     )
-    used = jnp.abs(chosen.mean(axis=1) - 0.5)
-    return each.mean(), {"one_sided": jnp.mean(used == 0.5).astype(jnp.float32)}
+    one_sided = chosen.min(axis=1) == chosen.max(axis=1)
+    return each.mean(), {"one_sided": one_sided.astype(jnp.float32).mean()}
 
 
 def _labelled(
@@ -339,7 +344,7 @@ def _labelled(
         stems = dynamic_mixing(
             stems,
             known,
-            batch_key,
+            _own(batch_key, batch),
             mixing.example_keys(example_key, batch["index"]),
             drop_probability=options.drop_probability,
             level=options.level,
@@ -355,8 +360,8 @@ def _labelled(
         inactive_db=options.inactive_db,
         inactive_weight=options.inactive_weight,
     )
-    share = known / jnp.maximum(known.sum(), 1)
-    by_stem = jnp.einsum("b,bsc->s", share, each) / config.data.channels
+    of_stems = jnp.moveaxis(each.mean(axis=2), 1, 0)
+    by_stem = jax.vmap(weighting.masked_mean, (0, None))(of_stems, known)
     terms = dict(zip(stems_of(config), by_stem, strict=True))
     return by_stem.mean(), terms
 
@@ -395,13 +400,20 @@ def _dry_run(setting: _Setting) -> None:
 
 
 def _validate(setting: _Setting, program: Any, variables: Variables) -> dict[str, float]:
-    """The loss on the same crops of the validation set every time: no dropout, no dynamic mixing."""
+    """The loss on the same crops of the validation set every time: no dropout, no dynamic mixing; a mean over known examples."""
     batches, key = _batches(setting, "valid"), jax.random.key(VALIDATION_SEED)
-    found = [
-        program(variables, {k: batch[k] for k in ("stems", "has_stems", "index")}, key)
-        for _, batch in zip(range(setting.config.evaluation.valid_batches), batches, strict=False)
-    ]
-    loss = float(np.mean(found))
+    found, counts = [], []
+    for _, batch in zip(range(setting.config.evaluation.valid_batches), batches, strict=False):
+        used = {k: batch[k] for k in ("stems", "has_stems", "index")}
+        found.append(float(program(variables, used, key)))
+        known = np.all(batch["has_stems"], axis=1)
+        counts.append(int(known.sum()) if setting.groups else len(known))
+    if not any(counts):
+        raise ValueError(
+            f"no crop of the validation songs of config.data.labelled = {setting.config.data.labelled} has all its stems known; "
+            "prepare some that have"
+        )
+    loss = float(np.average(found, weights=counts))
     return {"loss": loss, "minus_loss": -loss}
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
+from majl_jax import console
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
 from majl_jax.datasets import records
@@ -204,15 +205,22 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return {"params": params, "teacher": jax.tree.map(jnp.array, params)}
 
     def evaluate(variables: Variables) -> dict[str, float]:
-        return setting.score(name, variables, "valid")
+        return setting.score(name, variables, "valid", choose_threshold=True)
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
+        # F1 beside that at the fixed threshold: at the one that suits this system best on the first validation set.
+        threshold = evaluate(variables)["threshold_best"]
+        console.say(
+            f"{name}: the threshold chosen on {config.evaluation.sets[0]} is {threshold:.3f}"
+        )
         options: dict[str, Any] = {
+            "tuned_threshold": threshold if math.isfinite(threshold) else None,
             "references": _references(config),
             "example_count": config.evaluation.examples,
             "progress": f"{name}: test",
         }
-        return setting.score(name, variables, "test", folder=folder, **options)
+        found = setting.score(name, variables, "test", folder=folder, **options)
+        return found | {"threshold_tuned": threshold}
 
     return Stage(
         name=name,

@@ -213,6 +213,8 @@ def _loss(
     """The loss of a device's share of a batch; the statistics of the network are those of all devices of `axis`."""
     config = setting.config
     mix_key, dropout_key = jax.random.split(key)
+    # The first example's number tells the devices apart, so that they drop different units.
+    dropout_key = jax.random.fold_in(dropout_key, batch["index"][0])
     sources, known = _mix(setting, batch, mix_key)
     return losses.chimera_loss(
         params,

@@ -239,11 +239,36 @@ def _score(stage: Stage, evaluate: Callable | None, variables: Any) -> dict[str,
     return metrics
 
 
+def _choose(
+    stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.Signals
+) -> tuple[list[int], dict[str, float], list[dict[str, Any]]]:
+    """The steps whose mean a stage hands over, their validation, and what was compared: the first that validates best."""
+    root, name = log.workdir, stage.name
+    tried, compared = [], []
+    for steps in parallel.first_process(
+        lambda: checkpoint.candidates(root, name, average=stage.average)
+    ):
+        if len(steps) == 1:
+            number = steps[0]
+            values = parallel.first_process(lambda n=number: run_log.values(root, name, n, "valid"))
+        else:
+            variables, _ = restore.load_mean(root, name, steps)
+            with signals.interruptible():
+                values = _score(stage, stage.evaluate, parallel.replicate(variables, mesh))
+        value = values.get(stage.best or "", math.nan)
+        tried.append((value if math.isfinite(value) else -math.inf, steps, values))
+        compared.append({"steps": steps, stage.best: value if math.isfinite(value) else None})
+    _, steps, values = max(tried, key=lambda one: one[0])
+    if len(compared) > 1:
+        shown = (f"{'+'.join(map(str, c['steps']))}: {c[stage.best]}" for c in compared)
+        console.say(f"{name}: {stage.best} of steps {', '.join(shown)}")
+    return steps, values, compared if len(compared) > 1 else []
+
+
 def _finish(stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.Signals) -> None:
     """Choose what the stage hands over, test it, and mark the stage complete."""
-    steps = parallel.first_process(lambda: restore.best_steps(log.workdir, stage.name))
-    step = steps[0]
-    valid, test = run_log.values(log.workdir, stage.name, step, "valid"), {}
+    steps, valid, candidates = _choose(stage, mesh, log, signals)
+    step, test = steps[0], {}
     if stage.test is not None:
         variables, _ = restore.load_mean(log.workdir, stage.name, steps)
         run_test, folder = stage.test, log.workdir / stage.name
@@ -253,7 +278,8 @@ def _finish(stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.S
         log.sync()
     metrics = {k: v if math.isfinite(v) else None for k, v in (test or valid).items()}
     if parallel.is_first_process():
-        text = json.dumps({"metrics": metrics, "step": step, "steps": steps}, indent=2)
+        about = {"metrics": metrics, "step": step, "steps": steps}
+        text = json.dumps(about | ({"candidates": candidates} if candidates else {}), indent=2)
         atomic.write_text(log.workdir / stage.name / "result.json", text + "\n")
     parallel.barrier("finish")
 

@@ -30,7 +30,7 @@ class Stage:
     trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
     plateau: schedules.Plateau | None = None  # lowers the learning rate by a metric of `evaluate`
     best: str | None = None  # the metric of `evaluate`, higher is better, that picks the checkpoint
-    average: int = 1  # the mean of so many best checkpoints is tested and handed over
+    average: int = 1  # the mean of so many best checkpoints is handed over if it validates better
     test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
 
 

@@ -14,6 +14,7 @@ from majl_jax.audio import files, stft
 from majl_jax.datasets import records, stem_groups
 from majl_jax.evaluation.excerpt_scores import Judge
 from majl_jax.evaluation.excerpts import fixed_excerpts
+from majl_jax.evaluation.rows import read_rows, text_table
 from majl_jax.metrics import separation
 
 SAMPLES, SIZES = 8192, {"window_samples": 256, "hop_samples": 64}
@@ -133,3 +134,28 @@ def test_several_sets_give_as_many_excerpts_each(folder, tmp_path):
     names = [row["track"] for row in _rows(tmp_path) if row["system"] == "ours"]
     assert [name[:3] for name in names] == ["cho", "cho", "ens", "ens"]
     assert records.open_prepared(other).layout.stems[0] == "flute" and jax.devices()
+
+
+def test_excerpts_whose_estimate_is_silent_are_counted(folder, tmp_path):
+    """Their SI-SDR is minus infinity: not in the mean, so how many there are has to stand beside it."""
+
+    def quiet_at_times(variables, audio):
+        loud = jnp.mean(audio**2, axis=1, keepdims=True)[..., None]
+        return _low_and_high(audio) * (loud > variables)
+
+    excerpts = [
+        one.sources.sum(1)
+        for one in fixed_excerpts(
+            folder, "test", _judge(folder).folders[folder], count=3, samples=SAMPLES, seed=2
+        )
+    ]
+    levels = sorted(float(np.mean(x.astype(np.float64) ** 2)) for x in excerpts)
+    judge = _judge(folder, estimate=quiet_at_times)
+    found = judge.test((levels[0] + levels[1]) / 2, tmp_path)
+    assert np.isfinite(found["si_sdr_db"]) and found["si_sdr_db_skipped"] == 1
+    rows = read_rows(tmp_path / "tracks.jsonl")
+    text = text_table([row for row in rows if row["system"] == "ours"])
+    assert text.endswith("undefined, so not in the means: ours: SI-SDR dB of 1 of 3")
+    valid = judge.validate(1e9)
+    assert valid["si_sdr_db"] == -np.inf and valid["si_sdr_db_skipped"] == 3
+    assert "si_sdr_db_skipped" not in judge.validate(-1.0)

@@ -216,6 +216,9 @@ def test_detectors_of_a_track():
             "recall": 40 / 60,
             "f1": 0.8,
             "accuracy": 40 / 60,
+            "average_precision": 80 / 120,
+            # In logits above silence, -13.8: 40, 20 and 26 of the sounding frames.
+            "contrast": (40 * np.log(9.0) + 20 * np.log(2 / 3) + 60 * np.log(999_999)) / 86,
             "activation_mass": (40 * 1.5 + 20 * 0.4) / 100,
             "polyphony": 0.8,
             "silent_share": 46 / 86,

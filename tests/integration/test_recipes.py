@@ -1,6 +1,7 @@
 """Every config in `smoke`: two steps a stage, resumed exactly, and what a run leaves behind."""
 
 import dataclasses
+import functools
 import importlib
 import json
 
@@ -11,7 +12,7 @@ import pytest
 import smoke_runs
 from places import ROOT
 
-from majl_jax import main
+from majl_jax import main, parallel
 from majl_jax.datasets import builder, records
 from majl_jax.models import by_name
 from majl_jax.training import run_log
@@ -105,6 +106,10 @@ def test_majl_leaves_rows_examples_and_what_the_teacher_said(smoke):
         assert records.is_prepared(folder / f"{dataset}-{said['teacher']}-0.7-frame")
 
 
+def _first_of(function, *arguments):
+    return function(*arguments)[0]
+
+
 @majl
 def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(smoke, tmp_path):
     config = smoke.config("majl")
@@ -119,10 +124,9 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(s
         variables = stage.init(jax.random.key(0), None)
         params = variables.pop("params")
         batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
-        gradient = jax.jit(
-            jax.grad(lambda p, s=stage, v=variables, b=batch: s.loss(p, v, b, jax.random.key(1))[0])
-        )
-        norm = sum(float(np.abs(g).sum()) for g in jax.tree.leaves(gradient(params)["separator"]))
+        loss = functools.partial(_first_of, parallel.alone(stage.loss))
+        gradient = jax.jit(jax.grad(loss))(params, variables, batch, jax.random.key(1))
+        norm = sum(float(np.abs(g).sum()) for g in jax.tree.leaves(gradient["separator"]))
         assert (norm > 0) == reaches, (run, stop)
 
 
@@ -139,7 +143,7 @@ def test_majl_joins_any_separator_with_any_pitch_estimator(smoke, tmp_path, sepa
     batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
 
     def loss(params, variables, batch):
-        return stage.loss(params, variables, batch, jax.random.key(1))[0]
+        return parallel.alone(stage.loss)(params, variables, batch, jax.random.key(1))[0]
 
     gradient = jax.eval_shape(jax.grad(loss), params, variables, batch)
     assert set(gradient) == {"separator", "pitch", "weight_module"}

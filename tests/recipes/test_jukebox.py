@@ -1,5 +1,6 @@
 """Jukebox's stages: what is handed over, what the codebook does, and what a wrong config is told."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import smoke_runs
 
 from majl_jax import weights
 from majl_jax.audio import files
+from majl_jax.datasets import builder, records
 from majl_jax.inference import segments
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.recipes import jukebox
@@ -273,3 +275,34 @@ def test_a_song_is_separated_by_a_run_and_by_a_folder_of_runs(run, tmp_path, cap
     shutil.copytree(workdir, workdir.parent / "again")
     assert separate.main([*call, f"--output={tmp_path / 'twice'}"]) == 1
     assert "runs that separate different stems" in capsys.readouterr().err
+
+
+def test_a_single_song_of_unknown_stems_among_many_is_found(tmp_path):
+    layout = dataclasses.replace(
+        made_music.LAYOUT, stems=("bass", "drums", "other"), sample_rate_hz=8000, hop_samples=64, record_samples=100 * 64
+    )  # fmt: skip
+    names = [f"song {number}" for number in range(70)]
+
+    def write(unknown):
+        def track(name):
+            made = made_music._with_noise("a", layout)
+            first = {
+                k: v[: 100 * (64 if k == "stems" else 1)]
+                for k, v in made.items()
+                if k in ("stems", "f0_hz", "has_pitch")
+            }
+            known = np.full(3, name != unknown)
+            return {**made, **first, "track": name, "has_stems": known, "valid_samples": 6400}
+
+        cut = [record for name in names for record in records.cut(track(name), layout)]
+        folder = tmp_path / ("known" if unknown is None else "unknown")
+        builder.write_dataset(folder, {"train": cut}, layout=layout)
+        return records.open_prepared(folder)
+
+    known = write(None)
+    jukebox._refuse_unknown_stems(known)
+    # One that 64 records, evenly over the set, leave out.
+    left_out = set(range(70)) - set(np.linspace(0, 69, 64).astype(int).tolist())
+    missed = known.split("train").track[min(left_out)]
+    with pytest.raises(ValueError, match=f"the stems of {missed} are not known"):
+        jukebox._refuse_unknown_stems(write(missed))

@@ -384,8 +384,10 @@ def test_only_trainable_leaves_change(tmp_path):
     assert np.all(last(tmp_path)["params"]["head"]["w"] != fresh["head"]["w"])
 
 
-def test_the_mean_of_the_best_checkpoints_is_tested_and_handed_over(tmp_path):
-    scores, evaluated, tested, handed = iter([1.0, 5.0, math.nan, 2.0]), [], [], []
+@pytest.mark.parametrize("of_mean", [9.0, 4.0, math.nan])
+def test_a_mean_of_checkpoints_is_handed_over_only_where_it_validates_better(tmp_path, of_mean):
+    scores = iter([1.0, 5.0, math.nan, 2.0, of_mean])
+    evaluated, tested, handed = [], [], []
 
     def evaluate(variables):
         evaluated.append(np.asarray(variables["params"]["body"]["w"]))
@@ -402,12 +404,23 @@ def test_the_mean_of_the_best_checkpoints_is_tested_and_handed_over(tmp_path):
     first = tiny.line_stage("first", 40, evaluate=evaluate, best="score", test=test, average=2)
     second = tiny.line_stage("second", 3, init=init, evaluate=None)
     run((first, second), tmp_path, evaluate_every_steps=10, keep_best=2)
-    mean = (evaluated[1] + evaluated[3]) / 2
-    loaded = restore.load_variables(tmp_path, "first")[0]["params"]["body"]["w"]
-    for found in (tested[0], handed[0], loaded):
-        np.testing.assert_allclose(found, mean, rtol=1e-6)
+    better = of_mean > 5.0
+    expected = (evaluated[1] + evaluated[3]) / 2 if better else evaluated[1]
+    loaded = restore.load_variables(tmp_path, "first")[0]
+    for found in (tested[0], handed[0], loaded["params"]["body"]["w"]):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(evaluated[4], (evaluated[1] + evaluated[3]) / 2, rtol=1e-6)
     assert np.abs(evaluated[1] - evaluated[3]).max() > 1e-3
-    assert json.loads((tmp_path / "first/result.json").read_text())["steps"] == [20, 40]
+    result = json.loads((tmp_path / "first/result.json").read_text())
+    assert result["steps"] == ([20, 40] if better else [20])
+    seen = None if math.isnan(of_mean) else of_mean
+    assert result["candidates"] == [
+        {"steps": [20], "score": 5.0},
+        {"steps": [40], "score": 2.0},
+        {"steps": [20, 40], "score": seen},
+    ]
+    # Statistics are averaged with the parameters: this one counts the steps.
+    assert loaded["state"]["seen"] == (30 if better else 20)
 
 
 @pytest.mark.parametrize(

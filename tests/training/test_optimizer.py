@@ -1,3 +1,4 @@
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +124,19 @@ def test_auto_clip_is_a_percentile_of_the_norms_so_far(history_steps, percentile
         jax.tree.map(
             lambda c, g, k=scale: np.testing.assert_allclose(c, g * k, rtol=1e-5), clipped, grads
         )
+
+
+@pytest.mark.parametrize("percentile", [10, 25])
+def test_auto_clip_is_that_of_its_authors(percentile):
+    _, inputs, output, _ = golden_files.read("chimera")
+    clip = training_optimizer.auto_clip(percentile=float(percentile), history_steps=64)
+    state, update, thresholds, clipped = clip.init(None), jax.jit(clip.update), [], []
+    for norm in np.asarray(inputs["autoclip/grad_norms"], np.float32):
+        updates, state = update({"w": np.array([0.6, -0.8], np.float32) * norm}, state)
+        thresholds.append(state.clip_norm)
+        clipped.append(np.linalg.norm(updates["w"]))
+    for found, name in ((thresholds, "threshold"), (clipped, "clipped_norm")):
+        np.testing.assert_allclose(found, output[f"autoclip/{name}_p{percentile}"], rtol=1e-5)
 
 
 def test_optimizer_is_adam_or_adamw_after_clipping():
