@@ -88,6 +88,16 @@ def sharded(step: Callable, on: Mesh) -> Callable:
     return jax.jit(mapped, donate_argnums=0)
 
 
+def alone(function: Callable) -> Callable:
+    """The function of arrays as the only device of a mesh runs it: its collectives change nothing.
+
+    For what is written for the step, outside it: a loss traced on shapes, or called in a test.
+    """
+    whole = PartitionSpec()
+    on = mesh(jax.local_devices()[:1])
+    return jax.shard_map(function, mesh=on, in_specs=whole, out_specs=whole, check_vma=False)
+
+
 def replicate(tree: T, on: Mesh) -> T:
     """Place a tree of arrays, equal in every process, whole on every device of the mesh."""
     sharding = NamedSharding(on, PartitionSpec())

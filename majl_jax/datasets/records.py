@@ -150,17 +150,6 @@ def _size_bytes(path: epath.Path) -> int | None:
         return None
 
 
-def check_grid(prepared: Prepared, *, sample_rate_hz: int, hop_samples: int) -> None:
-    """Raises ValueError where a prepared set has another rate or hop than a config."""
-    for name, wanted in (("sample_rate_hz", sample_rate_hz), ("hop_samples", hop_samples)):
-        if (found := getattr(prepared.layout, name)) != wanted:
-            raise ValueError(
-                f"{prepared.directory} was prepared with {name} = {found}, the config has {wanted}: "
-                f"prepare it again with --{name}={wanted} and another --output, or change "
-                f"config.data.{name}"
-            )
-
-
 def read_record(prepared: Prepared, split: str, number: int) -> Record:
     """One record by its number, read from disk."""
     where = prepared.split(split)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
@@ -32,10 +31,11 @@ from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
-from majl_jax.training import optimizer, schedules
-from majl_jax.training.stage import Stage
+from majl_jax.training import dry_run, optimizer, schedules
+from majl_jax.training.stage import Stage, chosen
 
 Variables = Mapping[str, Any]
+STAGES = ("pipeline", "naive_joint", "teacher", "student")
 
 
 # ---- from the config to networks ----------------------------------------------------------------
@@ -138,18 +138,14 @@ class _Setting:
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
-    known = ("pipeline", "naive_joint", "teacher", "student")
-    if not config.run or not set(config.run) <= set(known):
-        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(known)}")
-    for name, before in zip(config.run, (None, *config.run), strict=False):
-        if name == "student" and before != "teacher":
-            raise ValueError(
-                f"config.run is {tuple(config.run)}; the student has to follow its teacher"
-            )
+    run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
     labelled = epath.Path(config.data.directory) / config.data.labelled
-    prepared = records.open_prepared(labelled)
-    grid = {name: config.data[name] for name in ("sample_rate_hz", "hop_samples")}
-    records.check_grid(prepared, **grid)
+    prepared = reader.open_set(
+        labelled,
+        sample_rate_hz=config.data.sample_rate_hz,
+        hop_samples=config.data.hop_samples,
+        fields="config.data.",
+    )
     cascade = build(config)
     setting = _Setting(
         config,
@@ -160,8 +156,15 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         labelling.stem_number(prepared, _target_names(config)),
         labelled,
     )
-    found = tuple(_stage(name, setting) for name in config.run)
-    _dry_run(found[0], prepared, config)
+    found = tuple(_stage(name, setting) for name in run)
+    batch = dry_run.batch_shapes(
+        examples=1,
+        segment_samples=config.data.segment_samples,
+        hop_samples=config.data.hop_samples,
+        stems=len(prepared.layout.stems),
+        voices=len(prepared.layout.stems),
+    )
+    dry_run.trace_loss(found[0], batch)
     return found
 
 
@@ -212,24 +215,6 @@ def _stage(name: str, setting: _Setting) -> Stage:
     )
 
 
-def _dry_run(stage: Stage, prepared: records.Prepared, config: Any) -> None:
-    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
-    stems, frames = (
-        len(prepared.layout.stems),
-        config.data.segment_samples // config.data.hop_samples,
-    )
-    shapes = {
-        "stems": ((config.data.segment_samples, stems, 1), jnp.int16),
-        "has_stems": ((stems,), bool),
-        "f0_hz": ((frames, stems), jnp.float32),
-        "has_pitch": ((frames, stems), bool),
-        "index": ((), jnp.uint32),
-    }
-    batch = {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in shapes.items()}
-    variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
-    jax.eval_shape(stage.loss, variables.pop("params"), variables, batch, jax.random.key(0))
-
-
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
     """Random segments of the labelled set, and for the student of its teacher's two as well."""
     data = setting.config.data
@@ -240,15 +225,14 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
             str(setting.labelled): data.labelled_share,
             **{path: (1.0 - data.labelled_share) / len(written) for path in written},
         }
-    options = {
-        "batch_size": setting.config.stages[name].batch_size,
-        "segment_samples": data.segment_samples,
-        "seed": setting.config.seed,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
-    sources = _place_stems(shares, _target_names(setting.config))
-    return reader.named(data.reader)(sources, **options)
+    return reader.open_batches(
+        _place_stems(shares, _target_names(setting.config)),
+        reader=data.reader,
+        batch_size=setting.config.stages[name].batch_size,
+        segment_samples=data.segment_samples,
+        seed=setting.config.seed,
+        fields="config.data.",
+    )
 
 
 def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[Source]:

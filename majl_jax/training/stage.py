@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import optax
 
@@ -32,6 +32,37 @@ class Stage:
     best: str | None = None  # the metric of `evaluate`, higher is better, that picks the checkpoint
     average: int = 1  # the mean of so many best checkpoints is tested and handed over
     test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
+
+
+def chosen(
+    run: Sequence[str],
+    known: Sequence[str],
+    *,
+    field: str,
+    follows: Mapping[str, str] | None = None,
+    in_order: bool = False,
+    advice: str = "",
+) -> tuple[str, ...]:
+    """The names of the stages that run, after a look at whether they are known and in order.
+
+    Args:
+        run: names, one or more.
+        known: all names there are.
+        field: what the recipe calls `run`, for the error.
+        follows: by the name of a stage which one has to come directly before it.
+        in_order: whether `run` has to be in the order of `known`.
+        advice: what else can be done where a stage does not follow another.
+    """
+    names = tuple(run)
+    unknown = not names or not set(names) <= set(known)
+    if unknown or (in_order and list(names) != sorted(names, key=tuple(known).index)):
+        order = ", in this order" * in_order
+        raise ValueError(f"{field} is {names}; expected some of {', '.join(known)}{order}")
+    for name, before in zip(names, (None, *names), strict=False):
+        wanted = (follows or {}).get(name)
+        if wanted not in (None, before):
+            raise ValueError(f"{field} is {names}; {name} has to follow {wanted} directly{advice}")
+    return names
 
 
 def check_stage(stage: Stage) -> None:
