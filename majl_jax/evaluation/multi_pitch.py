@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from majl_jax import console
-from majl_jax.audio import files
+from majl_jax.batch import Variables
 from majl_jax.evaluation import target
-from majl_jax.evaluation.rows import Row, aggregate, read_rows, write_rows
+from majl_jax.evaluation.examples import NO_FILES, ForReport, write_signals
+from majl_jax.evaluation.rows import Row, aggregate
 from majl_jax.inference.decoding import pick_pitches, pitches_hz
 from majl_jax.inference.multi_pitch import (
     Estimate,
@@ -83,27 +84,28 @@ def _compare(
 
 def score_tracks(
     model: MultiPitchModel,
-    variables: Any,
+    variables: Variables,
     tracks: Iterable[Mapping[str, Any]],
     *,
     system: str = "model",
-    threshold: float | None = None,
-    rms_threshold: float = 0.01,
     batch_size: int = 8,
     references: Mapping[str, Callable[[np.ndarray], Estimate]] | None = None,
-    folder: pathlib.Path | None = None,
-    example_count: int = 0,
-    example_seconds: float = 12.0,
+    report: ForReport = NO_FILES,
     progress: str | None = None,
 ) -> dict[str, float]:
     """Plays the mixtures of whole tracks through the model and scores the pitches of all voices.
 
-    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name), at
-      the sample rate and hop of the model.
-    references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
-    folder: its tracks.jsonl gets a row per track and system, beside those that are there, and examples/ the start of
-      the first `example_count` tracks, to hear and to see.
-    progress: label of a progress bar, None for no bar.
+    Args:
+        model: what is judged, with its threshold.
+        variables: of the model.
+        tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name),
+            at the sample rate and hop of the model.
+        system: name of the model in the rows.
+        batch_size: windows per call of the model.
+        references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
+        report: where a row per track and system goes, beside those that are there, and the start of
+            the first tracks, to hear and to see.
+        progress: label of a progress bar, None for no bar.
 
     Returns means over tracks under the names of `score_track`, `<name>_skipped` where a score was
     undefined for some tracks, and the means of the references as <reference>/<name>.
@@ -114,36 +116,16 @@ def score_tracks(
         salience = transcribe(model, variables, audio, batch_size=batch_size)
         found: dict[str, Mapping[str, float]] = {system: dict.fromkeys(_SCORES, math.nan)}
         if np.isfinite(salience).all():
-            found[system] = score_track(
-                model,
-                salience,
-                audio,
-                f0_hz,
-                has_pitch,
-                threshold=threshold,
-                rms_threshold=rms_threshold,
-            )
+            found[system] = score_track(model, salience, audio, f0_hz, has_pitch)
         for other, listen in (references or {}).items():
             found[other] = _compare(model, listen(audio), f0_hz, has_pitch)
-        if folder is not None and number < example_count:
-            _write_example(
-                folder / "examples" / files.safe_name(name),
-                model,
-                salience,
-                audio,
-                f0_hz,
-                frames=round(example_seconds * model.sample_rate_hz / model.hop_samples),
-                threshold=model.threshold if threshold is None else threshold,
-            )
+        if (folder := report.example_folder(name, number)) is not None:
+            frames = round(report.example_seconds * model.sample_rate_hz / model.hop_samples)
+            _write_example(folder, model, salience, audio, f0_hz, frames=frames)
         seconds = round(len(audio) / model.sample_rate_hz, 3)
         for who, values in found.items():
             rows.append({"track": name, "system": who, "seconds": seconds, **_row(values)})
-    if not rows:
-        raise ValueError(
-            "no track to evaluate: the split is empty; check the data set and its splits"
-        )
-    if folder is not None:
-        _add_rows(folder / "tracks.jsonl", rows)
+    report.keep_rows(rows, beside=True)
     return _means(rows, system)
 
 
@@ -181,15 +163,13 @@ def _write_example(
     f0_hz: np.ndarray,
     *,
     frames: int,
-    threshold: float,
 ) -> None:
     """mixture.wav, and picture.png: the salience, the pitches picked from it, and the labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stretch = np.clip(audio[: frames * model.hop_samples, None], -1.0, 1.0)
-    files.write_wav(folder / "mixture.wav", stretch, sample_rate_hz=model.sample_rate_hz)
+    stretch = audio[: frames * model.hop_samples, None]
+    write_signals(folder, {"mixture": stretch}, sample_rate_hz=model.sample_rate_hz)
     frame_s, shown = model.hop_samples / model.sample_rate_hz, np.nan_to_num(salience[:frames])
     picture = Picture(frame_s=frame_s)
-    picture.push(shown, pick_pitches(shown, threshold=threshold))
+    picture.push(shown, pick_pitches(shown, threshold=model.threshold))
     frame, voice = np.nonzero(f0_hz[:frames])
     truth = np.stack([frame * frame_s, f0_hz[frame, voice]], axis=1)
     picture.draw(folder / "picture.png", model.bin_hz, title=folder.name, truth=truth)
@@ -205,13 +185,6 @@ def _row(values: Mapping[str, float]) -> Row:
         if value is None
     }
     return row | ({"skipped": skipped} if skipped else {})
-
-
-def _add_rows(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Appends rows to a file of rows; a row of the same track and system is replaced."""
-    new = {(row["track"], row["system"]) for row in rows}
-    old = [row for row in read_rows(path) if (row["track"], row["system"]) not in new]
-    write_rows(path, [*old, *rows])
 
 
 def _means(rows: Sequence[Row], system: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Whole tracks through a model that knows segments: cut, apply, cross-fade, score, aggregate.
+"""Whole tracks through a model that knows segments: cut, apply, cross-fade.
 
-`stream` is the constant-memory form, `apply_track` the same for a track in memory, `score_tracks`
-what a recipe calls for validation and test. Frame k is centred at sample k * hop_samples.
+`stream` is the constant-memory form, `apply_track` the same for a track in memory. Frame k is
+centred at sample k * hop_samples.
 """
 
 import dataclasses
@@ -56,6 +56,19 @@ class SegmentModel:
     def segment_frames(self) -> int:
         """Frames in a segment: one per hop, the first centred at sample 0."""
         return self.segment_samples // self.hop_samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmenting:
+    """How songs are cut into segments, and how many of them a call of the model takes."""
+
+    overlap: float = 0.5
+    """Share of a segment that it has in common with the next, 0 <= overlap < 1."""
+    batch_size: int = 8
+    """Segments per call."""
+
+
+SEGMENTING = Segmenting()
 
 
 def stream(

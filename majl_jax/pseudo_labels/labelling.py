@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from majl_jax import atomic, console
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.inference.decoding import decode_pitch
 from majl_jax.inference.segments import SegmentModel, apply_track
@@ -18,7 +19,6 @@ from majl_jax.pseudo_labels import filtering
 from majl_jax.pseudo_labels.filtering import Counts
 from majl_jax.training import manifest, parameters
 
-Variables = Mapping[str, Any]
 STRETCH_SECONDS = 0.5  # the longest stretch that is made wrong as one
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,14 +22,17 @@ from jaxtyping import Array, Float
 
 from majl_jax import console, parallel, weights
 from majl_jax.audio import mixing
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, target_first
+from majl_jax.evaluation.examples import ForReport
+from majl_jax.evaluation.rows import means
 from majl_jax.evaluation.stems import score_stems
-from majl_jax.evaluation.target import score_tracks
-from majl_jax.inference.segments import SegmentModel
+from majl_jax.evaluation.target import Target, score_tracks
+from majl_jax.inference.segments import Segmenting, SegmentModel
 from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
 from majl_jax.models.layers import vector_quantizer
@@ -37,7 +40,6 @@ from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples,
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("music", "vqvae", "encoder")
 GRID = ("sample_rate_hz", "hop_samples", "channels", "segment_samples")
 UPDATES = ("ema", "frozen")
@@ -420,16 +422,14 @@ def _score(
     )
     options: dict[str, Any] = {
         "system": setting.name,
-        "overlap": 0.0,
-        "batch_size": config.evaluation.batch_size,
-        "folder": folder,
-        "example_count": config.evaluation.examples if folder is not None else 0,
+        "segmenting": Segmenting(overlap=0.0, batch_size=config.evaluation.batch_size),
+        "report": ForReport(folder, config.evaluation.examples),
         "progress": f"{setting.name}: {split}" if folder is not None else None,
     }
     if setting.name == "encoder":
-        found = score_tracks(setting.model, variables, songs, target=setting.target, **options)
-        means = {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
-        return means | {k: v for k, v in found.items() if k.endswith("_median")}
+        target = Target(setting.target)
+        found = score_tracks(setting.model, variables, songs, target=target, **options)
+        return means(found) | {k: v for k, v in found.items() if k.endswith("_median")}
     if setting.target < 0:
         songs = (
             {**song, "stems": song["stems"].sum(1, keepdims=True, dtype=np.int32)} for song in songs

@@ -20,11 +20,14 @@ from etils import epath
 from jaxtyping import Array
 
 from majl_jax import parallel
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
-from majl_jax.evaluation.target import score_tracks
-from majl_jax.inference.segments import SegmentModel
+from majl_jax.evaluation.examples import NO_FILES, ForReport
+from majl_jax.evaluation.rows import means
+from majl_jax.evaluation.target import Target, score_tracks
+from majl_jax.inference.segments import Segmenting, SegmentModel
 from majl_jax.losses.cascade import cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
 from majl_jax.models import by_name
@@ -34,7 +37,6 @@ from majl_jax.pseudo_labels import labelling
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("pipeline", "naive_joint", "teacher", "student")
 
 
@@ -117,7 +119,12 @@ class _Setting:
     labelled: epath.Path
 
     def score(
-        self, name: str, variables: Variables, split: str, **options: Any
+        self,
+        name: str,
+        variables: Variables,
+        split: str,
+        report: ForReport = NO_FILES,
+        **judged: Any,
     ) -> dict[str, float]:
         """Means over the tracks of a split of the labelled set; tracks.jsonl has everything."""
         chosen = self.config.evaluation
@@ -127,13 +134,12 @@ class _Setting:
             variables,
             itertools.islice(records.read_tracks(self.labelled, split), tracks),
             system=name,
-            target=self.target,
-            pitch_threshold=chosen.pitch_threshold,
-            batch_size=chosen.batch_size,
-            overlap=chosen.overlap,
-            **options,
+            target=Target(self.target, pitch_threshold=chosen.pitch_threshold, **judged),
+            segmenting=Segmenting(chosen.overlap, chosen.batch_size),
+            report=report,
+            progress=None if split == "valid" else f"{name}: {split}",
         )
-        return {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
+        return means(found)
 
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
@@ -181,13 +187,14 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return {**scores, "sdr_plus_rpa": scores["sdr_db"] + 100.0 * scores["rpa"]}
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        options = {
-            "example_count": config.evaluation.examples,
-            "bss_eval": config.evaluation.bss_eval,
-            "pitch_model": setting.listener if config.evaluation.references else None,
-            "progress": f"{name}: test",
-        }
-        return setting.score(name, variables, "test", folder=folder, **options)
+        return setting.score(
+            name,
+            variables,
+            "test",
+            ForReport(folder, config.evaluation.examples),
+            bss_eval=config.evaluation.bss_eval,
+            pitch_model=setting.listener if config.evaluation.references else None,
+        )
 
     return Stage(
         name=name,

@@ -24,22 +24,23 @@ from jaxtyping import Array, Bool, Float
 from majl_jax import atomic, console, parallel, weights
 from majl_jax.audio import mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
+from majl_jax.batch import Variables
 from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources, mixture_sources
 from majl_jax.evaluation import head_selection
+from majl_jax.evaluation.examples import ForReport
 from majl_jax.evaluation.stems import score_stems
 from majl_jax.inference.band_split import Separator
-from majl_jax.inference.segments import SegmentModel
+from majl_jax.inference.segments import Segmenting, SegmentModel
 from majl_jax.losses import mixit as losses
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.layers import attention
 from majl_jax.training import dry_run, optimizer, parameters, schedules
 from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("pretrain", "supervised", "scratch")
 MIXINGS = ("dynamic", "none")
 GRID = ("sample_rate_hz", "hop_samples", "channels", "segment_samples")
@@ -406,10 +407,8 @@ def _test(setting: _Setting, variables: Variables, folder: pathlib.Path) -> dict
         _songs(setting, "test"),
         columns=range(len(stems_of(config))),
         system=name,
-        overlap=config.evaluation.overlap,
-        batch_size=config.evaluation.batch_size,
-        folder=folder,
-        example_count=config.evaluation.examples,
+        segmenting=Segmenting(config.evaluation.overlap, config.evaluation.batch_size),
+        report=ForReport(folder, config.evaluation.examples),
         progress=f"{name}: test",
     )
 

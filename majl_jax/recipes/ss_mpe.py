@@ -24,11 +24,13 @@ from jaxtyping import Array
 
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import beside, reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, parse_shares
 from majl_jax.evaluation import basic_pitch
+from majl_jax.evaluation.examples import ForReport
 from majl_jax.evaluation.multi_pitch import score_tracks
 from majl_jax.inference import multi_pitch
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
@@ -36,7 +38,6 @@ from majl_jax.models.timbre_trap import TimbreTrap
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("reference", "finetune")
 
 
@@ -203,12 +204,14 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return setting.score(name, variables, "valid")
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        options: dict[str, Any] = {
-            "references": _references(config),
-            "example_count": config.evaluation.examples,
-            "progress": f"{name}: test",
-        }
-        return setting.score(name, variables, "test", folder=folder, **options)
+        return setting.score(
+            name,
+            variables,
+            "test",
+            references=_references(config),
+            report=ForReport(folder, config.evaluation.examples),
+            progress=f"{name}: test",
+        )
 
     return Stage(
         name=name,

@@ -11,7 +11,6 @@ What the paper leaves open is a field of configs/transfer.py and listed under De
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 from majl_jax import parallel
 from majl_jax.audio import mixing, stretching
 from majl_jax.audio.mixing import group, incoherent
+from majl_jax.batch import Variables
 from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
@@ -34,7 +34,6 @@ from majl_jax.models.chimera import Chimera
 from majl_jax.training import dry_run, optimizer, parameters, schedules
 from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("pretrain", "finetune", "scratch")
 AUGMENTATIONS = ("none", "pitch", "stretch")
 MIXINGS = ("coherent", "incoherent")
