@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from majl_jax import console
+from majl_jax import atomic, console
 from majl_jax.batch import Variables
 from majl_jax.evaluation import target
 from majl_jax.evaluation.examples import NO_FILES, ForReport, write_signals
@@ -172,7 +172,8 @@ def _write_example(
     picture.push(shown, pick_pitches(shown, threshold=model.threshold))
     frame, voice = np.nonzero(f0_hz[:frames])
     truth = np.stack([frame * frame_s, f0_hz[frame, voice]], axis=1)
-    picture.draw(folder / "picture.png", model.bin_hz, title=folder.name, truth=truth)
+    with atomic.draft(folder / "picture.png") as part:
+        picture.draw(part, model.bin_hz, title=folder.name, truth=truth)
 
 
 def _row(values: Mapping[str, float]) -> Row:
