@@ -7,7 +7,6 @@ centred at sample k * hop_samples.
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax.inference import context
+from majl_jax.inference import context, placement
 
 Outputs = dict[str, np.ndarray]
 
@@ -87,7 +86,8 @@ def stream(
     dropped. Joined up, the stretches have as many samples as came in and a frame per begun hop.
     """
     step_samples = _step_samples(model, overlap)
-    program, variables = _prepare(model, variables, batch_size, devices)
+    used = placement.dividing(batch_size, devices)
+    program, variables = _program(model, used), placement.everywhere(variables, used)
     if model.context_samples:
         yield from _stream_in_context(model, program, variables, blocks, batch_size)
         return
@@ -249,32 +249,10 @@ def _check_outputs(model: SegmentModel, outputs: Outputs, batch_size: int) -> No
 
 
 @functools.lru_cache(maxsize=16)
-def _program(model: SegmentModel, devices: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The compiled segment function over `devices` and the sharding its variables need."""
-    mesh = jax.sharding.Mesh(np.array(devices), ("segment",))
-    everywhere, by_row = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("segment")
-    # shard_map, not automatic sharding: FFTs would otherwise gather the batch on every device.
-    mapped = jax.shard_map(
-        lambda variables, audio: dict(model.apply(variables, audio)),
-        mesh=mesh,
-        in_specs=(everywhere, by_row),
-        out_specs=by_row,
-        check_vma=False,
-    )
-    return jax.jit(mapped), jax.sharding.NamedSharding(mesh, everywhere)
+def _program(model: SegmentModel, devices: placement.Devices) -> Any:
+    """The compiled segment function over `devices`."""
 
+    def apply(variables: Any, audio: jax.Array) -> dict[str, jax.Array]:
+        return dict(model.apply(variables, audio))
 
-def _prepare(
-    model: SegmentModel, variables: Any, batch_size: int, devices: Sequence[Any] | None
-) -> tuple[Any, Any]:
-    """Picks as many of this process's devices as divide the batch and puts the variables there."""
-    local = list(devices if devices is not None else jax.local_devices())
-    count = math.gcd(batch_size, len(local))
-    program, sharding = _program(model, tuple(local[:count]))
-
-    def place(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = leaf.addressable_data(0)  # replicated over processes: this process's copy
-        return jax.device_put(leaf, sharding)
-
-    return program, jax.tree.map(place, variables)
+    return placement.by_rows(apply, devices, whole=1, rows=1)

@@ -12,7 +12,7 @@ import soundfile
 from majl_jax.audio import files
 from majl_jax.inference import segments
 from majl_jax.separate import __main__ as separate
-from majl_jax.separate import loading, outputs, stems
+from majl_jax.separate import outputs, stems
 
 RATE_HZ = 16_000
 BINS = 3000.0 + 20.0 * np.arange(40)
@@ -230,7 +230,7 @@ def test_a_file_that_breaks_off_leaves_nothing_and_old_results_stay(tmp_path):
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """Runs the command line with the model above as 'the run'."""
-    monkeypatch.setattr(loading, "load_run", lambda run, **kind: (MODEL, HALF, "a test"))
+    monkeypatch.setattr(separate, "load_run", lambda run, **kind: (MODEL, HALF, "a test"))
     monkeypatch.chdir(tmp_path)
     return lambda *words: separate.main([*map(str, words), "--checkpoint=run", "--output=out"])
 
@@ -331,7 +331,7 @@ def test_the_missing_weights_package_is_named_with_the_command(tmp_path, capsys,
 def test_help_comes_without_loading_jax():
     code = (
         "import sys; sys.argv = ['separate', '--help']\n"
-        "from majl_jax import separate\n"
+        "from majl_jax.separate import __main__ as separate\n"
         "try: separate.main()\n"
         "except SystemExit: print(sorted({'jax', 'flax', 'orbax'} & set(sys.modules)))"
     )
