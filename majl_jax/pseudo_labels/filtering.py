@@ -17,6 +17,35 @@ ANY_PITCH_RANGE_HZ = (55.0, 1200.0)
 LEAST_ERROR_CENTS = 100.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """Which of a teacher's labels are kept, after some were made wrong on purpose if that is wanted."""
+
+    threshold: float
+    """Least trust, from 0 to 1."""
+    granularity: str = "frame"
+    """What is kept or masked as one. Of pitch: "frame", "segment" or "song"; of stems "frame" and
+    "segment" are a record, "song" is a track."""
+    segment_frames: int | None = None
+    """Label frames of a segment; None: 2.56 s."""
+    wrong_pitch: float = 0.0
+    """Share of the voiced frames whose pitch is made wrong, see `mislabel_pitch`."""
+    seed: int = 0
+    """Of those errors."""
+
+    def __post_init__(self) -> None:
+        if self.granularity not in GRANULARITIES:
+            raise ValueError(
+                f"granularity is {self.granularity!r}; expected one of {', '.join(GRANULARITIES)}"
+            )
+        if not 0.0 <= self.wrong_pitch <= 1.0:
+            raise ValueError(f"wrong_pitch is {self.wrong_pitch}; expected a share in [0, 1]")
+
+    def frames(self, frame_s: float) -> int:
+        """Label frames of a segment, of which each lasts `frame_s` seconds."""
+        return self.segment_frames or round(SEGMENT_SECONDS / frame_s)
+
+
 def filter_pitch(
     f0_hz: Float[np.ndarray, "frame"],
     confidence: Float[np.ndarray, "frame"],

@@ -34,6 +34,7 @@ from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
+from majl_jax.pseudo_labels.filtering import Filter
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
@@ -256,6 +257,14 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
     """Lets the teacher label the sets that lack pitch or stems; returns their folders."""
     assert teacher is not None, "config.run puts the teacher before its student"
     config = setting.config
+    segmenting = Segmenting(config.evaluation.overlap, config.evaluation.batch_size)
+    kept = Filter(
+        config.pseudo_labels.threshold,
+        config.pseudo_labels.granularity,
+        segment_frames=config.data.segment_samples // config.data.hop_samples,
+        wrong_pitch=config.pseudo_labels.wrong_pitch,
+        seed=config.seed,
+    )
     work = [
         ("pitch", config.data.stems_only, setting.listener),
         ("stems", config.data.pitch_only, setting.model),
@@ -266,17 +275,10 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
                 epath.Path(config.data.directory) / dataset,
                 setting.workdir / "student" / "pseudo_labels",
                 labels=labels,
-                model=model,
-                variables=teacher,
+                teacher=labelling.Teacher(model, teacher, segmenting),
                 target=_target_names(config),
-                threshold=config.pseudo_labels.threshold,
-                granularity=config.pseudo_labels.granularity,
-                overlap=config.evaluation.overlap,
-                batch_size=config.evaluation.batch_size,
+                kept=kept,
                 file_format="tfrecord" if config.data.reader == "tf.data" else "array_record",
-                segment_frames=config.data.segment_samples // config.data.hop_samples,
-                wrong_pitch=config.pseudo_labels.wrong_pitch,
-                seed=config.seed,
                 workdir=setting.workdir,
             )
         )

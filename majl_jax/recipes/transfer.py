@@ -162,8 +162,9 @@ def _stage(setting: _Setting) -> Stage:
         test=judge.test,
         optimizer=optimizer.optimizer(
             options.learning_rate,
-            clip_percentile=config.optimizer.clip_percentile,
-            clip_history_steps=config.optimizer.clip_history_steps,
+            auto_clip=optimizer.AutoClip(
+                config.optimizer.clip_percentile, config.optimizer.clip_history_steps
+            ),
             plateau=True,
         ),
         steps=options.steps,

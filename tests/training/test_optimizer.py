@@ -106,7 +106,9 @@ def test_a_plateau_scales_the_updates():
 @pytest.mark.parametrize("history_steps", [64, 7])
 @pytest.mark.parametrize("percentile", [10.0, 50.0])
 def test_auto_clip_is_a_percentile_of_the_norms_so_far(history_steps, percentile):
-    clip = training_optimizer.auto_clip(percentile=percentile, history_steps=history_steps)
+    clip = training_optimizer.clip_by_percentile(
+        training_optimizer.AutoClip(percentile, history_steps)
+    )
     rng = np.random.default_rng(0)
     state, update, norms = clip.init(None), jax.jit(clip.update), []
     for _ in range(40):
@@ -140,13 +142,15 @@ def test_optimizer_is_adam_or_adamw_after_clipping():
     ours, _ = updates(training_optimizer.optimizer(1e-2, weight_decay=0.1))
     np.testing.assert_allclose(ours, updates(optax.adamw(1e-2, weight_decay=0.1))[0], rtol=1e-6)
     # eps as large as the gradient makes Adam's step depend on its size, and so shows the clipping
-    ours, _ = updates(training_optimizer.optimizer(1e-2, clip_norm=1.3, eps=1.0))
+    ours, _ = updates(
+        training_optimizer.optimizer(1e-2, clip_norm=1.3, adam=training_optimizer.Adam(eps=1.0))
+    )
     theirs, _ = updates(optax.chain(optax.clip_by_global_norm(1.3), optax.adam(1e-2, eps=1.0)))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     unclipped, _ = updates(optax.adam(1e-2, eps=1.0))
     assert np.max(np.abs(ours - unclipped)) > 1e-3
     with pytest.raises(ValueError, match="not by both"):
-        training_optimizer.optimizer(1e-2, clip_norm=1.0, clip_percentile=10.0)
+        training_optimizer.optimizer(1e-2, clip_norm=1.0, auto_clip=training_optimizer.AutoClip())
 
 
 def test_accumulated_gradients_make_one_update_and_schedules_count_updates():
@@ -175,7 +179,7 @@ def test_readings_tell_learning_rate_and_clip_norm_through_frozen_parts():
     params = {"a": jnp.ones(3), "b": jnp.ones(2)}
     mask = {"a": True, "b": False}
     made = parameters.only_trainable(
-        training_optimizer.optimizer(schedule, clip_percentile=10.0), mask
+        training_optimizer.optimizer(schedule, auto_clip=training_optimizer.AutoClip()), mask
     )
     state, rates = made.init(params), []
     for _ in range(4):
