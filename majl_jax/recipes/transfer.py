@@ -184,7 +184,7 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     fresh = jax.jit(functools.partial(setting.network.init, train=False))(key, jnp.zeros(shape))
     if setting.name != "finetune" or previous is None:
         return fresh
-    return parameters.hand_over(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
+    return parameters.partial_restore(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
 
 
 def _batches(setting: _Setting) -> Batches:

@@ -1,13 +1,12 @@
 """A stage's loss traced on shapes alone: what is wrong with it comes out before training."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from majl_jax import parallel
-from majl_jax.training.stage import Stage
+from majl_jax.training.stage import Init, Stage
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -46,7 +45,7 @@ def trace_loss(
     stage: Stage,
     batch: Mapping[str, jax.ShapeDtypeStruct],
     *,
-    init: Callable[..., Any] | None = None,
+    init: Init | None = None,
 ) -> None:
     """Trace the loss of a stage on a batch of shapes, as one device runs it: no memory, no compilation.
 

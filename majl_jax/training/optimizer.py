@@ -158,7 +158,7 @@ def optimizer(
     if plateau:
         parts.append(_scale_by_plateau())
     schedule = learning_rate if callable(learning_rate) else constant(learning_rate)
-    # Injected: then the learning rate in force stands in the state, where `readings` finds it.
+    # Injected: then the learning rate in force stands in the state, where `step_metrics` finds it.
     parts.append(optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=schedule))
     chain = optax.chain(*parts)
     if accumulate_steps == 1:
@@ -166,7 +166,7 @@ def optimizer(
     return optax.MultiSteps(chain, accumulate_steps).gradient_transformation()
 
 
-def readings(opt_state: Any) -> dict[str, Any]:
+def step_metrics(opt_state: Any) -> dict[str, Any]:
     """What an optimiser's state tells the log: `learning_rate`, `clip_norm`, where it has them."""
     found: dict[str, Any] = {}
 

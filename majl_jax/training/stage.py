@@ -1,37 +1,60 @@
 """The contract between a recipe and the loop."""
 
 import dataclasses
+import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import jax
 import optax
 
+from majl_jax.batch import Batch, Key, Params, Variables
 from majl_jax.training import schedules
+
+Previous = Variables | None
+"""What the stage before hands over; None for the first."""
+Metrics = Mapping[str, float]
+Init = Callable[[Key, Previous], Variables]
+OpenBatches = Callable[[Previous], Iterator[Mapping[str, Any]]]
+"""Gives an endless iterator of this process's share of batches (batch.py). `save() -> bytes` and
+`restore(bytes)` on it make a resumed run start where it was; without them it is read again."""
+Terms = Mapping[str, jax.Array]
+Loss = Callable[[Params, Variables, Batch, Key], tuple[jax.Array, tuple[Variables, Terms]]]
+"""(params, mutables, batch, key) -> (scalar, (mutables, {term: scalar})) of one device's share."""
+Evaluate = Callable[[Variables], Metrics]
+Test = Callable[[Variables, pathlib.Path], Metrics]
+"""(variables, folder of the stage) -> scores; the folder gets tracks.jsonl and examples/."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of training: plain functions and an optimiser.
 
-    `variables` are {"params": ..., **mutables}. `evaluate` and `test` run in the first process, on
-    one device. `batches` gives an endless iterator of this process's share; `save() -> bytes` and
-    `restore(bytes)` on it make a resumed run start where it was, without them it is read again from
-    its start. Parameters that `trainable` freezes do not move; that the statistics of their layers
-    do not move either is for `loss` to see to.
+    `evaluate` and `test` run in the first process, on one device. Parameters that `trainable`
+    freezes do not move; that the statistics of their layers do not move either is for `loss` to see
+    to.
     """
 
     name: str
-    init: Callable  # (key, previous) -> variables; previous: the stage before's, or None
-    batches: Callable  # (previous) -> iterator of Batch
-    loss: Callable  # (params, mutables, batch, key) -> (scalar, (mutables, {term: scalar}))
-    evaluate: Callable | None  # (variables) -> {metric: float}
+    """Also the folder of its checkpoints."""
+    init: Init
+    batches: OpenBatches
+    loss: Loss
+    evaluate: Evaluate | None
+    """Once in a while, on the validation split."""
     optimizer: optax.GradientTransformation
     steps: int
     trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
-    plateau: schedules.Plateau | None = None  # lowers the learning rate by a metric of `evaluate`
-    best: str | None = None  # the metric of `evaluate`, higher is better, that picks the checkpoint
-    average: int = 1  # the mean of so many best checkpoints is tested and handed over
-    test: Callable | None = None  # (variables, folder) -> {metric: float}: once, at the end
+    """(pattern of parameter paths, is it trained); the first that matches decides, none is an error."""
+    plateau: schedules.Plateau | None = None
+    """Lowers the learning rate by a metric of `evaluate`."""
+    best: str | None = None
+    """The metric of `evaluate`, higher is better, that picks the checkpoint."""
+    average: int = 1
+    """The mean of so many best checkpoints is tested and handed over."""
+    test: Test | None = None
+    """Once, at the end, on the test split."""
 
 
 def chosen(

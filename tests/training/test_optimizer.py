@@ -98,7 +98,7 @@ def test_a_plateau_scales_the_updates():
     lowered = training_optimizer.at_plateau(state, np.float32(0.25))
     part, state = optimizer.update(grads, lowered, params)
     np.testing.assert_allclose(part["w"], 0.25 * whole["w"], rtol=1e-6)
-    assert training_optimizer.readings(state)["plateau_factor"] == 0.25
+    assert training_optimizer.step_metrics(state)["plateau_factor"] == 0.25
     with pytest.raises(ValueError, match="make it with plateau=True"):
         training_optimizer.at_plateau(training_optimizer.optimizer(1e-2).init(params), 0.5)
 
@@ -171,10 +171,10 @@ def test_accumulated_gradients_make_one_update_and_schedules_count_updates():
         assert np.any(updates["w"]) == number % 2
         found = optax.apply_updates(found, updates)
     np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
-    np.testing.assert_allclose(training_optimizer.readings(state)["learning_rate"], 0.05)
+    np.testing.assert_allclose(training_optimizer.step_metrics(state)["learning_rate"], 0.05)
 
 
-def test_readings_tell_learning_rate_and_clip_norm_through_frozen_parts():
+def test_step_metrics_tell_learning_rate_and_clip_norm_through_frozen_parts():
     schedule = schedules.step_decay(0.1, factor=0.5, every_steps=2)
     params = {"a": jnp.ones(3), "b": jnp.ones(2)}
     mask = {"a": True, "b": False}
@@ -184,13 +184,13 @@ def test_readings_tell_learning_rate_and_clip_norm_through_frozen_parts():
     state, rates = made.init(params), []
     for _ in range(4):
         _, state = made.update(params, state, params)
-        rates.append(float(training_optimizer.readings(state)["learning_rate"]))
+        rates.append(float(training_optimizer.step_metrics(state)["learning_rate"]))
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.05, 0.05])
     # the frozen b has no share in the norm
     np.testing.assert_allclose(
-        training_optimizer.readings(state)["clip_norm"], np.sqrt(3), rtol=1e-6
+        training_optimizer.step_metrics(state)["clip_norm"], np.sqrt(3), rtol=1e-6
     )
-    assert training_optimizer.readings(optax.sgd(0.1).init(params)) == {}
+    assert training_optimizer.step_metrics(optax.sgd(0.1).init(params)) == {}
 
 
 def test_frozen_leaves_do_not_move_not_even_by_weight_decay():
