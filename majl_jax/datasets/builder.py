@@ -15,7 +15,7 @@ from etils import epath
 from tensorflow_datasets.core import writer as writer_lib
 from tensorflow_datasets.core.utils import shard_utils
 
-from majl_jax import atomic
+from majl_jax import atomic, formats
 from majl_jax.datasets import beam
 from majl_jax.datasets.records import (
     FORMATS,
@@ -170,6 +170,7 @@ def write_dataset(
         written.write_text("")
         made = report() if callable(report) else report
         index = {
+            formats.KEY: formats.DATA,
             "layout": vars(layout),
             "file_format": file_format,
             "options": dict(options or {}),

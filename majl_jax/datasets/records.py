@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from majl_jax import formats
 from majl_jax.datasets.cutting import INT16_SCALE, Layout, Record, cut, join, to_int16, whole
 
 __all__ = ["INT16_SCALE", "Layout", "Record", "cut", "join", "to_int16", "whole"]
@@ -115,6 +116,7 @@ def open_prepared(directory: Folder) -> Prepared:
 def read_index(folder: epath.Path) -> Prepared:
     """A prepared data set as its index says it is, without a look at its shards."""
     index = json.loads((folder / INDEX_FILE).read_text())
+    formats.check(index, formats.DATA, folder / INDEX_FILE)
     layout = Layout(**{**index["layout"], "stems": tuple(index["layout"]["stems"])})
     splits = {}
     for name, columns in index["splits"].items():

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from majl_jax import atomic, console, parallel
+from majl_jax import atomic, console, formats, parallel
 from majl_jax.batch import Key
 from majl_jax.training import preemption, prefetch, restore, run_log
 from majl_jax.training.stage import Previous, Stage, check_stage
@@ -103,7 +103,8 @@ def _finish(stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.P
         log.sync()
     metrics = {k: v if math.isfinite(v) else None for k, v in (test or valid).items()}
     if parallel.is_first_process():
-        text = json.dumps({"metrics": metrics, "step": step, "steps": steps}, indent=2)
+        about = {formats.KEY: formats.RUN, "metrics": metrics, "step": step, "steps": steps}
+        text = json.dumps(about, indent=2)
         atomic.write_text(log.workdir / stage.name / "result.json", text + "\n")
     parallel.barrier("finish")
 
@@ -114,8 +115,9 @@ def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], list[i
     if not path.exists():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
+    formats.check(result, formats.RUN, path)
     metrics = {k: math.nan if v is None else v for k, v in result["metrics"].items()}
-    return metrics, result.get("steps", [result["step"]])
+    return metrics, result["steps"]
 
 
 def run(

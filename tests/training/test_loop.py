@@ -87,7 +87,8 @@ def test_stages_hand_over_the_best_and_are_done_once(tmp_path):
     assert isinstance(previous_seen[1]["params"]["body"]["w"], np.ndarray)
     assert restore.load_variables(tmp_path, "first")[1]["step"] == 20
     written = json.loads((tmp_path / "first" / "result.json").read_text())
-    assert written == {"metrics": {"sdr_db": 7.5, "undefined": None}, "step": 20, "steps": [20]}
+    metrics = {"sdr_db": 7.5, "undefined": None}
+    assert written == {"format": 1, "metrics": metrics, "step": 20, "steps": [20]}
     assert (tmp_path / "first" / "tracks.jsonl").exists()
 
     before = rows(tmp_path)
@@ -304,7 +305,9 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, finished):
                 (disk / "filler").write_bytes(bytes(2**21))
             return {"score": 0.0}
 
-        with pytest.raises((restore.CheckpointError, OSError), match=r"(?s)could not.*(whole|no earlier one)"):
+        with pytest.raises(
+            (restore.CheckpointError, OSError), match=r"(?s)could not.*(whole|no earlier one)"
+        ):
             run(tiny.line_stage(evaluate=fill), disk / "run", evaluate_every_steps=10)
         (disk / "filler").unlink()
         run(tiny.line_stage(), disk / "run")
