@@ -29,7 +29,7 @@ Batch = tuple[Sequence[str], np.ndarray]  # names, sources [batch, time, source]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judge:
+class Evaluator:
     """Scores the variables of a stage; its functions are compiled once."""
 
     system: str

@@ -56,8 +56,16 @@ def score_track(
 
     Judged in the label frames whose voices are all labelled; without any, the first four are NaN.
     activation_mass: sum of the salience per frame; polyphony: pitches per frame; silent_share: of
-    the sounding frames (RMS above rms_threshold, full scale 1), those without a pitch.
-    audio: the mixture, peak-normalized. threshold: None takes that of the model.
+    the sounding frames, those without a pitch.
+
+    Args:
+        model: what made the salience.
+        salience: of the whole track, 0 to 1.
+        audio: the mixture, peak-normalized.
+        f0_hz: labels, 0 = no pitch.
+        has_pitch: which of them are known.
+        threshold: of a pitch; None takes that of the model.
+        rms_threshold: root mean square from which a frame sounds, full scale 1.
     """
     picked = pick_pitches(salience, threshold=model.threshold if threshold is None else threshold)
     estimate = frame_times_s(model, len(picked)), pitches_hz(picked, model.bin_hz)

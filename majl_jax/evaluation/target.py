@@ -5,7 +5,7 @@ import functools
 import math
 import pathlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,14 @@ from majl_jax import atomic, console
 from majl_jax.batch import Variables
 from majl_jax.evaluation.examples import NO_FILES, ForReport, write_signals
 from majl_jax.evaluation.rows import Row, aggregate, flatten
+from majl_jax.evaluation.take import Take, take_from_record
 from majl_jax.inference.decoding import Pitch, decode_pitch
 from majl_jax.inference.segments import SEGMENTING, Segmenting, SegmentModel, apply_track
 from majl_jax.metrics import separation
 from majl_jax.metrics.pitch import melody_scores
+
+Answer = tuple[np.ndarray | None, Pitch | None]
+"""A stem [time, channel] and its pitch, each None where a system does not give it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,24 +80,10 @@ def score_tracks(
             hop_samples=model.hop_samples,
         )
         stem, pitch = listen(model, take.mixture)
-        answers: dict[str, tuple[np.ndarray | None, Pitch | None]] = {
-            system: (stem, pitch),
-            "mixture": (take.mixture, None),
-        }
-        if target.pitch_model is not None:
-            answers["mixture"] = take.mixture, listen(target.pitch_model, take.mixture)[1]
-            if take.has_truth:
-                answers["true stem"] = None, listen(target.pitch_model, take.truth)[1]
+        answers = {system: (stem, pitch), **_references(take, target.pitch_model, listen)}
+        judged = {"pitch_threshold": target.pitch_threshold, "bss_eval": target.bss_eval}
         for name, (estimate, f0) in answers.items():
-            row = score_track(
-                take,
-                name,
-                estimate=estimate,
-                pitch=f0,
-                pitch_threshold=target.pitch_threshold,
-                bss_eval=target.bss_eval,
-            )
-            rows.append(row)
+            rows.append(score_track(take, name, estimate=estimate, pitch=f0, **judged))
         if (folder := report.example_folder(take.name, number)) is not None:
             write_example(
                 folder,
@@ -107,9 +97,21 @@ def score_tracks(
     return flatten(aggregate(rows), system)
 
 
+def _references(
+    take: Take, pitch_model: SegmentModel | None, listen: Callable[..., Answer]
+) -> dict[str, Answer]:
+    """What the model is compared with: the untouched mixture, and the pitch of it and of the true stem."""
+    if pitch_model is None:
+        return {"mixture": (take.mixture, None)}
+    found: dict[str, Answer] = {"mixture": (take.mixture, listen(pitch_model, take.mixture)[1])}
+    if take.has_truth:
+        found["true stem"] = None, listen(pitch_model, take.truth)[1]
+    return found
+
+
 def _listen(
     model: SegmentModel, audio: np.ndarray, *, variables: Variables, segmenting: Segmenting
-) -> tuple[np.ndarray | None, Pitch | None]:
+) -> Answer:
     """The first stem [time, channel] and its pitch, each None where the model does not give it."""
     result = apply_track(model, variables, audio, **dataclasses.asdict(segmenting))
     stem = result["stems"][:, 0] if "stems" in result else None
@@ -121,43 +123,6 @@ def _listen(
 EXTRA_FRAMES = 2  # labels and estimates may differ by a frame or two at the end of a track
 
 
-@dataclasses.dataclass(frozen=True)
-class Take:
-    """One track as the judge hears it: float audio and the labels of the judged stem."""
-
-    name: str
-    mixture: Float[np.ndarray, "time channel"]
-    truth: Float[np.ndarray, "time channel"]
-    has_truth: bool
-    f0_hz: Float[np.ndarray, "frame"]
-    has_pitch: np.ndarray
-    sample_rate_hz: int
-    hop_samples: int
-
-
-def take_from_record(
-    record: Mapping[str, Any], *, target: int, channels: int, sample_rate_hz: int, hop_samples: int
-) -> Take:
-    """Reads a whole-track record (batch.py's keys without the batch axis, and `track`, its name).
-
-    channels: how many are wanted; others are averaged and repeated.
-    """
-    stems = np.asarray(record["stems"], np.float32) / 32768.0
-    if stems.shape[2] != channels:
-        stems = np.repeat(stems.mean(2, keepdims=True), channels, axis=2)
-    name = record["track"]
-    return Take(
-        name=name.decode("utf-8") if isinstance(name, bytes) else str(name),
-        mixture=stems.sum(1),
-        truth=stems[:, target],
-        has_truth=bool(record["has_stems"][target]),
-        f0_hz=np.asarray(record["f0_hz"][:, target], np.float32),
-        has_pitch=np.asarray(record["has_pitch"][:, target], bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-    )
-
-
 def score_track(
     take: Take,
     system: str,
@@ -167,7 +132,16 @@ def score_track(
     pitch_threshold: float = 0.5,
     bss_eval: bool = False,
 ) -> Row:
-    """Returns the scores of a system on a track; None, with a reason in "skipped": undefined."""
+    """Returns the scores of a system on a track; None, with a reason in "skipped": undefined.
+
+    Args:
+        take: the track.
+        system: name of what is judged.
+        estimate: its stem, full scale 1; None: it gives none.
+        pitch: f0_hz and confidence of each frame; None: it gives none.
+        pitch_threshold: confidence that makes a frame voiced.
+        bss_eval: whether BSS Eval v4 is computed too.
+    """
     row: Row = {
         "track": take.name,
         "system": system,
@@ -273,6 +247,14 @@ def write_example(
     """Writes mixture, estimate and truth (.wav) and pitch.csv where the true stem is loudest.
 
     pitch.csv: time (s), truth_hz (empty: no label), estimate_hz (0 = unvoiced), confidence.
+
+    Args:
+        folder: gets the files.
+        take: the track.
+        estimate: what came out, full scale 1.
+        pitch: f0_hz and confidence of each frame.
+        pitch_threshold: confidence that makes a frame voiced.
+        seconds: length of the example.
     """
     length_frames = max(1, round(seconds * take.sample_rate_hz / take.hop_samples))
     first = _loudest_frame(take, length_frames) if take.has_truth else 0

@@ -96,6 +96,13 @@ def stream(
     receptive field, and decibels refer to the largest magnitude of the track, which a first pass
     finds. Tracks of every length run the same compiled programs; beside audio and salience at most
     1 GiB of magnitudes is kept.
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        audio: a whole track at the model's rate, with a peak of 1.
+        batch_size: windows per call of the model.
+        devices: of this process; None: all of them.
     """
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio has shape {audio.shape}; expected [time] with at least one sample")
@@ -129,7 +136,15 @@ def transcribe(
     batch_size: int = 8,
     devices: Sequence[Any] | None = None,
 ) -> Float[np.ndarray, "frame bin"]:
-    """Returns the salience of a whole track, 1 + time // hop_samples frames (see `stream`)."""
+    """Returns the salience of a whole track, 1 + time // hop_samples frames (see `stream`).
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        audio: a whole track at the model's rate, with a peak of 1.
+        batch_size: windows per call of the model.
+        devices: of this process; None: all of them.
+    """
     return np.concatenate(
         list(stream(model, variables, audio, batch_size=batch_size, devices=devices))
     )

@@ -82,8 +82,17 @@ def stream(
     """Yields finished stretches of every output, in order, while blocks of any size come in.
 
     Memory is one batch of segments whatever the length of the track, and every track of every
-    length runs the same compiled program (but songs shorter than a segment of a model with context): batches are filled up with silent rows whose output is
+    length runs the same compiled program (but songs shorter than a segment
+    of a model with context): batches are filled up with silent rows whose output is
     dropped. Joined up, the stretches have as many samples as came in and a frame per begun hop.
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        blocks: of the track at the model's rate, full scale 1, one or more samples each.
+        overlap: share of a segment that it has in common with the next, 0 <= overlap < 1.
+        batch_size: segments per call of the model.
+        devices: of this process; None: all of them.
     """
     step_samples = _step_samples(model, overlap)
     used = placement.dividing(batch_size, devices)
@@ -143,7 +152,16 @@ def apply_track(
     batch_size: int = 8,
     devices: Sequence[Any] | None = None,
 ) -> Outputs:
-    """Returns the outputs for a whole track: stems [time, stem, channel], salience [frame, bin]."""
+    """Returns the outputs for a whole track: stems [time, stem, channel], salience [frame, bin].
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        audio: the track at the model's rate, full scale 1.
+        overlap: share of a segment that it has in common with the next, 0 <= overlap < 1.
+        batch_size: segments per call of the model.
+        devices: of this process; None: all of them.
+    """
     parts = list(
         stream(model, variables, [audio], overlap=overlap, batch_size=batch_size, devices=devices)
     )

@@ -69,8 +69,15 @@ def label_pitch(
 ) -> Iterator[records.Record]:
     """Gives whole tracks the pitch that the teacher hears in the true stem, where it is sure of it.
 
-    `counts` gets what was seen and kept. What is made wrong on purpose is so before the filter:
-    which errors there are does not depend on the threshold.
+    What is made wrong on purpose is so before the filter: which errors there are does not depend on
+    the threshold.
+
+    Args:
+        tracks: whole-track records.
+        teacher: who labels.
+        target: number of the stem.
+        kept: which labels count.
+        counts: gets what was seen and kept.
     """
     frame_s = teacher.model.hop_samples / teacher.model.sample_rate_hz
     for track in tracks:
@@ -111,6 +118,13 @@ def label_stems(
     The estimate takes the target's place and mixture minus estimate that of another stem, so that the stems still sum to
     the mixture. The records come track by track and in order of time. Granularity "frame" and "segment" judge each by its
     own confidence, "song" those of a track together, by the mean over those that have a voiced label.
+
+    Args:
+        pieces: the records.
+        teacher: who labels.
+        target: number of the stem.
+        kept: which labels count.
+        counts: gets what was seen and kept.
     """
     for _, group in itertools.groupby(pieces, key=lambda piece: piece["track"]):
         track = list(group)
@@ -268,8 +282,13 @@ def _tell(directory: pathlib.Path, path: pathlib.Path, said: Mapping[str, Any]) 
     atomic.write_text(path, json.dumps({**said, **counted}, indent=2) + "\n")
 
 
-def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:
-    """Which stem of a prepared data set is the target: the only one that has (one of) its names."""
+def stem_number(
+    prepared: records.Prepared, target: str | Sequence[str], *, field: str = "target"
+) -> int:
+    """Which stem of a prepared data set is the target: the only one that has (one of) its names.
+
+    field: what the target is called in an error.
+    """
     names = (target,) if isinstance(target, str) else tuple(target)
     stems = prepared.layout.stems
     found = [number for number, stem in enumerate(stems) if stem in names]
@@ -277,8 +296,7 @@ def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:
         asked = repr(names[0] if len(names) == 1 else names)
         several = " (several of them match, exactly one has to)" if found else ""
         raise ValueError(
-            f"config.data.target is {asked}; the stems of {prepared.directory} are "
-            f"{', '.join(stems)}{several}"
+            f"{field} is {asked}; the stems of {prepared.directory} are {', '.join(stems)}{several}"
         )
     if not prepared.layout.voices_are_stems:
         raise ValueError(

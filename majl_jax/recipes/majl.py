@@ -160,7 +160,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         cascade,
         segment_model(config, cascade),
         pitch_model(config, cascade),
-        labelling.stem_number(prepared, _target_names(config)),
+        labelling.stem_number(prepared, _target_names(config), field="config.data.target"),
         labelled,
     )
     found = tuple(_stage(name, setting) for name in run)

@@ -1,7 +1,7 @@
 """MixIT: a network learns to separate from mixtures alone, then from few songs with stems (Saijo & Bando, arXiv 2505.07631).
 
 A band-split TF-Locoformer hears the sum of two mixtures and gives N outputs. *pretrain* puts each output to one of the two and
-holds the sums against them (losses/mixit.py); *supervised* takes the outputs that are most like the stems (head_selection.py)
+holds the sums against them (losses/mixit.py); *supervised* takes the outputs that are most like the stems (output_assignment.py)
 and all else over, and learns from stems, mixed anew at every step; *scratch* learns the same from fresh parameters.
 
 What the paper leaves open is a field of configs/mixit.py and listed under Deviations in experiments/mixit/README.md.
@@ -30,7 +30,7 @@ from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources, mixture_sources
-from majl_jax.evaluation import head_selection
+from majl_jax.evaluation import output_assignment
 from majl_jax.evaluation.examples import ForReport
 from majl_jax.evaluation.stems import score_stems
 from majl_jax.inference.band_split import Separator
@@ -434,7 +434,7 @@ def _heads(
         said = json.loads(file.read_text(encoding="utf-8"))
         if said["parameters"] == mark:
             return said["heads"]
-    found = head_selection.select_heads(_segments(setting, before, variables))
+    found = output_assignment.assign_outputs(_segments(setting, before, variables))
     stems = stems_of(setting.config)
     about = {
         "parameters": mark,

@@ -26,7 +26,7 @@ from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources
-from majl_jax.evaluation.excerpt_scores import Judge
+from majl_jax.evaluation.excerpt_scores import Evaluator
 from majl_jax.inference.chimera import Separator
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import chimera as losses
@@ -151,15 +151,15 @@ def _open(config: Any, name: str) -> _Setting:
 
 def _stage(setting: _Setting) -> Stage:
     config, name, options = setting.config, setting.name, setting.options
-    judge = _judge(setting)
+    evaluator = _evaluator(setting)
     head = (("mask/.*", True), (".*", False)) if setting.mask_only else ((".*", True),)
     return Stage(
         name=name,
         init=functools.partial(_init, setting),
         batches=lambda previous: _batches(setting),
         loss=functools.partial(_loss, setting, axis=parallel.AXIS),
-        evaluate=judge.validate,
-        test=judge.test,
+        evaluate=evaluator.validate,
+        test=evaluator.test,
         optimizer=optimizer.optimizer(
             options.learning_rate,
             auto_clip=optimizer.AutoClip(
@@ -260,7 +260,7 @@ def _mix(
     return jnp.moveaxis(changed, 1, 2), known
 
 
-def _judge(setting: _Setting) -> Judge:
+def _evaluator(setting: _Setting) -> Evaluator:
     config, network = setting.config, setting.network
     heard = separator(config, network)
     folder = epath.Path(config.data.directory)
@@ -282,7 +282,7 @@ def _judge(setting: _Setting) -> Judge:
         )
         return terms[term]
 
-    return Judge(
+    return Evaluator(
         setting.name,
         {folder / data_set: of_set for data_set, of_set in groups.items()},
         loss=loss,

@@ -44,7 +44,15 @@ def transcribe_file(
 
     pitches.csv: a line per frame, its time in seconds and its pitches in Hz, separated by tabs (what
     mir_eval.io.load_ragged_time_series reads); pitches.mid: notes; picture.png: salience and
-    pitches. Silence has no pitch. progress: called with the seconds that were transcribed.
+    pitches. Silence has no pitch.
+
+    Args:
+        path: an audio file.
+        folder: gets the files.
+        model: what is applied.
+        variables: of the model.
+        options: how; None: the defaults, and the threshold of the model.
+        progress: called with the seconds that were transcribed.
     """
     from majl_jax.inference import decoding, multi_pitch
     from majl_jax.separate.outputs import Options

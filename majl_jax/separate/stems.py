@@ -46,7 +46,14 @@ def separate_file(
 
     A mono model is applied to each channel of the file by itself, and its pitch is that of the
     channels' mean; a model of several channels takes files of as many channels, or mono.
-    progress: called with the seconds of input that were read.
+
+    Args:
+        path: an audio file.
+        folder: gets the files.
+        model: what is applied.
+        variables: of the model.
+        options: how; None: the defaults.
+        progress: called with the seconds of input that were read.
     """
     options = options or Options()
     info = files.inspect(path, allow_truncated=options.allow_truncated)

@@ -109,7 +109,7 @@ def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
 
 
 def test_an_unknown_target_is_named(source, tmp_path):
-    with pytest.raises(ValueError, match=r"config.data.target is 'alto'.*soprano, bass"):
+    with pytest.raises(ValueError, match=r"^target is 'alto'.*soprano, bass"):
         _write(source, tmp_path, _teacher(0.9), target="alto")
 
 
