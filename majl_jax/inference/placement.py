@@ -8,8 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from majl_jax.batch import Variables
-
 Devices = tuple[Any, ...]
 _ROW = "row"
 
@@ -37,8 +35,8 @@ def by_rows(function: Callable[..., Any], devices: Devices, *, whole: int, rows:
     return jax.jit(mapped)
 
 
-def everywhere(variables: Variables, devices: Devices) -> Any:
-    """Puts variables whole on every device."""
+def everywhere(variables: Any, devices: Devices) -> Any:
+    """Puts variables, or several systems' in a list, whole on every device."""
     sharding = NamedSharding(Mesh(np.array(devices), (_ROW,)), PartitionSpec())
 
     def place(leaf: Any) -> jax.Array:
