@@ -74,6 +74,14 @@ def across(tree: T) -> T:
         return tree
 
 
+def axis_size() -> int:
+    """The number of devices that the step runs on; 1 outside the mesh."""
+    try:
+        return jax.lax.axis_size(AXIS)
+    except NameError:
+        return 1
+
+
 def sharded(step: Callable, on: Mesh) -> Callable:
     """Compile `step(state, batch) -> (state, metrics)`: state replicated and donated, batch split.
 

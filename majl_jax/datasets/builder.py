@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core import writer as writer_lib
 from tensorflow_datasets.core.utils import shard_utils
 
@@ -34,6 +35,8 @@ from majl_jax.datasets.records import (
 )
 
 SHARD_BYTES = 64 << 20
+# What TFDS sorts in memory, beyond that on the disk; by default 1 GB.
+SORTED_IN_MEMORY_BYTES = 64 << 20
 FEWEST_SHARDS = 8
 UNFINISHED_FILE = "unfinished"  # in a folder on an object store until all its files are there
 WRITTEN_FILE = "written"  # in a draft whose shards are there in full
@@ -187,6 +190,7 @@ def _write_shards(
 ) -> None:
     """Writes shards and TFDS's own description of them, unless they are there in full."""
     tfds.disable_progress_bar()
+    shuffle.MAX_MEM_BUFFER_SIZE = SORTED_IN_MEMORY_BYTES
     config = _Config(max_shard_size=shard_bytes, try_download_gcs=False, beam_options=beam)
     with contextlib.redirect_stdout(
         io.StringIO()

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer, Key
+from jaxtyping import Array, Float, Integer, Key
 
 Variables = Mapping[str, Any]
 State = dict[str, Any]
@@ -40,7 +40,7 @@ class Cascade:
         if self.weight_module is not None:
             frames = jnp.zeros((1, 1, len(self.bin_cents)))
             fresh["weight_module"] = jax.jit(self.weight_module.init)(
-                jax.random.fold_in(key, 2), frames, frames, frames, jnp.ones((1, 1), bool)
+                jax.random.fold_in(key, 2), frames, frames, frames, jnp.zeros((1, 1, 2))
             )
         collections = {collection for variables in fresh.values() for collection in variables}
         return {
@@ -75,14 +75,14 @@ class Cascade:
         heard_in_estimate: Float[Array, "batch frame bin"],
         heard_in_target: Float[Array, "batch frame bin"],
         label: Float[Array, "batch frame bin"],
-        labelled: Bool[Array, "batch frame"],
-    ) -> Float[Array, "batch 2"] | None:
+        difficulty: Float[Array, "batch frame 2"],
+    ) -> Float[Array, "batch frame 2"] | None:
         """The weight module's scores; None where there is no module. No gradient leaves by its inputs."""
         if self.weight_module is None:
             return None
         heard = jax.lax.stop_gradient((heard_in_estimate, heard_in_target))
         own = {"params": variables["params"]["weight_module"]}
-        scores: Any = self.weight_module.apply(own, *heard, label, labelled)
+        scores: Any = self.weight_module.apply(own, *heard, label, difficulty)
         return scores
 
 

@@ -28,8 +28,9 @@ from majl_jax.evaluation.examples import NO_FILES, ForReport
 from majl_jax.evaluation.rows import means
 from majl_jax.evaluation.target import Target, score_tracks
 from majl_jax.inference.segments import Segmenting, SegmentModel
-from majl_jax.losses.cascade import cascade_loss
+from majl_jax.losses.cascade import CascadeTerms, cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
+from majl_jax.losses.interface import Interface
 from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
@@ -63,6 +64,22 @@ def _hard_samples(config: Any, stage: str) -> HardSamples | None:
     options["exponents"] = tuple(tuple(pair) for pair in options["exponents"])
     settings = HardSamples(**options)
     return settings if stage in ("teacher", "student") and settings.objective != "none" else None
+
+
+def _interface(config: Any, stage: str) -> Interface:
+    """How the two networks of a stage are joined."""
+    losses, method = config.losses.separation, config.balance.method
+    if method == "uncertainty" and losses.startswith("neg_"):
+        raise ValueError(
+            f"config.balance.method is 'uncertainty', which needs losses above 0, and config.losses.separation is "
+            f"{losses!r}; take l1_wav or l1_mag, or another balance"
+        )
+    return Interface(
+        joint=stage != "pipeline",
+        stop_gradient=config.stop_gradient_between,
+        balance=method,
+        pitch_share=config.balance.pitch_share,
+    )
 
 
 def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
@@ -204,16 +221,13 @@ def _stage(name: str, setting: _Setting) -> Stage:
         loss=functools.partial(
             cascade_loss,
             cascade=cascade,
-            target=0,
-            separation_loss=config.losses.separation,
-            positive_weight=config.losses.positive_weight,
-            target_width_cents=config.losses.target_width_cents,
-            pitch_frames=config.losses.pitch_frames,
-            mixture_gain=config.data.mixture_gain,
-            joint=name != "pipeline",
-            stop_gradient=config.stop_gradient_between,
+            terms=CascadeTerms(
+                weights=config.weights.to_dict(),
+                mixture_gain=config.data.mixture_gain,
+                **config.losses.to_dict(),
+            ),
+            interface=_interface(config, name),
             dynamic=dynamic,
-            weights=config.weights.to_dict(),
         ),
         evaluate=validate,
         optimizer=_optimizer(config.optimizer, config.stages[name]),

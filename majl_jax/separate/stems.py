@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,9 @@ def separate_file(
             source_hz=info.sample_rate_hz,
             target_hz=model.sample_rate_hz,
         )
-        variables = model.for_song(variables, heard)
+        with warnings.catch_warnings():  # said when the file is read once more, for its stems
+            warnings.simplefilter("ignore", files.AudioFileWarning)
+            variables = model.for_song(variables, heard)
     with outputs:
         song = outputs.remember(
             files.stream(path, allow_truncated=options.allow_truncated), progress

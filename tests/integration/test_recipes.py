@@ -108,7 +108,7 @@ def test_majl_leaves_rows_examples_and_what_the_teacher_said(smoke):
 @majl
 def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(smoke, tmp_path):
     config = smoke.config("majl")
-    config.weights.separation = 0.0
+    config.weights.separation, config.balance.method = 0.0, "none"
     for run, stop, reaches in (
         ("teacher", False, True),
         ("teacher", True, False),
@@ -192,7 +192,9 @@ def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
         ("data.labelled", "choral", "(?s)No prepared data set in .*majl_jax.prepare"),
         ("separator", "wavenet", "config.separator is 'wavenet'"),
         ("pitch", "pyin", "config.pitch is 'pyin'; expected crepe, harmof0"),
-        ("dwhs.objective", "hard", "config.dwhs.objective is 'hard'; expected one of regularised"),
+        ("dwhs.objective", "hard", "config.dwhs.objective is 'hard'; expected one of robust"),
+        ("dwhs.grain", "note", "config.dwhs.grain is 'note'; expected one of segment, frame"),
+        ("balance.method", "pareto", "config.balance.method is 'pareto'; expected one of none"),
         ("losses.separation", "l2", "config.losses.separation is 'l2'"),
         ("weights.pitch_loss", 1.0, "config.weights names"),
         ("losses.pitch_frames", 100, "pitch_frames is 100; expected a divisor of 128"),
