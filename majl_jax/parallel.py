@@ -83,7 +83,7 @@ def axis_size() -> int:
 
 
 def sharded(step: Callable, on: Mesh) -> Callable:
-    """Compile `step(state, batch) -> (state, readings)`: state replicated and donated, batch split.
+    """Compile `step(state, batch) -> (state, metrics)`: state replicated and donated, batch split.
 
     With `check_vma=False` the gradient of replicated parameters is one device's own, for the step
     to average. With the check JAX has summed it already: the average would be too large by the

@@ -1,6 +1,6 @@
 """Scores of whole tracks: one row per track and system, undefined scores counted, named aggregates.
 
-`evaluate.score_tracks` makes the rows, `report` reads them back.
+target.py, stems.py, multi_pitch.py and excerpt_scores.py make the rows, `report` reads them back.
 """
 
 import contextlib
@@ -91,6 +91,14 @@ def read_rows(path: pathlib.Path) -> list[Row]:
             if isinstance(row, dict) and {"track", "system", "seconds"} <= set(row):
                 rows.append(row)
     return rows
+
+
+def add_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
+    """Appends rows to a file of rows; a row of the same track and system is replaced."""
+    rows = list(rows)
+    new = {(row["track"], row["system"]) for row in rows}
+    old = [row for row in read_rows(path) if (row["track"], row["system"]) not in new]
+    write_rows(path, [*old, *rows])
 
 
 def text_table(rows: Iterable[Row]) -> str:

@@ -181,7 +181,7 @@ def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("run", ("student",), "the student has to follow its teacher"),
+        ("run", ("student",), "student has to follow teacher directly"),
         ("run", ("teachers",), "config.run is .'teachers',.; expected some of"),
         (
             "data.target",
@@ -191,7 +191,7 @@ def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
         (
             "data.sample_rate_hz",
             44_100,
-            "was prepared with sample_rate_hz = 16000, the config has 44100",
+            "was prepared with sample_rate_hz = 16000, config.data.sample_rate_hz is 44100",
         ),
         ("data.labelled", "choral", "(?s)No prepared data set in .*majl_jax.prepare"),
         ("separator", "wavenet", "config.separator is 'wavenet'"),

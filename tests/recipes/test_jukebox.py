@@ -219,7 +219,7 @@ def test_songs_in_segments_are_those_of_one_pass(run):
         ("data__stem", "vocals", "has the stems bass, drums, other; config.data.stem is 'vocals'"),
         ("data__segment_samples", 2052, "a multiple of 8, the samples of a latent"),
         ("data__segment_samples", 25_600, "longer --record_seconds"),
-        ("data__channels", 2, "prepared with 1 channels, config.data.channels is 2"),
+        ("data__channels", 2, "prepared with channels = 1, config.data.channels is 2"),
         ("data__music", "fma", "No prepared data set in"),
         ("evaluation__segment_samples", 64, "take more than twice as many, or"),
     ],

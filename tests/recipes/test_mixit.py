@@ -166,8 +166,12 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("run", ("supervised",), "supervised has to follow pretrain at once, or"),
-        ("run", ("pretrain", "scratch", "supervised"), "supervised has to follow pretrain at once"),
+        ("run", ("supervised",), "supervised has to follow pretrain directly, or"),
+        (
+            "run",
+            ("pretrain", "scratch", "supervised"),
+            "supervised has to follow pretrain directly",
+        ),
         ("stages__supervised__start", __file__, "supervised starts from one of both"),
         ("stages__supervised__batch_size", 4, "with two examples or more on each"),
         ("run", ("train",), "expected some of pretrain, supervised, scratch"),
@@ -182,8 +186,12 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
         ("network__outputs", 2, "at least one for each of the stems bass, drums, other"),
         ("data__segment_samples", 4000, "a multiple of config.data.hop_samples = 128"),
         ("data__segment_samples", 25_600, "longer --record_seconds"),
-        ("data__sample_rate_hz", 16_000, "sample_rate_hz = 8000, the config has 16000"),
-        ("data__channels", 2, "prepared with 1 channels, config.data.channels is 2"),
+        (
+            "data__sample_rate_hz",
+            16_000,
+            "sample_rate_hz = 8000, config.data.sample_rate_hz is 16000",
+        ),
+        ("data__channels", 2, "prepared with channels = 1, config.data.channels is 2"),
         ("data__unlabelled", "band,fma", "No prepared data set in"),
         ("data__labelled", "few/band: bass, vocals", "sources name vocals"),
         ("network__bands", (2, 4), "bands of 6 bins"),

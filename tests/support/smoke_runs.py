@@ -46,8 +46,13 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Any, ...]:
 
 def train(config: Any, workdir: pathlib.Path, of: Any = None, devices: int = 1) -> dict[str, Any]:
     """Train the config's stages, or `of`, on so many devices."""
-    options = {**config.train.to_dict(), "devices": jax.devices()[:devices]}
-    return loop.run(of or stages(config, workdir), workdir, jax.random.key(0), **options)
+    return loop.run(
+        of or stages(config, workdir),
+        workdir,
+        jax.random.key(0),
+        loop.Options(**config.train.to_dict()),
+        devices=jax.devices()[:devices],
+    )
 
 
 class SmokeRuns:
