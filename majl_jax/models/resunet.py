@@ -53,13 +53,10 @@ class ResUNetDecouplePlus(nn.Module):
         check_sizes(self, mixture.shape[2])
         network = ResidualUNet(
             channels=self.channels,
-            factors=((2, 2),) * (len(self.channels) - 1) + ((1, 2),),
             blocks=self.blocks,
             centre_stages=self.centre_stages,
             maps=self.sources * self.audio_channels * MAPS,
-            pool="average",
-            in_place_norm=True,
-            prelu=False,
+            **self._stages(),
             norm_momentum=self.norm_momentum,
             statistics_axis=self.statistics_axis,
             dtype=self.dtype,
@@ -74,6 +71,15 @@ class ResUNetDecouplePlus(nn.Module):
             window_samples=self.window_samples,
             hop_samples=self.hop_samples,
         )
+
+    def _stages(self) -> dict[str, Any]:
+        """How the stages of the `ResidualUNet` pool, normalise and bend."""
+        return {
+            "factors": ((2, 2),) * (len(self.channels) - 1) + ((1, 2),),
+            "pool": "average",
+            "in_place_norm": True,
+            "prelu": False,
+        }
 
 
 def check_mono(separator: Any, length_samples: int) -> None:
