@@ -12,7 +12,7 @@ from halving import BIN_20_HZ, HALF, MODEL, RATE_HZ, make_model, read, write
 
 from majl_jax.audio import files
 from majl_jax.separate import __main__ as separate
-from majl_jax.separate import outputs, stems
+from majl_jax.separate import loading, outputs, stems
 
 
 def pitch_rows(path):
