@@ -148,16 +148,16 @@ def test_excerpts_whose_estimate_is_silent_are_counted(folder, tmp_path):
     excerpts = [
         one.sources.sum(1)
         for one in fixed_excerpts(
-            folder, "test", _judge(folder).folders[folder], count=3, samples=SAMPLES, seed=2
+            folder, "test", _evaluator(folder).folders[folder], count=3, samples=SAMPLES, seed=2
         )
     ]
     levels = sorted(float(np.mean(x.astype(np.float64) ** 2)) for x in excerpts)
-    judge = _judge(folder, estimate=quiet_at_times)
-    found = judge.test((levels[0] + levels[1]) / 2, tmp_path)
+    evaluator = _evaluator(folder, estimate=quiet_at_times)
+    found = evaluator.test((levels[0] + levels[1]) / 2, tmp_path)
     assert np.isfinite(found["si_sdr_db"]) and found["si_sdr_db_skipped"] == 1
     rows = read_rows(tmp_path / "tracks.jsonl")
     text = text_table([row for row in rows if row["system"] == "ours"])
     assert text.endswith("undefined, so not in the means: ours: SI-SDR dB of 1 of 3")
-    valid = judge.validate(1e9)
+    valid = evaluator.validate(1e9)
     assert valid["si_sdr_db"] == -np.inf and valid["si_sdr_db_skipped"] == 3
-    assert "si_sdr_db_skipped" not in judge.validate(-1.0)
+    assert "si_sdr_db_skipped" not in evaluator.validate(-1.0)
