@@ -123,7 +123,7 @@ def _paper(size: str) -> ConfigDict:
     config.evaluation.segment_samples = 528_896  # of test songs: 12 s ...
     config.evaluation.overlap = 0.5  # ... every 6 s
     config.evaluation.crossfade = False  # the mean of both where they overlap
-    config.evaluation.average = 5  # best checkpoints whose mean is tested and handed over
+    config.evaluation.average = 5  # best checkpoints whose mean is handed over if it validates better than the best and the last
     config.evaluation.pretrained = (
         True  # score pretrain too, by the outputs that the validation songs choose
     )

@@ -85,9 +85,14 @@ def _markdown(experiment: Experiment, name: str, kind: str, lines: Sequence[Line
     }
     base = table.rows[table.base].label
     shown = {score: experiment.columns[score] for score in experiment.shown}
+    labels = [row.label for row in table.rows]
+    # What was run under a label that the table has no more keeps its numbers.
+    former = [label for label in dict.fromkeys(x["row"] for x in lines) if label not in labels]
     cells = {
-        row.label: [_cell(lines, row.label, score, column) for score, column in columns.items()]
-        for row in table.rows
+        label if label in labels else f"{label} (no longer run)": [
+            _cell(lines, label, score, column) for score, column in columns.items()
+        ]
+        for label in [*labels, *former]
     }
     differences = {
         row.label: [

@@ -1,34 +1,110 @@
 """Whole files or none: a file appears under its name once it is complete and on disk."""
 
 import contextlib
+import errno
 import os
 import pathlib
+from collections.abc import Iterator
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_FORBIDDEN = {
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "its folder is read-only for this user",
+    errno.EPERM: "its folder is read-only for this user",
+}
+_WRITING = {*_FULL, errno.EROFS, errno.EFBIG}  # what reading a file never fails with
+_UNSYNCED = (errno.EINVAL, errno.ENOTSUP)  # some network file systems cannot sync a folder
+
+
+class WriteError(OSError):
+    """A file could not be written; what had its name before is whole."""
+
+
+@contextlib.contextmanager
+def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path beside `path` to write to; what lies there then takes the name `path`, on disk.
+
+    The folder is made if need be. Whatever fails, the draft is removed and what was there stays.
+    Where writing fails, a WriteError names `path` and the reason; other errors pass as they are.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with explained(path, only=part):
+            yield part
+        with explained(path):
+            _sync(part)
+            part.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(path: pathlib.Path, *, only: pathlib.Path | None = None) -> Iterator[None]:
+    """Turns an OSError into a WriteError about `path`.
+
+    only: the file that is written meanwhile; an error of another one, read perhaps, passes.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        if only is None or _happened_in(only, error):
+            raise no_write(path, error) from error
+        raise
+
+
+def _happened_in(path: pathlib.Path, error: OSError) -> bool:
+    """Whether the error is of this file; where it names none, whether only writing fails so."""
+    if error.filename is None:
+        return error.errno in _WRITING
+    return os.fspath(error.filename) == os.fspath(path)
+
+
+def no_write(path: pathlib.Path, error: OSError) -> WriteError:
+    """What to raise where writing `path` failed: the file, the reason, and what to do."""
+    number = error.errno or 0
+    if number in _FULL:
+        reason, advice = _FULL[number], f"make room in {path.parent}"
+    elif number in _FORBIDDEN:
+        reason, advice = _FORBIDDEN[number], "choose another folder or change its rights"
+    else:
+        reason = error.strerror or str(error)
+        advice = f"check the space and the rights in {path.parent}"
+    return WriteError(
+        error.errno,
+        f"could not write {path}: {reason}. What was saved before is whole: {advice}, then run "
+        "the same command again",
+    )
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Replace a text file in one go."""
+    """Replace a text file in one go (see `draft`)."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Replace a file in one go: whatever happens, the old or the new one is there, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    """Replace a file in one go (see `draft`)."""
+    with draft(path) as part:
+        part.write_bytes(data)
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """The new name survives a power cut as well."""
+    try:
+        _sync(folder)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise no_write(path, error) from error
-
-
-def no_write(path: pathlib.Path, error: OSError) -> OSError:
-    return OSError(
-        error.errno,
-        f"could not write {path}: {error.strerror}. What was saved before is whole: check the "
-        "space and the rights there, then run the same command again",
-    )
+        if error.errno not in _UNSYNCED:
+            raise

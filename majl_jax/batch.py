@@ -26,8 +26,19 @@ the others are. A stream has one kind or the other (`datasets/records.py`, Sourc
 Missing labels are masks, so that every batch has one shape whatever its examples come with.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax
 from jaxtyping import Array, Bool, Float, Int16, UInt32
 from typing_extensions import TypedDict
+
+Params = Mapping[str, Any]
+"""A tree of arrays that training changes."""
+Variables = Mapping[str, Any]
+"""{"params": Params, **mutables}: all that a network is applied with."""
+Key = jax.Array
+"""A key of jax.random."""
 
 
 class Batch(TypedDict):

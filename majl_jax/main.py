@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> None:
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
     manifest.write_manifest(workdir, config, seed=config.seed)
     parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
-    loop.run(stages, workdir, jax.random.key(config.seed), **config.train.to_dict())
+    options = loop.Options(**config.train.to_dict())
+    loop.run(stages, workdir, jax.random.key(config.seed), options)
     if parallel.is_first_process():
         from majl_jax.report import run_page
 

@@ -74,8 +74,16 @@ def across(tree: T) -> T:
         return tree
 
 
+def axis_size() -> int:
+    """The number of devices that the step runs on; 1 outside the mesh."""
+    try:
+        return jax.lax.axis_size(AXIS)
+    except NameError:
+        return 1
+
+
 def sharded(step: Callable, on: Mesh) -> Callable:
-    """Compile `step(state, batch) -> (state, readings)`: state replicated and donated, batch split.
+    """Compile `step(state, batch) -> (state, metrics)`: state replicated and donated, batch split.
 
     With `check_vma=False` the gradient of replicated parameters is one device's own, for the step
     to average. With the check JAX has summed it already: the average would be too large by the
@@ -86,6 +94,16 @@ def sharded(step: Callable, on: Mesh) -> Callable:
         step, mesh=on, in_specs=(whole, split), out_specs=(whole, whole), check_vma=False
     )
     return jax.jit(mapped, donate_argnums=0)
+
+
+def alone(function: Callable) -> Callable:
+    """The function of arrays as the only device of a mesh runs it: its collectives change nothing.
+
+    For what is written for the step, outside it: a loss traced on shapes, or called in a test.
+    """
+    whole = PartitionSpec()
+    on = mesh(jax.local_devices()[:1])
+    return jax.shard_map(function, mesh=on, in_specs=whole, out_specs=whole, check_vma=False)
 
 
 def replicate(tree: T, on: Mesh) -> T:

@@ -15,6 +15,7 @@ CURVES = {
     "activation_mass": "active bins per frame",
     "silent_share": "sounding frames without a pitch",
     "recall": "recall",
+    "average_precision": "average precision",
 }
 SETS = {"chorales": "labelled kind", "quartets": "unlabelled kind"}
 

@@ -8,7 +8,7 @@ those of SS-MPE (arXiv 2506.23371; repository cwitkowitz/ss-mpe, `ss_mpe/objecti
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 _SMALLEST_WIDTH_BINS = 1e-3
 
@@ -157,6 +157,14 @@ def shift_and_stretch(
     """
     moved: Array = _shift_bins(x, vertical)
     return _resample_frames(moved, horizontal, stretch)
+
+
+def frames_covered(
+    horizontal: Integer[Array, "batch"], stretch: Float[Array, "batch"], *, frames: int
+) -> Bool[Array, "batch {frames}"]:
+    """Which frames `shift_and_stretch` makes wholly of frames there are; the others are padding, in part at least."""
+    total = sum(weight for _, weight in _frames_read(frames, horizontal, stretch))
+    return jnp.asarray(total) > 1.0 - 1e-3
 
 
 @jax.custom_vjp

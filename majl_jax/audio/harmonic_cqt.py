@@ -22,9 +22,9 @@ from majl_jax.audio.cqt import equal_temperament_hz, wavelet_lengths
 from majl_jax.audio.stft import frame
 
 POWER_FLOOR = 1e-10
-SIDE_LOBES = (
-    64.0  # beyond this many 1 / L a Hann window's side lobes are 20 lg(pi 64^3) = 118 dB down
-)
+# Beyond this many 1 / L a Hann window's side lobes are 20 lg(pi 117^3) = 134 dB down. With 64 (118 dB) features near the floor of
+# 80 dB differ by 8e-4 from the direct method's, with 117 by 1.3e-4, for a third more products.
+SIDE_LOBES = 117.0
 METHODS = ("direct", "fast")
 
 

@@ -66,18 +66,6 @@ def apply_gains(
     return stems * (10.0 ** (gain_db / 20.0))[:, None, :, None]
 
 
-def limit_peak(
-    stems: Float[Array, "batch time stem channel"], *, ceiling: float = 1.0
-) -> Float[Array, "batch time stem channel"]:
-    """Scales all stems of an example by min(1, ceiling / max |mixture|), so the mix cannot clip.
-
-    One factor per example keeps the balance; quieter mixtures and silence stay as they are.
-    """
-    peak = jnp.abs(mixture(stems)).max(axis=(1, 2))
-    factor = ceiling / jnp.maximum(peak, ceiling)
-    return stems * factor[:, None, None, None]
-
-
 def incoherent_sources(
     key: Key[Array, ""], *, batch: int, stems: int
 ) -> Int[Array, "{batch} {stems}"]:
@@ -213,7 +201,7 @@ def draw_kept(
 
     def draw(key: Array) -> Array:
         uniform = jax.random.uniform(key, (stems,))
-        return (uniform >= drop_probability) | (uniform == uniform.max())
+        return (uniform >= drop_probability) | (jnp.arange(stems) == jnp.argmax(uniform))
 
     return jax.vmap(draw)(keys)
 

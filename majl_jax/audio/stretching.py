@@ -17,6 +17,7 @@ from jaxtyping import Array, Complex, Float, Int, Key
 from majl_jax.audio.stft import istft, stft
 
 _SILENT_POWER = 1e-30
+_UNCHANGED = 1e-6  # a rate so near to 1, or a shift so near to 0, changes nothing
 _MAX_POSITIONS = 2**20
 _OVERSAMPLING = 2
 _TAPS = 12
@@ -70,7 +71,7 @@ def time_stretch(
     """The first `samples` samples of each example at `rate` times its speed (above 1: faster), at the same pitch.
 
     Output sample n comes from around input sample n rate: pass `needed_samples` or more; what lies after the end is silent. A rate
-    of exactly 1 gives the input back unchanged. Twice the window suits basses below 80 Hz better, and drums less.
+    of 1, to a millionth, gives the input back unchanged. Twice the window suits basses below 80 Hz better, and drums less.
     """
     if audio.shape[1] < samples:
         raise ValueError(
@@ -84,7 +85,7 @@ def time_stretch(
         locked=locked,
     )
     found: Array = istft(stretched, **sizes, length_samples=samples)
-    return jnp.where(rates[:, None] == 1.0, audio[:, :samples], found)
+    return jnp.where(jnp.abs(rates[:, None] - 1.0) < _UNCHANGED, audio[:, :samples], found)
 
 
 def pitch_shift(
@@ -96,7 +97,7 @@ def pitch_shift(
     hop_samples: int = 256,
     locked: bool = True,
 ) -> Float[Array, "batch time"]:
-    """Each example at 2^(semitones / 12) times its pitch and the same duration; 0 semitones give the input back unchanged.
+    """Each example at 2^(semitones / 12) times its pitch and the same duration; 0 semitones, to a millionth, give the input back unchanged.
 
     The sound is stretched to p = 2^(semitones / 12) times its length and sample n of the result read at n p. What would come to lie
     above half the sample rate is taken away. max_semitones: the highest shift there can be; the end of a higher one is silent.
@@ -122,7 +123,7 @@ def pitch_shift(
         length_samples=_OVERSAMPLING * longest,
     )
     found = _read(dense, _OVERSAMPLING * ratios, samples)
-    return jnp.where(semitones[:, None] == 0.0, audio, found)
+    return jnp.where(jnp.abs(semitones[:, None]) < _UNCHANGED, audio, found)
 
 
 def phase_vocoder(

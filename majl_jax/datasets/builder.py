@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import pathlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core import writer as writer_lib
 from tensorflow_datasets.core.utils import shard_utils
 
+from majl_jax import atomic, formats
 from majl_jax.datasets import beam
 from majl_jax.datasets.records import (
     FORMATS,
@@ -32,6 +35,8 @@ from majl_jax.datasets.records import (
 )
 
 SHARD_BYTES = 64 << 20
+# What TFDS sorts in memory, beyond that on the disk; by default 1 GB.
+SORTED_IN_MEMORY_BYTES = 64 << 20
 FEWEST_SHARDS = 8
 UNFINISHED_FILE = "unfinished"  # in a folder on an object store until all its files are there
 WRITTEN_FILE = "written"  # in a draft whose shards are there in full
@@ -168,13 +173,14 @@ def write_dataset(
         written.write_text("")
         made = report() if callable(report) else report
         index = {
+            formats.KEY: formats.DATA,
             "layout": vars(layout),
             "file_format": file_format,
             "options": dict(options or {}),
             "splits": _index(builder, finished, file_format, layout),
         }
-        (finished / REPORT_FILE).write_text(json.dumps(dict(made or {}), indent=2))
-        (finished / INDEX_FILE).write_text(json.dumps(index))
+        _write_whole(finished / REPORT_FILE, json.dumps(dict(made or {}), indent=2))
+        _write_whole(finished / INDEX_FILE, json.dumps(index))
     _publish(finished, target)
     draft.rmtree(missing_ok=True)
 
@@ -184,6 +190,7 @@ def _write_shards(
 ) -> None:
     """Writes shards and TFDS's own description of them, unless they are there in full."""
     tfds.disable_progress_bar()
+    shuffle.MAX_MEM_BUFFER_SIZE = SORTED_IN_MEMORY_BYTES
     config = _Config(max_shard_size=shard_bytes, try_download_gcs=False, beam_options=beam)
     with contextlib.redirect_stdout(
         io.StringIO()
@@ -214,6 +221,14 @@ def _index(
         builder.info.set_splits(tfds.core.SplitDict(list(infos.values())))
         builder.info.write_to_directory(folder)
     return full
+
+
+def _write_whole(path: epath.Path, text: str) -> None:
+    """A file of an object store appears whole anyway."""
+    if is_local(path):
+        atomic.write_text(pathlib.Path(path), text)
+    else:
+        path.write_text(text)
 
 
 def _half_published(target: epath.Path) -> bool:

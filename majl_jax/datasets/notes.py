@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets.track import BadTrack, Recording, frame_count, no_pitch, stack
+from majl_jax.datasets.track import BadTrack, Recording, frame_count, stack
 
 MIXTURE = ("mixture",)
 PAST_THE_END_S = 1.0  # by at most so much a note may begin after the end of its audio
@@ -245,21 +245,3 @@ def semitones_hz(semitones: Float64[np.ndarray, "..."]) -> Float32[np.ndarray, "
 def midi_hz(midi: float | Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
     """Frequency of MIDI numbers, A4 = 69 = 440 Hz."""
     return np.asarray(440.0 * 2.0 ** ((np.asarray(midi, np.float64) - 69) / 12))
-
-
-def load_unlabelled(
-    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
-) -> Recording:
-    """One file as a mixture without any label."""
-    audio = read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    f0_hz, has_pitch = no_pitch(len(audio), stems=1, hop_samples=hop_samples)
-    return Recording(
-        audio=audio,
-        stems=MIXTURE,
-        has_stems=np.zeros(1, bool),
-        f0_hz=f0_hz,
-        has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        voices=1,
-    )

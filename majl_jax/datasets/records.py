@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from majl_jax import formats
 from majl_jax.datasets.cutting import INT16_SCALE, Layout, Record, cut, join, to_int16, whole
 
 __all__ = ["INT16_SCALE", "Layout", "Record", "cut", "join", "to_int16", "whole"]
@@ -115,6 +116,7 @@ def open_prepared(directory: Folder) -> Prepared:
 def read_index(folder: epath.Path) -> Prepared:
     """A prepared data set as its index says it is, without a look at its shards."""
     index = json.loads((folder / INDEX_FILE).read_text())
+    formats.check(index, formats.DATA, folder / INDEX_FILE)
     layout = Layout(**{**index["layout"], "stems": tuple(index["layout"]["stems"])})
     splits = {}
     for name, columns in index["splits"].items():
@@ -148,17 +150,6 @@ def _size_bytes(path: epath.Path) -> int | None:
         return path.stat().length
     except FileNotFoundError:
         return None
-
-
-def check_grid(prepared: Prepared, *, sample_rate_hz: int, hop_samples: int) -> None:
-    """Raises ValueError where a prepared set has another rate or hop than a config."""
-    for name, wanted in (("sample_rate_hz", sample_rate_hz), ("hop_samples", hop_samples)):
-        if (found := getattr(prepared.layout, name)) != wanted:
-            raise ValueError(
-                f"{prepared.directory} was prepared with {name} = {found}, the config has {wanted}: "
-                f"prepare it again with --{name}={wanted} and another --output, or change "
-                f"config.data.{name}"
-            )
 
 
 def read_record(prepared: Prepared, split: str, number: int) -> Record:

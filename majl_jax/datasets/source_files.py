@@ -2,13 +2,14 @@
 
 import csv
 import hashlib
+import os
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from majl_jax.audio import files
-from majl_jax.datasets.track import BadTrack
+from majl_jax.audio import files, libav
+from majl_jax.datasets.track import BadTrack, printable
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a track is there twice
 
@@ -24,7 +25,7 @@ def find_audio(path: pathlib.Path) -> pathlib.Path | None:
 def header_seconds(path: pathlib.Path) -> float:
     """The length that the header of a file says; 0 where it cannot be used."""
     try:
-        return files.inspect(path).seconds
+        return files.inspect(path, headers_only=True).seconds
     except files.AudioFileError:
         return 0.0
 
@@ -43,22 +44,39 @@ def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str
         raise BadTrack(f"{path}: not a table ({error}); {expected}: copy it again") from None
 
 
-SUFFIXES = (*AUDIO_SUFFIXES, ".oga", ".opus", ".aif", ".aiff")
-UNREADABLE_SUFFIXES = (".m4a", ".aac", ".mp4", ".webm", ".wma")
+SUFFIXES = (*AUDIO_SUFFIXES, ".oga", ".opus", ".aif", ".aiff", *libav.SUFFIXES)
 HEADER_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")  # their headers say the length at once
 COMPRESSED_BITS_PER_S = 192_000  # a guess for the others, from the size of the file
 LONGEST_ID = 200  # characters once quoted: an id becomes a file name
 OUTSIDE = "beside the folders train, valid and test: move it into one of them"
 
 
+def find_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder and all below it, linked ones as well, but none inside itself."""
+    above = {root: frozenset({root.resolve()})}
+    for place, names, _ in os.walk(root, followlinks=True):
+        folder = pathlib.Path(place)
+        yield folder
+        for name in [*names]:
+            real = (folder / name).resolve()
+            if name.startswith(".") or real in above[folder]:
+                names.remove(name)
+            else:
+                above[folder / name] = above[folder] | {real}
+
+
+def visible(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+    """What matches in a folder, sorted, but for hidden files, as the ._ that a Mac leaves."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def find_files(root: pathlib.Path) -> list[pathlib.Path]:
-    """The audio files below a folder in natural order: "2.wav" before "10.wav"."""
+    """The audio files below a folder, without hidden ones, in natural order: 2.wav before 10.wav."""
     found = [
         path
-        for path in root.rglob("*")
-        if path.suffix.lower() in (*SUFFIXES, *UNREADABLE_SUFFIXES)
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
+        for folder in find_folders(root)
+        for path in visible(folder, "*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
     return sorted(found, key=lambda path: natural_key(path.relative_to(root).as_posix()))
 
@@ -71,6 +89,7 @@ def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:
 
 def identity(name: str) -> str:
     """The id of a file: its path in the folder, shortened where it would be too long a file name."""
+    name = printable(name)
     if len(urllib.parse.quote(name, safe="")) <= LONGEST_ID:
         return name
     end = pathlib.PurePosixPath(name).name[-16:]

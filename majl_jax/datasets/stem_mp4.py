@@ -18,9 +18,18 @@ def can_be_read() -> bool:
 
 
 def read_stream(
-    path: pathlib.Path, stream: int, *, sample_rate_hz: int, channels: int
+    path: pathlib.Path, number: int, *, sample_rate_hz: int, channels: int
 ) -> resampling.Audio:
-    """The audio stream of this number (from 0), at another rate and number of channels.
+    """The whole of a `stream`."""
+    return np.concatenate(
+        list(stream(path, number, sample_rate_hz=sample_rate_hz, channels=channels))
+    )
+
+
+def stream(
+    path: pathlib.Path, number: int, *, sample_rate_hz: int, channels: int
+) -> Iterator[resampling.Block]:
+    """The audio stream of this number (from 0), at another rate and number of channels, block by block.
 
     BadTrack where the file cannot be decoded, has no such stream, or ends before its header says.
     """
@@ -30,30 +39,30 @@ def read_stream(
     try:
         with av.open(str(path)) as container:
             audio: list[Any] = list(container.streams.audio)
-            if stream >= len(audio):
+            if number >= len(audio):
                 raise BadTrack(
-                    f"{path}: {len(audio)} audio streams, expected {stream + 1} or more: is it a "
+                    f"{path}: {len(audio)} audio streams, expected {number + 1} or more: is it a "
                     "stem.mp4?"
                 )
-            chosen = audio[stream]
+            chosen = audio[number]
             blocks = (
                 resampling.mix_channels(block, channels) for block in _decode(container, chosen)
             )
-            found = list(
-                resampling.resample_blocks(blocks, source_hz=chosen.rate, target_hz=sample_rate_hz)
-            )
-            declared = int(_samples(chosen) / chosen.rate * sample_rate_hz)
+            samples, declared = 0, int(_samples(chosen) / chosen.rate * sample_rate_hz)
+            for block in resampling.resample_blocks(
+                blocks, source_hz=chosen.rate, target_hz=sample_rate_hz
+            ):
+                samples += len(block)
+                yield block
     except av.FFmpegError as error:
         raise BadTrack(
             f"{path}: cannot be decoded ({error.strerror}); is it a stem.mp4, and whole?"
         ) from error
-    samples = sum(map(len, found))
     if samples < declared:
         raise BadTrack(
-            f"{path}: stream {stream} ends at {samples / sample_rate_hz:.2f} s of "
+            f"{path}: stream {number} ends at {samples / sample_rate_hz:.2f} s of "
             f"{declared / sample_rate_hz:.2f} s: the file is truncated; copy it again"
         )
-    return np.concatenate(found)
 
 
 def _samples(stream: Any) -> int:

@@ -3,9 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
+
+if TYPE_CHECKING:
+    from majl_jax.datasets.streamed import Streamed
 
 Notes = Float32[np.ndarray, "note 3"]  # columns: onset_s, offset_s, f0_hz
 LENGTHS_DIFFER_S = 1.0  # by at most so much the files of one track may
@@ -48,6 +52,12 @@ class Track:
     paths: tuple[pathlib.Path, ...] = ()
     seconds: float = 0.0  # about how long, to say beforehand how much disk is needed
     left_out: str = ""  # why a track that is there is not to be used, if so
+    streamed: "Streamed | None" = None  # the same as `load`, block by block, where that is possible
+
+
+def printable(text: str) -> str:
+    """A text as it can be printed: of a file name that is not UTF-8, the bytes as \\udc.."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def frame_count(samples: int, *, hop_samples: int) -> int:
@@ -102,6 +112,16 @@ def nearest_rows(
     return np.searchsorted((times_s[1:] + times_s[:-1]) / 2, frame_s)
 
 
+def check_audio(samples: int, *, hop_samples: int, bad: int, silent: bool) -> None:
+    """Raises `BadTrack` where audio of this length, with `bad` samples, cannot be used."""
+    if samples < hop_samples:
+        raise BadTrack(f"zero length: {samples} samples, less than one label frame")
+    if bad:
+        raise BadTrack(f"{bad} samples are NaN or infinite")
+    if silent:
+        raise BadTrack("all samples of all stems are zero (silent file)")
+
+
 def check(recording: Recording) -> None:
     """Raises `BadTrack` where audio or labels cannot be used."""
     audio = recording.audio
@@ -109,12 +129,12 @@ def check(recording: Recording) -> None:
         raise BadTrack(
             f"audio has shape {audio.shape}, expected [time, {len(recording.stems)} stems, channel]"
         )
-    if len(audio) < recording.hop_samples:
-        raise BadTrack(f"zero length: {len(audio)} samples, less than one label frame")
-    if not np.isfinite(audio).all():
-        raise BadTrack(f"{np.count_nonzero(~np.isfinite(audio))} samples are NaN or infinite")
-    if not np.any(audio):
-        raise BadTrack("all samples of all stems are zero (silent file)")
+    check_audio(
+        len(audio),
+        hop_samples=recording.hop_samples,
+        bad=int(np.count_nonzero(~np.isfinite(audio))),
+        silent=not np.any(audio),
+    )
     frames = frame_count(len(audio), hop_samples=recording.hop_samples)
     expected = (frames, recording.voices or len(recording.stems))
     for name in ("f0_hz", "has_pitch"):
@@ -137,12 +157,17 @@ def stack(stems: Sequence[np.ndarray], *, sample_rate_hz: int) -> np.ndarray:
     """
     lengths = [len(stem) for stem in stems]
     if max(lengths) - min(lengths) > LENGTHS_DIFFER_S * sample_rate_hz:
-        seconds = ", ".join(f"{length / sample_rate_hz:.2f}" for length in lengths)
-        raise BadTrack(f"its stems are {seconds} s long; expected equal lengths: is one cut off?")
+        raise BadTrack(unequal(lengths, sample_rate_hz=sample_rate_hz))
     audio = np.zeros((max(lengths), len(stems), stems[0].shape[1]), np.float32)
     for number, stem in enumerate(stems):
         audio[: len(stem), number] = stem
     return audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
+
+
+def unequal(lengths: Sequence[int], *, sample_rate_hz: int) -> str:
+    """What is said of stems of these lengths."""
+    seconds = ", ".join(f"{length / sample_rate_hz:.2f}" for length in lengths)
+    return f"its stems are {seconds} s long; expected equal lengths: is one cut off?"
 
 
 def no_pitch(

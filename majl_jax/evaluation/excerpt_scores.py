@@ -17,11 +17,10 @@ import numpy as np
 from jaxtyping import Float
 
 from majl_jax import console
-from majl_jax.audio import files
 from majl_jax.datasets import records, stem_groups
-from majl_jax.evaluation.examples import write_example
+from majl_jax.evaluation.examples import ForReport, write_stems
 from majl_jax.evaluation.excerpts import fixed_excerpts, in_batches
-from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
+from majl_jax.evaluation.rows import Row, aggregate, flatten, means
 from majl_jax.inference import clustering
 from majl_jax.metrics import separation
 
@@ -30,7 +29,7 @@ Batch = tuple[Sequence[str], np.ndarray]  # names, sources [batch, time, source]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judge:
+class Evaluator:
     """Scores the variables of a stage; its functions are compiled once."""
 
     system: str
@@ -98,7 +97,7 @@ class Judge:
         return list(self._excerpts("valid", self.valid_excerpts))
 
     def validate(self, variables: Any) -> dict[str, float]:
-        """The mean loss of the validation excerpts, and with masks their mean SI-SDR."""
+        """The mean loss of the validation excerpts, and with masks their mean SI-SDR and how many have none (silent estimates)."""
         losses, ratios = [], []
         for names, sources in self._validation:
             losses += np.asarray(self._loss(variables, sources), np.float64)[: len(names)].tolist()
@@ -107,11 +106,17 @@ class Judge:
                 pairs = zip(names, estimates, sources, strict=False)
                 ratios += [np.mean(_ratios(e, s)) for _, e, s in pairs]
         found = {"loss": float(np.mean(losses)), "minus_loss": -float(np.mean(losses))}
-        return found | ({"si_sdr_db": float(np.mean(ratios))} if ratios else {})
+        kept = [ratio for ratio in ratios if math.isfinite(ratio)]
+        if ratios:
+            found["si_sdr_db"] = float(np.mean(kept)) if kept else -math.inf
+        if len(kept) < len(ratios):
+            found["si_sdr_db_skipped"] = float(len(ratios) - len(kept))
+        return found
 
     def test(self, variables: Any, folder: pathlib.Path) -> dict[str, float]:
-        """Means over the test excerpts; `folder` gets tracks.jsonl and examples/."""
+        """Means over the test excerpts, `<name>_skipped` those with a silent estimate; `folder` gets tracks.jsonl and examples/."""
         rows: list[Row] = []
+        report = ForReport(folder, self.examples)
         by_masks = self._estimate is not None
         count = self.test_excerpts if by_masks else self.clustering_excerpts
         separate = self._by_masks if by_masks else self._by_clustering
@@ -124,19 +129,19 @@ class Judge:
         for names, sources in batches:
             found = separate(variables, sources, len(names))
             for i, name in enumerate(names):
-                if len(rows) < self.examples * len(found):
-                    write_example(
-                        folder / "examples" / files.safe_name(name),
+                example = report.example_folder(name, len(rows) // len(found))
+                if example is not None:
+                    write_stems(
+                        example,
                         found[self.system][i][:, :, None],
                         sources[i][:, :, None],
                         stems=self.sources,
                         sample_rate_hz=self.sample_rate_hz,
                     )
                 rows += [self._row(name, who, made[i], sources[i]) for who, made in found.items()]
-        write_rows(folder / "tracks.jsonl", rows)
+        report.keep_rows(rows)
         flat = flatten(aggregate(rows), self.system)
-        means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
-        return {**means, "si_sdr_db_median": flat["si_sdr_db_median"]}
+        return {**means(flat), "si_sdr_db_median": flat["si_sdr_db_median"]}
 
     def _by_masks(self, variables: Any, sources: np.ndarray, count: int) -> dict[str, np.ndarray]:
         del count

@@ -33,15 +33,24 @@ def fixed_excerpts(
 ) -> Iterator[Excerpt]:
     """`count` excerpts at random places of random records, where each source has an RMS above `threshold_db`.
 
-    Excerpt i depends on the seed and i alone. coherent: all sources are of one place; otherwise each has its own. A track
-    shorter than an excerpt is filled up with zeros.
+    Excerpt i depends on the seed and i alone. A track shorter than an excerpt is filled up with zeros.
+
+    Args:
+        directory: a prepared data set.
+        split: of it.
+        groups: the stems that make up each source.
+        count: how many excerpts.
+        samples: length of one.
+        seed: of their places.
+        coherent: whether all sources are of one place; otherwise each has its own.
+        threshold_db: least level of each source, dB of full scale.
     """
     prepared = records.open_prepared(directory)
     stem_groups.places({str(directory): groups}, {str(directory): prepared.layout.stems})
     if prepared.layout.record_samples < samples:
         raise ValueError(
             f"{directory} has records of {prepared.layout.record_samples} samples, shorter than excerpts of {samples}: "
-            "prepare it with longer --record_seconds, or shorten config.data.segment_samples"
+            "prepare it with longer --record_seconds, or take shorter excerpts"
         )
     valid = prepared.split(split).valid_samples
     numbers = np.flatnonzero(valid >= min(samples, valid.max()))
@@ -79,7 +88,7 @@ def _excerpt(
             return Excerpt(" + ".join(piece.name for piece in pieces), sources)
     raise ValueError(
         f"{prepared.directory}: in {TRIES} excerpts of {split} its sources {', '.join(groups)} never sounded together above "
-        f"{threshold_db:g} dB; check the stems, or lower config.evaluation.threshold_db"
+        f"{threshold_db:g} dB; check the stems, or lower threshold_db"
     )
 
 

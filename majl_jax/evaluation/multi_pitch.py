@@ -3,6 +3,7 @@
 `score_tracks` is what a recipe calls for validation and test; its rows are read by the report.
 """
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from majl_jax import console
-from majl_jax.audio import files
+from majl_jax import atomic, console
+from majl_jax.batch import Variables
 from majl_jax.evaluation import target
-from majl_jax.evaluation.rows import Row, aggregate, read_rows, write_rows
+from majl_jax.evaluation.examples import NO_FILES, ForReport, write_signals
+from majl_jax.evaluation.rows import Row, aggregate
 from majl_jax.inference.decoding import pick_pitches, pitches_hz
 from majl_jax.inference.multi_pitch import (
     Estimate,
@@ -23,7 +25,7 @@ from majl_jax.inference.multi_pitch import (
     peak_normalized,
     transcribe,
 )
-from majl_jax.metrics import pitch
+from majl_jax.metrics import multi_pitch_curve, pitch
 from majl_jax.plotting.salience import Picture
 
 RMS_SAMPLES = 2048
@@ -49,27 +51,60 @@ def score_track(
     has_pitch: Bool[np.ndarray, "label voice"],
     *,
     threshold: float | None = None,
+    tuned_threshold: float | None = None,
     rms_threshold: float = 0.01,
 ) -> dict[str, float]:
-    """Returns precision, recall, f1, accuracy, and what tells a blank output before F1 does.
+    """Returns precision, recall, f1, accuracy, average_precision, and what tells a blank output before F1 does.
 
-    Judged in the label frames whose voices are all labelled; without any, the first four are NaN.
+    Judged in the label frames whose voices are all labelled; without any, the first five are NaN. With a `tuned_threshold`
+    also precision_tuned, recall_tuned and f1_tuned, at that one. contrast: see metrics.multi_pitch_curve.
     activation_mass: sum of the salience per frame; polyphony: pitches per frame; silent_share: of
-    the sounding frames (RMS above rms_threshold, full scale 1), those without a pitch.
-    audio: the mixture, peak-normalized. threshold: None takes that of the model.
+    the sounding frames, those without a pitch.
+
+    Args:
+        model: what made the salience.
+        salience: of the whole track, 0 to 1.
+        audio: the mixture, peak-normalized.
+        f0_hz: labels, 0 = no pitch.
+        has_pitch: which of them are known.
+        threshold: of a pitch; None takes that of the model.
+        tuned_threshold: one more, whose precision_tuned, recall_tuned and f1_tuned are given.
+        rms_threshold: root mean square from which a frame sounds, full scale 1.
     """
-    picked = pick_pitches(salience, threshold=model.threshold if threshold is None else threshold)
+    peaks = pick_pitches(salience, threshold=0.0)
+    picked = np.where(peaks >= (model.threshold if threshold is None else threshold), peaks, 0.0)
     estimate = frame_times_s(model, len(picked)), pitches_hz(picked, model.bin_hz)
     counts = np.count_nonzero(picked, axis=1)
+    tuned = {}
+    if tuned_threshold is not None:
+        chosen = np.where(peaks >= tuned_threshold, peaks, 0.0)
+        found = frame_times_s(model, len(chosen)), pitches_hz(chosen, model.bin_hz)
+        compared = _compare(model, found, f0_hz, has_pitch)
+        tuned = {f"{name}_tuned": compared[name] for name in ("precision", "recall", "f1")}
+    curve = _curve(model, peaks, f0_hz, has_pitch)
     sounding = sounding_frames(
         audio, len(picked), hop_samples=model.hop_samples, rms_threshold=rms_threshold
     )
     return {
         **_compare(model, estimate, f0_hz, has_pitch),
+        **tuned,
+        "average_precision": multi_pitch_curve.average_precision(curve),
+        "contrast": multi_pitch_curve.contrast(salience, sounding),
         "activation_mass": float(salience.sum(1, dtype=np.float64).mean()),
         "polyphony": float(counts.mean()),
         "silent_share": float(np.mean(counts[sounding] == 0)) if sounding.any() else math.nan,
     }
+
+
+def _curve(
+    model: MultiPitchModel, peaks: np.ndarray, f0_hz: np.ndarray, has_pitch: np.ndarray
+) -> multi_pitch_curve.Curve:
+    """The peaks in the labelled frames, ranked; a frame of labels without an estimate has no peak."""
+    labelled = np.flatnonzero(np.all(has_pitch, axis=1) & (has_pitch.shape[1] > 0))
+    missing = max(0, len(f0_hz) - len(peaks))
+    padded = np.pad(peaks, ((0, missing), (0, 0)))
+    truth = [row[row > 0] for row in np.asarray(f0_hz, np.float64)[labelled]]
+    return multi_pitch_curve.ranked_candidates(padded[labelled], model.bin_hz, truth)
 
 
 def _compare(
@@ -81,78 +116,87 @@ def _compare(
     return pitch.multi_pitch_scores(*estimate, times_s, truth)
 
 
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """How a model is applied to whole tracks, and the thresholds it is judged at beside its own."""
+
+    batch_size: int = 8
+    """Windows per call of the model."""
+    tuned_threshold: float | None = None
+    """See `score_track`."""
+    choose_threshold: bool = False
+    """Whether the result has threshold_best, of all the one with the highest mean F1 over the tracks, and
+    f1_best, that mean."""
+
+
+JUDGING = Judging()
+
+
+def _best_threshold(curves: list[multi_pitch_curve.Curve]) -> dict[str, float]:
+    threshold, f1 = multi_pitch_curve.best_threshold(curves)
+    return {"threshold_best": threshold, "f1_best": f1}
+
+
 def score_tracks(
     model: MultiPitchModel,
-    variables: Any,
+    variables: Variables,
     tracks: Iterable[Mapping[str, Any]],
     *,
     system: str = "model",
-    threshold: float | None = None,
-    rms_threshold: float = 0.01,
-    batch_size: int = 8,
+    judging: Judging = JUDGING,
     references: Mapping[str, Callable[[np.ndarray], Estimate]] | None = None,
-    folder: pathlib.Path | None = None,
-    example_count: int = 0,
-    example_seconds: float = 12.0,
+    report: ForReport = NO_FILES,
     progress: str | None = None,
 ) -> dict[str, float]:
     """Plays the mixtures of whole tracks through the model and scores the pitches of all voices.
 
-    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name), at
-      the sample rate and hop of the model.
-    references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
-    folder: its tracks.jsonl gets a row per track and system, beside those that are there, and examples/ the start of
-      the first `example_count` tracks, to hear and to see.
-    progress: label of a progress bar, None for no bar.
+    Args:
+        model: what is judged, with its threshold.
+        variables: of the model.
+        tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name),
+            at the sample rate and hop of the model.
+        system: name of the model in the rows.
+        judging: how the model is applied, and thresholds beside its own.
+        references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
+        report: where a row per track and system goes, beside those that are there, and the start of
+            the first tracks, to hear and to see.
+        progress: label of a progress bar, None for no bar.
 
     Returns means over tracks under the names of `score_track`, `<name>_skipped` where a score was
     undefined for some tracks, and the means of the references as <reference>/<name>.
     """
     rows: list[Row] = []
+    curves: list[multi_pitch_curve.Curve] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         name, audio, f0_hz, has_pitch = _read(model, record)
-        salience = transcribe(model, variables, audio, batch_size=batch_size)
+        salience = transcribe(model, variables, audio, batch_size=judging.batch_size)
         found: dict[str, Mapping[str, float]] = {system: dict.fromkeys(_SCORES, math.nan)}
         if np.isfinite(salience).all():
             found[system] = score_track(
-                model,
-                salience,
-                audio,
-                f0_hz,
-                has_pitch,
-                threshold=threshold,
-                rms_threshold=rms_threshold,
+                model, salience, audio, f0_hz, has_pitch, tuned_threshold=judging.tuned_threshold
             )
+            if judging.choose_threshold:
+                peaks = pick_pitches(salience, threshold=0.0)
+                curves.append(_curve(model, peaks, f0_hz, has_pitch))
         for other, listen in (references or {}).items():
             found[other] = _compare(model, listen(audio), f0_hz, has_pitch)
-        if folder is not None and number < example_count:
-            _write_example(
-                folder / "examples" / files.safe_name(name),
-                model,
-                salience,
-                audio,
-                f0_hz,
-                frames=round(example_seconds * model.sample_rate_hz / model.hop_samples),
-                threshold=model.threshold if threshold is None else threshold,
-            )
+        if (folder := report.example_folder(name, number)) is not None:
+            frames = round(report.example_seconds * model.sample_rate_hz / model.hop_samples)
+            _write_example(folder, model, salience, audio, f0_hz, frames=frames)
         seconds = round(len(audio) / model.sample_rate_hz, 3)
         for who, values in found.items():
             rows.append({"track": name, "system": who, "seconds": seconds, **_row(values)})
-    if not rows:
-        raise ValueError(
-            "no track to evaluate: the split is empty; check the data set and its splits"
-        )
-    if folder is not None:
-        _add_rows(folder / "tracks.jsonl", rows)
-    return _means(rows, system)
+    report.keep_rows(rows, beside=True)
+    return _means(rows, system) | (_best_threshold(curves) if judging.choose_threshold else {})
 
 
 _REASONS = {
     "silent_share": "the track is silent",
+    "contrast": "the track is silent",
     "activation_mass": "the estimate is not finite",
     "polyphony": "the estimate is not finite",
 }
-_SCORES = ("precision", "recall", "f1", "accuracy", *_REASONS)
+_SCORES = ("precision", "recall", "f1", "accuracy", "average_precision", *_REASONS)
 
 
 def _read(
@@ -181,18 +225,17 @@ def _write_example(
     f0_hz: np.ndarray,
     *,
     frames: int,
-    threshold: float,
 ) -> None:
     """mixture.wav, and picture.png: the salience, the pitches picked from it, and the labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stretch = np.clip(audio[: frames * model.hop_samples, None], -1.0, 1.0)
-    files.write_wav(folder / "mixture.wav", stretch, sample_rate_hz=model.sample_rate_hz)
+    stretch = audio[: frames * model.hop_samples, None]
+    write_signals(folder, {"mixture": stretch}, sample_rate_hz=model.sample_rate_hz)
     frame_s, shown = model.hop_samples / model.sample_rate_hz, np.nan_to_num(salience[:frames])
     picture = Picture(frame_s=frame_s)
-    picture.push(shown, pick_pitches(shown, threshold=threshold))
+    picture.push(shown, pick_pitches(shown, threshold=model.threshold))
     frame, voice = np.nonzero(f0_hz[:frames])
     truth = np.stack([frame * frame_s, f0_hz[frame, voice]], axis=1)
-    picture.draw(folder / "picture.png", model.bin_hz, title=folder.name, truth=truth)
+    with atomic.draft(folder / "picture.png") as part:
+        picture.draw(part, model.bin_hz, title=folder.name, truth=truth)
 
 
 def _row(values: Mapping[str, float]) -> Row:
@@ -205,13 +248,6 @@ def _row(values: Mapping[str, float]) -> Row:
         if value is None
     }
     return row | ({"skipped": skipped} if skipped else {})
-
-
-def _add_rows(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    """Appends rows to a file of rows; a row of the same track and system is replaced."""
-    new = {(row["track"], row["system"]) for row in rows}
-    old = [row for row in read_rows(path) if (row["track"], row["system"]) not in new]
-    write_rows(path, [*old, *rows])
 
 
 def _means(rows: Sequence[Row], system: str) -> dict[str, float]:

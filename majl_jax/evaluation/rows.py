@@ -1,6 +1,6 @@
 """Scores of whole tracks: one row per track and system, undefined scores counted, named aggregates.
 
-`evaluate.score_tracks` makes the rows, `report` reads them back.
+target.py, stems.py, multi_pitch.py and excerpt_scores.py make the rows, `report` reads them back.
 """
 
 import contextlib
@@ -71,6 +71,12 @@ def flatten(
     return flat
 
 
+def means(flat: Mapping[str, float]) -> dict[str, float]:
+    """Of the numbers of `flatten` the means, by the names of the scores, and of how many tracks a score is missing there."""
+    kept = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
+    return kept | {k: v for k, v in flat.items() if k.endswith("_skipped")}
+
+
 def write_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
     """Writes tracks.jsonl, one JSON object per line, whole or not at all."""
     atomic.write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
@@ -87,8 +93,19 @@ def read_rows(path: pathlib.Path) -> list[Row]:
     return rows
 
 
+def add_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
+    """Appends rows to a file of rows; a row of the same track and system is replaced."""
+    rows = list(rows)
+    new = {(row["track"], row["system"]) for row in rows}
+    old = [row for row in read_rows(path) if (row["track"], row["system"]) not in new]
+    write_rows(path, [*old, *rows])
+
+
 def text_table(rows: Iterable[Row]) -> str:
-    """The means over tracks as text, a line per system, best first by the first column; "-" where undefined."""
+    """The means over tracks as text, a line per system, best first by the first column; "-" where undefined.
+
+    A last line tells of how many tracks a score is not in its mean, such as the SI-SDR of a silent estimate.
+    """
     table = aggregate(rows)
     names = list(dict.fromkeys(name for metrics in table.values() for name in metrics))
     shown = [name for name in names if name in _IN_TEXT] or names
@@ -98,10 +115,23 @@ def text_table(rows: Iterable[Row]) -> str:
         means = (_mean(table[system], name) for name in shown)
         lines.append([system, *("-" if m == -math.inf else f"{m:.2f}" for m in means)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(shown) + 1)]
-    return "\n".join(
+    text = [
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
         for line in lines
-    )
+    ]
+    left_out = "; ".join(filter(None, (_left_out(s, table[s], shown) for s in ordered)))
+    return "\n".join([*text, *([f"undefined, so not in the means: {left_out}"] * bool(left_out))])
+
+
+def _left_out(
+    system: str, statistics: Mapping[str, Mapping[str, float]], shown: Iterable[str]
+) -> str:
+    said = [
+        f"{_IN_TEXT.get(name, name)} of {int(found['skipped'])} of {int(found['count'] + found['skipped'])}"
+        for name in shown
+        if (found := statistics.get(name)) and found["skipped"]
+    ]
+    return f"{system}: {', '.join(said)}" if said else ""
 
 
 _IN_TEXT = {
@@ -114,6 +144,8 @@ _IN_TEXT = {
     "rca": "RCA %",
     "oa": "OA %",
     "f1": "F1 %",
+    "f1_tuned": "F1* %",
+    "average_precision": "AP %",
     "precision": "P %",
     "recall": "R %",
     "silent_share": "silent %",

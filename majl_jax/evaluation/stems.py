@@ -3,8 +3,8 @@
 A row of tracks.jsonl is a track and a system: the mean over the stems of each score, and each stem's own.
 """
 
+import dataclasses
 import math
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,35 +12,39 @@ import numpy as np
 from jaxtyping import Float
 
 from majl_jax import console
-from majl_jax.audio import files
+from majl_jax.batch import Variables
 from majl_jax.datasets.cutting import INT16_SCALE
-from majl_jax.evaluation.examples import Stems, write_example
-from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
-from majl_jax.inference.segments import SegmentModel, apply_track
+from majl_jax.evaluation.examples import NO_FILES, ForReport, Stems, write_stems
+from majl_jax.evaluation.rows import Row, aggregate, flatten, means
+from majl_jax.inference.segments import SEGMENTING, Segmenting, SegmentModel, apply_track
 from majl_jax.metrics import separation
 
 
 def score_stems(
     model: SegmentModel,
-    variables: Any,
+    variables: Variables,
     tracks: Iterable[Mapping[str, Any]],
     *,
     columns: Sequence[int],
     system: str = "model",
-    overlap: float = 0.5,
-    batch_size: int = 4,
-    folder: pathlib.Path | None = None,
-    example_count: int = 0,
-    example_seconds: float = 12.0,
+    segmenting: Segmenting = SEGMENTING,
+    report: ForReport = NO_FILES,
     progress: str | None = None,
 ) -> dict[str, float]:
     """Plays whole tracks through the model and scores each of its stems, and the untouched mixture beside it.
 
-    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name). columns: for each stem of
-      the model, its number in the records; the others are left out of the mixture.
-    folder: gets tracks.jsonl, and examples/<track>/ of the first `example_count` tracks.
+    Args:
+        model: what is judged.
+        variables: of the model.
+        tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name).
+        columns: for each stem of the model, its number in the records; the others are left out of the mixture.
+        system: name of the model in the rows.
+        segmenting: how the model is applied.
+        report: where rows and examples go.
+        progress: label of a progress bar, None for no bar.
 
-    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score.
+    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score, and
+    `<name>_skipped` tells of how many tracks a score is undefined.
     """
     rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
@@ -48,7 +52,7 @@ def score_stems(
         if truth.shape[2] != model.channels:
             truth = np.repeat(truth.mean(2, keepdims=True), model.channels, axis=2)
         mixture = truth.sum(axis=1)
-        outputs = apply_track(model, variables, mixture, overlap=overlap, batch_size=batch_size)
+        outputs = apply_track(model, variables, mixture, **dataclasses.asdict(segmenting))
         untouched = np.repeat(mixture[:, None], truth.shape[1], axis=1)
         seconds = round(len(mixture) / model.sample_rate_hz, 3)
         systems = [(system, outputs["stems"])]
@@ -58,27 +62,21 @@ def score_stems(
             row = {"track": record["track"], "system": name, "seconds": seconds}
             rate_hz = model.sample_rate_hz
             rows.append(row | score(estimate, truth, stems=model.stems, sample_rate_hz=rate_hz))
-        if folder is not None and number < example_count:
-            stretch = slice(0, round(example_seconds * model.sample_rate_hz))
-            write_example(
-                folder / "examples" / files.safe_name(record["track"]),
+        if (folder := report.example_folder(record["track"], number)) is not None:
+            stretch = slice(0, round(report.example_seconds * model.sample_rate_hz))
+            write_stems(
+                folder,
                 outputs["stems"][stretch],
                 truth[stretch],
                 stems=model.stems,
                 sample_rate_hz=model.sample_rate_hz,
             )
-    if not rows:
-        raise ValueError(
-            "no track to evaluate: the split is empty; check the data set and its splits"
-        )
-    if folder is not None:
-        write_rows(folder / "tracks.jsonl", rows)
+    report.keep_rows(rows)
     flat = flatten(aggregate(rows), system)
-    means = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
     medians = {k: v for k, v in flat.items() if k.endswith("_median")}
     # As it is published: of each stem the median over tracks, then the mean over the stems.
     of_stems = [medians[f"csdr_db_{stem}_median"] for stem in model.stems]
-    return means | medians | {"csdr_db_median": sum(of_stems) / len(of_stems)}
+    return means(flat) | medians | {"csdr_db_median": sum(of_stems) / len(of_stems)}
 
 
 def score(

@@ -5,149 +5,122 @@ import functools
 import math
 import pathlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from majl_jax import atomic, console
-from majl_jax.audio import files
-from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
+from majl_jax.batch import Variables
+from majl_jax.evaluation.examples import NO_FILES, ForReport, write_signals
+from majl_jax.evaluation.rows import Row, aggregate, flatten
+from majl_jax.evaluation.take import Take, take_from_record
 from majl_jax.inference.decoding import Pitch, decode_pitch
-from majl_jax.inference.segments import SegmentModel, apply_track
+from majl_jax.inference.segments import SEGMENTING, Segmenting, SegmentModel, apply_track
 from majl_jax.metrics import separation
 from majl_jax.metrics.pitch import melody_scores
+
+Answer = tuple[np.ndarray | None, Pitch | None]
+"""A stem [time, channel] and its pitch, each None where a system does not give it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Which stem is judged, and how."""
+
+    stem: int = 0
+    """Its number in the records; the model's estimate of it is its first output."""
+    pitch_model: SegmentModel | None = None
+    """A pitch estimator that takes the same variables; it adds the pitch of the untouched mixture
+    and of the true stem as reference rows."""
+    pitch_threshold: float = 0.5
+    """Confidence that makes a frame voiced."""
+    bss_eval: bool = False
+    """Whether BSS Eval v4 is computed too, which is slow."""
+
+
+FIRST_STEM = Target()
 
 
 def score_tracks(
     model: SegmentModel,
-    variables: Any,
+    variables: Variables,
     tracks: Iterable[Mapping[str, Any]],
     *,
     system: str = "model",
-    target: int = 0,
-    output: int = 0,
-    pitch_model: SegmentModel | None = None,
-    overlap: float = 0.5,
-    batch_size: int = 8,
-    pitch_threshold: float = 0.5,
-    bss_eval: bool = False,
-    folder: pathlib.Path | None = None,
-    example_count: int = 0,
-    example_seconds: float = 12.0,
+    target: Target = FIRST_STEM,
+    segmenting: Segmenting = SEGMENTING,
+    report: ForReport = NO_FILES,
     progress: str | None = None,
 ) -> dict[str, float]:
-    """Plays whole tracks through the model and scores its stem `output` against stem `target`.
+    """Plays whole tracks through the model and scores its first stem against the target.
 
-    tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name).
-    pitch_model: a pitch estimator that takes the same variables; it adds the pitch of the untouched
-      mixture and of the true stem as reference rows. As a separation the mixture is always judged.
-    folder: gets tracks.jsonl (a row per track and system), and examples/<track>/ of the first
-      `example_count` tracks.
-    progress: label of a progress bar, None for no bar.
+    Args:
+        model: what is judged; the untouched mixture is always judged as a separation beside it.
+        variables: of the model.
+        tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name).
+        system: name of the model in the rows.
+        target: which stem of the records, and what is computed.
+        segmenting: how the model is applied.
+        report: where rows and examples go.
+        progress: label of a progress bar, None for no bar.
 
-    Returns aggregates, named as `scores.flatten` says. Uses the devices of this process only and no
+    Returns aggregates, named as `rows.flatten` says. Uses the devices of this process only and no
     collectives: in a run of several processes the first one calls it, alone.
     """
-    listen = functools.partial(
-        _listen, variables=variables, output=output, overlap=overlap, batch_size=batch_size
-    )
+    listen = functools.partial(_listen, variables=variables, segmenting=segmenting)
     rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         take = take_from_record(
             record,
-            target=target,
+            target=target.stem,
             channels=model.channels,
             sample_rate_hz=model.sample_rate_hz,
             hop_samples=model.hop_samples,
         )
         stem, pitch = listen(model, take.mixture)
-        answers: dict[str, tuple[np.ndarray | None, Pitch | None]] = {
-            system: (stem, pitch),
-            "mixture": (take.mixture, None),
-        }
-        if pitch_model is not None:
-            answers["mixture"] = take.mixture, listen(pitch_model, take.mixture)[1]
-            if take.has_truth:
-                answers["true stem"] = None, listen(pitch_model, take.truth)[1]
+        answers = {system: (stem, pitch), **_references(take, target.pitch_model, listen)}
+        judged = {"pitch_threshold": target.pitch_threshold, "bss_eval": target.bss_eval}
         for name, (estimate, f0) in answers.items():
-            row = score_track(
-                take,
-                name,
-                estimate=estimate,
-                pitch=f0,
-                pitch_threshold=pitch_threshold,
-                bss_eval=bss_eval,
-            )
-            rows.append(row)
-        if folder is not None and number < example_count:
+            rows.append(score_track(take, name, estimate=estimate, pitch=f0, **judged))
+        if (folder := report.example_folder(take.name, number)) is not None:
             write_example(
-                folder / "examples" / files.safe_name(take.name),
+                folder,
                 take,
                 estimate=stem,
                 pitch=pitch,
-                pitch_threshold=pitch_threshold,
-                seconds=example_seconds,
+                pitch_threshold=target.pitch_threshold,
+                seconds=report.example_seconds,
             )
-    if not rows:
-        raise ValueError(
-            "no track to evaluate: the split is empty; check the data set and its splits"
-        )
-    if folder is not None:
-        write_rows(folder / "tracks.jsonl", rows)
+    report.keep_rows(rows)
     return flatten(aggregate(rows), system)
 
 
+def _references(
+    take: Take, pitch_model: SegmentModel | None, listen: Callable[..., Answer]
+) -> dict[str, Answer]:
+    """What the model is compared with: the untouched mixture, and the pitch of it and of the true stem."""
+    if pitch_model is None:
+        return {"mixture": (take.mixture, None)}
+    found: dict[str, Answer] = {"mixture": (take.mixture, listen(pitch_model, take.mixture)[1])}
+    if take.has_truth:
+        found["true stem"] = None, listen(pitch_model, take.truth)[1]
+    return found
+
+
 def _listen(
-    model: SegmentModel, audio: np.ndarray, *, variables: Any, output: int, **options: Any
-) -> tuple[np.ndarray | None, Pitch | None]:
-    """One stem [time, channel] and its pitch, each None where the model does not give it."""
-    result = apply_track(model, variables, audio, **options)
-    stem = result["stems"][:, output] if "stems" in result else None
+    model: SegmentModel, audio: np.ndarray, *, variables: Variables, segmenting: Segmenting
+) -> Answer:
+    """The first stem [time, channel] and its pitch, each None where the model does not give it."""
+    result = apply_track(model, variables, audio, **dataclasses.asdict(segmenting))
+    stem = result["stems"][:, 0] if "stems" in result else None
     if "salience" not in result or model.bin_cents is None:
         return stem, None
     return stem, decode_pitch(result["salience"], model.bin_cents)
 
 
 EXTRA_FRAMES = 2  # labels and estimates may differ by a frame or two at the end of a track
-
-
-@dataclasses.dataclass(frozen=True)
-class Take:
-    """One track as the judge hears it: float audio and the labels of the judged stem."""
-
-    name: str
-    mixture: Float[np.ndarray, "time channel"]
-    truth: Float[np.ndarray, "time channel"]
-    has_truth: bool
-    f0_hz: Float[np.ndarray, "frame"]
-    has_pitch: np.ndarray
-    sample_rate_hz: int
-    hop_samples: int
-
-
-def take_from_record(
-    record: Mapping[str, Any], *, target: int, channels: int, sample_rate_hz: int, hop_samples: int
-) -> Take:
-    """Reads a whole-track record (batch.py's keys without the batch axis, and `track`, its name).
-
-    channels: how many are wanted; others are averaged and repeated.
-    """
-    stems = np.asarray(record["stems"], np.float32) / 32768.0
-    if stems.shape[2] != channels:
-        stems = np.repeat(stems.mean(2, keepdims=True), channels, axis=2)
-    name = record["track"]
-    return Take(
-        name=name.decode("utf-8") if isinstance(name, bytes) else str(name),
-        mixture=stems.sum(1),
-        truth=stems[:, target],
-        has_truth=bool(record["has_stems"][target]),
-        f0_hz=np.asarray(record["f0_hz"][:, target], np.float32),
-        has_pitch=np.asarray(record["has_pitch"][:, target], bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-    )
 
 
 def score_track(
@@ -159,7 +132,16 @@ def score_track(
     pitch_threshold: float = 0.5,
     bss_eval: bool = False,
 ) -> Row:
-    """Returns the scores of a system on a track; None, with a reason in "skipped": undefined."""
+    """Returns the scores of a system on a track; None, with a reason in "skipped": undefined.
+
+    Args:
+        take: the track.
+        system: name of what is judged.
+        estimate: its stem, full scale 1; None: it gives none.
+        pitch: f0_hz and confidence of each frame; None: it gives none.
+        pitch_threshold: confidence that makes a frame voiced.
+        bss_eval: whether BSS Eval v4 is computed too.
+    """
     row: Row = {
         "track": take.name,
         "system": system,
@@ -265,6 +247,14 @@ def write_example(
     """Writes mixture, estimate and truth (.wav) and pitch.csv where the true stem is loudest.
 
     pitch.csv: time (s), truth_hz (empty: no label), estimate_hz (0 = unvoiced), confidence.
+
+    Args:
+        folder: gets the files.
+        take: the track.
+        estimate: what came out, full scale 1.
+        pitch: f0_hz and confidence of each frame.
+        pitch_threshold: confidence that makes a frame voiced.
+        seconds: length of the example.
     """
     length_frames = max(1, round(seconds * take.sample_rate_hz / take.hop_samples))
     first = _loudest_frame(take, length_frames) if take.has_truth else 0
@@ -272,12 +262,8 @@ def write_example(
     signals = {"mixture": take.mixture, "estimate": estimate}
     if take.has_truth:
         signals["truth"] = take.truth
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, audio in signals.items():
-        if audio is not None:
-            path = folder / f"{name}.wav"
-            limited = np.clip(np.nan_to_num(audio[stretch]), -1.0, 1.0)
-            files.write_wav(path, limited, sample_rate_hz=take.sample_rate_hz)
+    heard = {name: None if x is None else x[stretch] for name, x in signals.items()}
+    write_signals(folder, heard, sample_rate_hz=take.sample_rate_hz)
     if pitch is None:
         return
     lines = ["time,truth_hz,estimate_hz,confidence"]

@@ -1,7 +1,7 @@
 """A band-split network applied to mixtures: its short-time Fourier transform and the level it listens at."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from majl_jax.audio import stft
+from majl_jax.batch import Variables
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.models.band_split import BandSplitLocoformer, channel_level
-
-Variables = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

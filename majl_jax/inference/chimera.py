@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from majl_jax.audio import stft
+from majl_jax.batch import Variables
 from majl_jax.inference import clustering
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.models.chimera import Chimera
 
-Variables = Mapping[str, Any]
 POINTS_PER_SEGMENT = 2000  # of a song, for k-means
 BETA = 5.0  # of soft masks, as nussl
 

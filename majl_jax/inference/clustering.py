@@ -24,10 +24,20 @@ def masks_by_clustering(
 ) -> Float[np.ndarray, "frame frequency source"]:
     """Masks e^(-beta d_s) + 1e-8, scaled to the sum 1, d_s the distance of a point's embedding to centre s.
 
-    k-means places the centres on the points whose magnitude of the mixture is at least the percentile, and not 0; the
-    best of `restarts` starts drawn with `seed`. binary: 1 for the nearest centre, 0 for the others. The order of the
-    sources is arbitrary, see `best_order`. A ValueError where the input is not finite, or has fewer distinct loud points
-    than sources, as silence.
+    k-means places the centres on the loud points. The order of the sources is arbitrary, see `best_order`.
+
+    Args:
+        embedding: of each point of the STFT.
+        magnitude: of the mixture at these points.
+        sources: how many centres, at least 2.
+        percentile: points are loud from this one of the magnitudes on, 0 to 100, and not 0.
+        beta: how fast a mask falls with the distance.
+        binary: whether masks are 1 for the nearest centre and 0 for the others.
+        restarts: starts of k-means, of which the best counts.
+        seed: of the starts.
+
+    Raises ValueError where the input is not finite, or has fewer distinct loud points than sources,
+    as silence.
     """
     _check(embedding, magnitude, sources=sources, percentile=percentile)
     chosen = loud_points(embedding, magnitude, percentile=percentile)

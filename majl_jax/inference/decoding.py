@@ -1,6 +1,7 @@
 """Salience to pitch: one per frame, or several."""
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,15 +17,26 @@ def decode_pitch(
     salience: Float[np.ndarray, "frame bin"], bin_cents: Float[np.ndarray, "bin"]
 ) -> Pitch:
     """Returns f0_hz [frame] and confidence [frame] by the local average of audio.pitch."""
-    frames = len(salience)
-    padded = np.pad(salience, ((0, -frames % DECODED_FRAMES), (0, 0)))
+    if not len(salience):
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
     cents = np.asarray(bin_cents, np.float32)
-    decoded: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0))]
-    for first in range(0, len(padded), DECODED_FRAMES):
-        f0_hz, confidence = _decoder()(padded[first : first + DECODED_FRAMES], cents)
-        decoded.append((np.asarray(f0_hz), np.asarray(confidence)))
-    f0_hz, confidence = (np.concatenate(column)[:frames] for column in zip(*decoded, strict=True))
+    found = [_decoder()(piece, cents) for piece in _pieces(salience)]
+    f0_hz, confidence = (
+        _joined([column[number] for column in found], len(salience)) for number in range(2)
+    )
     return f0_hz.astype(np.float32), confidence.astype(np.float32)
+
+
+def _pieces(salience: np.ndarray) -> Iterator[np.ndarray]:
+    """Stretches of DECODED_FRAMES frames, the last one filled up with zeros; one program for all."""
+    padded = np.pad(salience, ((0, -len(salience) % DECODED_FRAMES), (0, 0)))
+    for first in range(0, len(padded), DECODED_FRAMES):
+        yield padded[first : first + DECODED_FRAMES]
+
+
+def _joined(pieces: Sequence[Any], frames: int) -> np.ndarray:
+    """The first `frames` frames of what was made of `_pieces`."""
+    return np.concatenate([np.asarray(piece) for piece in pieces])[:frames]
 
 
 @functools.cache
@@ -41,13 +53,9 @@ def pick_pitches(
     salience: Float[np.ndarray, "frame bin"], *, threshold: float
 ) -> Float[np.ndarray, "frame bin"]:
     """Keeps the salience of local maxima along the bins that reach the threshold; 0 elsewhere."""
-    frames = len(salience)
-    padded = np.pad(salience, ((0, -frames % DECODED_FRAMES), (0, 0)))
-    pieces = [
-        np.asarray(_peak_picker()(padded[first : first + DECODED_FRAMES]))
-        for first in range(0, len(padded), DECODED_FRAMES)
-    ]
-    peaks = np.concatenate([padded[:0], *pieces])[:frames]
+    if not len(salience):
+        return np.zeros(salience.shape, np.float32)
+    peaks = _joined([_peak_picker()(piece) for piece in _pieces(salience)], len(salience))
     return np.where(peaks >= threshold, peaks, 0.0).astype(np.float32)
 
 

@@ -1,12 +1,11 @@
 """Multi-pitch estimation of whole tracks: window by window to salience, its peaks to pitches.
 
 `stream` is the constant-memory form, `transcribe` the same for a track in memory. Frame k is
-centred at sample k * hop_samples. Scores: multi_pitch_scores.py.
+centred at sample k * hop_samples. Scores: evaluation/multi_pitch.py.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+
+from majl_jax.inference import placement
 
 Estimate = tuple[np.ndarray, Sequence[np.ndarray]]
 """Times in seconds and, for each of them, the pitches in Hz (none, one or several)."""
@@ -95,11 +96,20 @@ def stream(
     receptive field, and decibels refer to the largest magnitude of the track, which a first pass
     finds. Tracks of every length run the same compiled programs; beside audio and salience at most
     1 GiB of magnitudes is kept.
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        audio: a whole track at the model's rate, with a peak of 1.
+        batch_size: windows per call of the model.
+        devices: of this process; None: all of them.
     """
     if audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio has shape {audio.shape}; expected [time] with at least one sample")
     frames = model.frame_count(len(audio))
-    hear, listen, variables = _prepare(model, variables, batch_size, devices)
+    used = placement.dividing(batch_size, devices)
+    hear, listen = _programs(model, used)
+    variables = placement.everywhere(variables, used)
     starts = np.arange(0, frames, model.new_frames)
     batches = [starts[first : first + batch_size] for first in range(0, len(starts), batch_size)]
     peak, kept = 0.0, []
@@ -126,7 +136,15 @@ def transcribe(
     batch_size: int = 8,
     devices: Sequence[Any] | None = None,
 ) -> Float[np.ndarray, "frame bin"]:
-    """Returns the salience of a whole track, 1 + time // hop_samples frames (see `stream`)."""
+    """Returns the salience of a whole track, 1 + time // hop_samples frames (see `stream`).
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        audio: a whole track at the model's rate, with a peak of 1.
+        batch_size: windows per call of the model.
+        devices: of this process; None: all of them.
+    """
     return np.concatenate(
         list(stream(model, variables, audio, batch_size=batch_size, devices=devices))
     )
@@ -158,8 +176,8 @@ def _check(model: MultiPitchModel, salience: np.ndarray) -> None:
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(model: MultiPitchModel, devices: tuple[Any, ...]) -> tuple[Any, Any, Any]:
-    """Both compiled functions of a window over `devices`, and the sharding of the variables."""
+def _programs(model: MultiPitchModel, devices: placement.Devices) -> tuple[Any, Any]:
+    """Both compiled functions of a window over `devices`."""
     from majl_jax.audio import harmonic_cqt
 
     skipped = model.reach_samples // model.hop_samples
@@ -177,30 +195,10 @@ def _programs(model: MultiPitchModel, devices: tuple[Any, ...]) -> tuple[Any, An
         features = jnp.where(mask[:, :, None, None], features, 0.0)
         return model.apply_features(variables, features, mask)[:, inner]
 
-    mesh = jax.sharding.Mesh(np.array(devices), ("window",))
-    everywhere, by_row = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("window")
-    # shard_map, not automatic sharding: FFTs would otherwise gather the batch on every device.
-    mapped = functools.partial(jax.shard_map, mesh=mesh, out_specs=by_row, check_vma=False)
     return (
-        jax.jit(mapped(hear, in_specs=by_row)),
-        jax.jit(mapped(listen, in_specs=(everywhere, by_row, by_row, by_row))),
-        jax.sharding.NamedSharding(mesh, everywhere),
+        placement.by_rows(hear, devices, whole=0, rows=2),
+        placement.by_rows(listen, devices, whole=1, rows=3),
     )
-
-
-def _prepare(
-    model: MultiPitchModel, variables: Any, batch_size: int, devices: Sequence[Any] | None
-) -> tuple[Any, Any, Any]:
-    """Picks as many of this process's devices as divide the batch and puts the variables there."""
-    local = list(devices if devices is not None else jax.local_devices())
-    hear, listen, sharding = _programs(model, tuple(local[: math.gcd(batch_size, len(local))]))
-
-    def place(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = leaf.addressable_data(0)  # replicated over processes: this process's copy
-        return jax.device_put(leaf, sharding)
-
-    return hear, listen, jax.tree.map(place, variables)
 
 
 def frame_times_s(model: MultiPitchModel, frames: int) -> Float[np.ndarray, "frame"]:

@@ -1,13 +1,12 @@
-"""Whole tracks through a model that knows segments: cut, apply, cross-fade, score, aggregate.
+"""Whole tracks through a model that knows segments: cut, apply, cross-fade.
 
-`stream` is the constant-memory form, `apply_track` the same for a track in memory, `score_tracks`
-what a recipe calls for validation and test. Frame k is centred at sample k * hop_samples.
+`stream` is the constant-memory form, `apply_track` the same for a track in memory. Frame k is
+centred at sample k * hop_samples.
 """
 
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from majl_jax.inference import context
+from majl_jax.inference import context, placement
 
 Outputs = dict[str, np.ndarray]
 
@@ -58,6 +57,19 @@ class SegmentModel:
         return self.segment_samples // self.hop_samples
 
 
+@dataclasses.dataclass(frozen=True)
+class Segmenting:
+    """How songs are cut into segments, and how many of them a call of the model takes."""
+
+    overlap: float = 0.5
+    """Share of a segment that it has in common with the next, 0 <= overlap < 1."""
+    batch_size: int = 8
+    """Segments per call."""
+
+
+SEGMENTING = Segmenting()
+
+
 def stream(
     model: SegmentModel,
     variables: Any,
@@ -70,11 +82,21 @@ def stream(
     """Yields finished stretches of every output, in order, while blocks of any size come in.
 
     Memory is one batch of segments whatever the length of the track, and every track of every
-    length runs the same compiled program (but songs shorter than a segment of a model with context): batches are filled up with silent rows whose output is
+    length runs the same compiled program (but songs shorter than a segment
+    of a model with context): batches are filled up with silent rows whose output is
     dropped. Joined up, the stretches have as many samples as came in and a frame per begun hop.
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        blocks: of the track at the model's rate, full scale 1, one or more samples each.
+        overlap: share of a segment that it has in common with the next, 0 <= overlap < 1.
+        batch_size: segments per call of the model.
+        devices: of this process; None: all of them.
     """
     step_samples = _step_samples(model, overlap)
-    program, variables = _prepare(model, variables, batch_size, devices)
+    used = placement.dividing(batch_size, devices)
+    program, variables = _program(model, used), placement.everywhere(variables, used)
     if model.context_samples:
         yield from _stream_in_context(model, program, variables, blocks, batch_size)
         return
@@ -130,7 +152,16 @@ def apply_track(
     batch_size: int = 8,
     devices: Sequence[Any] | None = None,
 ) -> Outputs:
-    """Returns the outputs for a whole track: stems [time, stem, channel], salience [frame, bin]."""
+    """Returns the outputs for a whole track: stems [time, stem, channel], salience [frame, bin].
+
+    Args:
+        model: what is applied.
+        variables: of the model.
+        audio: the track at the model's rate, full scale 1.
+        overlap: share of a segment that it has in common with the next, 0 <= overlap < 1.
+        batch_size: segments per call of the model.
+        devices: of this process; None: all of them.
+    """
     parts = list(
         stream(model, variables, [audio], overlap=overlap, batch_size=batch_size, devices=devices)
     )
@@ -236,32 +267,10 @@ def _check_outputs(model: SegmentModel, outputs: Outputs, batch_size: int) -> No
 
 
 @functools.lru_cache(maxsize=16)
-def _program(model: SegmentModel, devices: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The compiled segment function over `devices` and the sharding its variables need."""
-    mesh = jax.sharding.Mesh(np.array(devices), ("segment",))
-    everywhere, by_row = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("segment")
-    # shard_map, not automatic sharding: FFTs would otherwise gather the batch on every device.
-    mapped = jax.shard_map(
-        lambda variables, audio: dict(model.apply(variables, audio)),
-        mesh=mesh,
-        in_specs=(everywhere, by_row),
-        out_specs=by_row,
-        check_vma=False,
-    )
-    return jax.jit(mapped), jax.sharding.NamedSharding(mesh, everywhere)
+def _program(model: SegmentModel, devices: placement.Devices) -> Any:
+    """The compiled segment function over `devices`."""
 
+    def apply(variables: Any, audio: jax.Array) -> dict[str, jax.Array]:
+        return dict(model.apply(variables, audio))
 
-def _prepare(
-    model: SegmentModel, variables: Any, batch_size: int, devices: Sequence[Any] | None
-) -> tuple[Any, Any]:
-    """Picks as many of this process's devices as divide the batch and puts the variables there."""
-    local = list(devices if devices is not None else jax.local_devices())
-    count = math.gcd(batch_size, len(local))
-    program, sharding = _program(model, tuple(local[:count]))
-
-    def place(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = leaf.addressable_data(0)  # replicated over processes: this process's copy
-        return jax.device_put(leaf, sharding)
-
-    return program, jax.tree.map(place, variables)
+    return placement.by_rows(apply, devices, whole=1, rows=1)

@@ -3,6 +3,8 @@
 Not in SS-MPE's paper, which names the collapse to blank output as its open problem (arXiv 2506.23371).
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,6 +68,28 @@ def variance_hinge(
     return jnp.where(mask.any(), missing, 0.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class StrictLimits:
+    """What `strict_positive_mask` asks of a bin f; levels are relative to that at f, but for the SNR."""
+
+    minimum_salience: float = 0.6
+    minimum_snr_db: float = 10.0
+    """Above the mean level of the bins around f."""
+    minimum_second_db: float = -10.0
+    """Level at 2f."""
+    minimum_third_db: float = -12.0
+    """Level at 3f."""
+    maximum_between_db: float = -15.0
+    """Level at 1.5f."""
+    neighbourhood_octaves: float = 0.5
+    """How far the bins around f reach, to either side."""
+    peaks_only: bool = True
+    """Whether the level at f has to be a local maximum along the bins."""
+
+
+STRICT = StrictLimits()
+
+
 def strict_positive_mask(
     salience: Float[Array, "batch frame bin"],
     features: Float[Array, "batch frame bin harmonic"],
@@ -73,13 +97,7 @@ def strict_positive_mask(
     harmonics: tuple[float | int, ...],
     bins_per_octave: int,
     range_db: float = 80.0,
-    minimum_salience: float = 0.6,
-    minimum_snr_db: float = 10.0,
-    minimum_second_db: float = -10.0,
-    minimum_third_db: float = -12.0,
-    maximum_between_db: float = -15.0,
-    neighbourhood_octaves: float = 0.5,
-    peaks_only: bool = True,
+    limits: StrictLimits = STRICT,
 ) -> Bool[Array, "batch frame bin"]:
     """Bins f that are almost surely a pitch, from sound alone, when all of these hold:
 
@@ -114,13 +132,13 @@ def strict_positive_mask(
         return range_db * (level - first), known
 
     second, third, between = (relative_db(ratio) for ratio in (2.0, 3.0, 1.5))
-    around = _neighbourhood_mean(first, round(neighbourhood_octaves * bins_per_octave))
-    found = jax.lax.stop_gradient(salience) >= minimum_salience
-    found &= range_db * (first - around) >= minimum_snr_db
-    found &= (second[0] >= minimum_second_db) & second[1]
-    found &= (third[0] >= minimum_third_db) & third[1]
-    found &= (between[0] < maximum_between_db) & between[1]
-    return found & pitch.is_local_peak(first) if peaks_only else found
+    around = _neighbourhood_mean(first, round(limits.neighbourhood_octaves * bins_per_octave))
+    found = jax.lax.stop_gradient(salience) >= limits.minimum_salience
+    found &= range_db * (first - around) >= limits.minimum_snr_db
+    found &= (second[0] >= limits.minimum_second_db) & second[1]
+    found &= (third[0] >= limits.minimum_third_db) & third[1]
+    found &= (between[0] < limits.maximum_between_db) & between[1]
+    return found & pitch.is_local_peak(first) if limits.peaks_only else found
 
 
 def _neighbourhood_mean(levels: Array, radius: int) -> Array:

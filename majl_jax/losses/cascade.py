@@ -1,6 +1,7 @@
 """The loss of MAJL's joint cascade: separation and pitch, each over what is labelled, harder samples counting more."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,20 +13,51 @@ from jaxtyping import Array, Bool, Float, Integer
 from majl_jax.audio import mixing, pitch, stft
 from majl_jax.batch import Batch
 from majl_jax.losses import hard_samples, salience_terms, separation, weighting
+from majl_jax.losses.interface import Interface, balanced
 from majl_jax.models.cascade import Cascade
+from majl_jax.models.weight_module import TASKS, over_segments
 
 OPTIONAL = ("pitch_on_target", "weighting")  # terms that exist in some stages only
 
 
 @dataclasses.dataclass(frozen=True)
-class _Heard:
-    """The labels of the frames whose pitch loss is taken, and what PE hears in them."""
+class CascadeTerms:
+    """The terms of the loss and how much each counts."""
 
+    weights: Mapping[str, float]
+    """Of separation, pitch, pitch_on_target and weighting."""
+    separation: str = "l1_wav"
+    """l1_wav, l1_mag, neg_sdr or neg_si_sdr."""
+    positive_weight: float = 10.0
+    """Of the labelled bin against the others."""
+    target_width_cents: float = 0.0
+    """0: one-hot targets (DJCM), else Gaussian ones (CREPE)."""
+    pitch_frames: int = 128
+    """Frames per segment whose pitch loss is taken."""
+    mixture_gain: float = 1.0
+    """The mixture is this times the sum of the stems."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Truth:
+    """What is known of a batch: the true source, and the pitch of the frames whose loss is taken."""
+
+    source: Float[Array, "batch time"]
+    has_source: Bool[Array, "batch"]
     index: Integer[Array, "batch frame"]
     f0_hz: Float[Array, "batch frame"]
     has_pitch: Bool[Array, "batch frame"]
-    targets: Float[Array, "batch frame bin"]
-    logits: Float[Array, "batch frame bin"]
+    salience: Float[Array, "batch frame bin"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unweighted:
+    """The losses of both tasks before weighing, and what PE hears in the estimate and in the true source."""
+
+    distance: Float[Array, "batch"]
+    likelihood: Float[Array, "batch frame"]
+    in_estimate: Float[Array, "batch frame bin"]
+    in_source: Float[Array, "batch frame bin"]
 
 
 def cascade_loss(
@@ -35,108 +67,182 @@ def cascade_loss(
     key: Any,
     *,
     cascade: Cascade,
-    target: int,
-    separation_loss: str,
-    positive_weight: float,
-    target_width_cents: float,
-    pitch_frames: int,
-    mixture_gain: float,
-    joint: bool,
-    stop_gradient: bool,
-    dynamic: hard_samples.HardSamples | None,
-    weights: Mapping[str, float],
+    terms: CascadeTerms,
+    interface: Interface,
+    dynamic: hard_samples.HardSamples | None = None,
 ) -> tuple[Float[Array, ""], tuple[Any, dict[str, Array]]]:
     """L = mean_i w_separation a_i L_separation(s_hat_i, s_i) + w_pitch b_i L_pitch(PE(s_hat_i), y_i), over what is labelled.
 
-    With `joint`, PE hears the estimate (gradients flow into the separator unless `stop_gradient`); without, the true voice:
-    two networks trained side by side, each on its own loss. L_pitch is taken on `pitch_frames` frames per segment, one drawn
-    from each of as many equal stretches: neighbouring 64 ms frames share most of their samples.
+    The target s is stem 0. With `interface.joint`, PE hears the estimate, and the separator learns from both losses, balanced as
+    losses/interface.py says; without, PE hears the true voice: two networks trained side by side, each on its own loss. L_pitch
+    is taken on some frames per segment, one drawn from each of as many equal stretches: neighbouring 64 ms frames share most
+    of their samples.
 
-    `dynamic` makes the weights a_i and b_i of a segment depend on how hard it is (losses/hard_samples.py); None: both are 1.
+    `dynamic` makes the weights a_i and b_i depend on how hard a sample is (losses/hard_samples.py); None: both are 1.
     """
-    stems = mixing.to_float(batch["stems"])
-    truth = stems[:, :, target, 0]
     frame_key, dropout_key = jax.random.split(key)
     # The first example's number tells the devices apart, so that they drop different units.
     keys = jax.random.split(jax.random.fold_in(dropout_key, batch["index"][0]))
-    variables = {"params": params, **mutables}
+    stems = mixing.to_float(batch["stems"])
+    truth = _truth(batch, stems[:, :, 0, 0], frame_key, cascade.bin_cents, terms)
     estimate, separator_state = cascade.separate(
-        variables, mixture_gain * mixing.mixture(stems)[..., 0], key=keys[0]
+        {"params": params, **mutables},
+        terms.mixture_gain * mixing.mixture(stems)[..., 0],
+        key=keys[0],
     )
-
-    index = _draw_frames(
-        mixing.example_keys(frame_key, batch["index"]), batch["f0_hz"].shape[1], pitch_frames
+    losses = functools.partial(
+        _losses,
+        mutables=mutables,
+        truth=truth,
+        key=keys[1],
+        cascade=cascade,
+        terms=terms,
+        dynamic=dynamic,
     )
-    f0_hz, has_pitch = (
-        jnp.take_along_axis(batch[name][:, :, target], index, 1) for name in ("f0_hz", "has_pitch")
-    )
-    heard = jax.lax.stop_gradient(estimate) if stop_gradient else estimate
-    logits, pitch_state = cascade.listen(
-        variables, heard if joint else truth, index=index, key=keys[1]
-    )
-    targets = _pitch_targets(f0_hz, cascade.bin_cents, target_width_cents)
-    frames = _Heard(index, f0_hz, has_pitch, targets, logits)
-
-    has_target, weighed, more, readings = batch["has_stems"][:, target], jnp.ones(2), {}, {}
-    if dynamic is not None or weights.get("pitch_on_target"):
-        # The same parameters, dropout and kind of statistics as for the estimate; these statistics are not kept.
-        of_truth, _ = cascade.listen(variables, truth, index=index, key=keys[1])
-        if weights.get("pitch_on_target"):
-            likelihood = salience_terms.weighted_bce(
-                of_truth, targets, positive_weight=positive_weight
-            )
-            more["pitch_on_target"] = weighting.masked_mean(
-                likelihood, has_pitch & has_target[:, None]
-            )
-        if dynamic is not None:
-            weighed, found, readings = _dynamic_weights(
-                variables, cascade, frames, of_truth, has_target, dynamic
-            )
-            more |= found
-    distance = _separation_loss(separation_loss, estimate, truth)
-    likelihood = salience_terms.weighted_bce(logits, targets, positive_weight=positive_weight)
-    terms = {
-        "separation": weighting.masked_mean(weighed[..., 0] * distance, has_target),
-        "pitch": weighting.masked_mean(weighed[..., 1, None] * likelihood, has_pitch),
-        **more,
-    }
-    used = {k: w for k, w in weights.items() if k in terms or k not in OPTIONAL}
+    rest, at_interface = {k: v for k, v in params.items() if k != "separator"}, {}
+    if interface.joint and not interface.stop_gradient:
+        loss, aux, at_interface = balanced(losses, estimate, rest, interface)
+    else:
+        heard = jax.lax.stop_gradient(estimate) if interface.joint else truth.source
+        loss, _, _, aux = losses(estimate, heard, rest)
+    found, pitch_state = aux
     states = {"separator": separator_state, "pitch": pitch_state}
     updated = {
         c: {name: states[name].get(c, old) for name, old in parts.items()}
         for c, parts in mutables.items()
     }
-    return weighting.weighted_sum(terms, used), (updated, {**terms, **readings})
+    return loss, (updated, {**found, **at_interface})
+
+
+def _truth(
+    batch: Batch, source: Array, key: Any, bin_cents: np.ndarray, terms: CascadeTerms
+) -> _Truth:
+    frames = batch["f0_hz"].shape[1]
+    index = _draw_frames(mixing.example_keys(key, batch["index"]), frames, terms.pitch_frames)
+    f0_hz, has_pitch = (
+        jnp.take_along_axis(batch[name][:, :, 0], index, 1) for name in ("f0_hz", "has_pitch")
+    )
+    targets = _pitch_targets(f0_hz, bin_cents, terms.target_width_cents)
+    return _Truth(source, batch["has_stems"][:, 0], index, f0_hz, has_pitch, targets)
+
+
+def _losses(
+    separated: Array,
+    heard: Array,
+    params: Any,
+    *,
+    mutables: Any,
+    truth: _Truth,
+    key: Any,
+    cascade: Cascade,
+    terms: CascadeTerms,
+    dynamic: hard_samples.HardSamples | None,
+) -> tuple[Array, Array, Array, tuple[dict[str, Array], Any]]:
+    """(the whole loss, its part of separation, its part of pitch, (terms and readings, PE's statistics))."""
+    variables = {"params": params, **mutables}
+    listen = functools.partial(cascade.listen, variables, index=truth.index, key=key)
+    logits, pitch_state = listen(heard)
+    likelihood_of = functools.partial(
+        salience_terms.weighted_bce, targets=truth.salience, positive_weight=terms.positive_weight
+    )
+    distance = _separation_loss(terms.separation, separated, truth.source)
+    likelihood = likelihood_of(logits)
+    of_separation, of_pitch, found, readings = 1.0, 1.0, {}, {}
+    if dynamic is not None or terms.weights.get("pitch_on_target"):
+        # The same parameters, dropout and kind of statistics as for the estimate; these statistics are not kept.
+        of_source, _ = listen(truth.source)
+        if terms.weights.get("pitch_on_target"):
+            found["pitch_on_target"] = weighting.masked_mean(
+                likelihood_of(of_source), truth.has_pitch & truth.has_source[:, None]
+            )
+        if dynamic is not None:
+            unweighted = _Unweighted(distance, likelihood, logits, of_source)
+            (of_separation, of_pitch), more, readings = _dynamic_weights(
+                variables, cascade, truth, unweighted, dynamic
+            )
+            found |= more
+    found |= {
+        "separation": weighting.masked_mean(of_separation * distance, truth.has_source),
+        "pitch": weighting.masked_mean(of_pitch * likelihood, truth.has_pitch),
+    }
+    used = {k: w for k, w in terms.weights.items() if k in found or k not in OPTIONAL}
+    loss = weighting.weighted_sum(found, used)
+    by_task = (used[name] * found[name] for name in TASKS)
+    return loss, *by_task, ({**found, **readings}, pitch_state)
 
 
 def _dynamic_weights(
     variables: Any,
     cascade: Cascade,
-    frames: _Heard,
-    of_truth: Float[Array, "batch frame bin"],
-    has_target: Bool[Array, "batch"],
+    truth: _Truth,
+    unweighted: _Unweighted,
     settings: hard_samples.HardSamples,
-) -> tuple[Float[Array, "batch 2"], dict[str, Array], dict[str, Array]]:
-    """Weights of (separation, pitch) per segment, the weight module's loss if it has one, and readings."""
-    saliences = [jax.lax.stop_gradient(jax.nn.sigmoid(x)) for x in (frames.logits, of_truth)]
-    (right_in_estimate, known), (right_in_target, _) = (
-        hard_samples.right_segments(
-            heard,
-            frames.f0_hz,
-            frames.has_pitch,
-            cascade.bin_cents,
-            right_share=settings.right_share,
+) -> tuple[tuple[Array, Array], dict[str, Array], dict[str, Array]]:
+    """(weights of separation [batch] and pitch [batch, frame or 1], the weight module's loss if it has one, readings)."""
+    heard = [
+        jax.lax.stop_gradient(jax.nn.sigmoid(x))
+        for x in (unweighted.in_estimate, unweighted.in_source)
+    ]
+    samples = _samples(heard, truth, cascade.bin_cents, unweighted, settings)
+    of_separation, of_pitch = (hard_samples.difficulty(x) for x in samples)
+    shape = truth.f0_hz.shape
+    hardness = [jnp.broadcast_to(x, shape) for x in (of_separation[:, None], of_pitch)]
+    scores = cascade.weigh(
+        variables, heard[0], heard[1], truth.salience, jnp.stack(hardness, axis=-1)
+    )
+    of_task: tuple[Array | None, Array | None] = (None, None)
+    if scores is not None:
+        segments = over_segments(scores, truth.has_pitch)
+        framewise = settings.grain == "frame"
+        of_task = segments[:, 0], scores[..., 1] if framewise else segments[:, 1, None]
+    readings: dict[str, Array] = {}
+    weights, loss = [], jnp.zeros(())
+    for task, (own, of_samples) in enumerate(zip(of_task, samples, strict=True)):
+        weight, of_module = hard_samples.weigh(own, of_samples, task, settings)
+        weights.append(weight)
+        loss += of_module
+        readings |= hard_samples.readings(weight, of_samples, task, settings)
+    terms = {"weighting": loss} if settings.objective in hard_samples.LEARNT else {}
+    return (weights[0], weights[1]), terms, readings
+
+
+def _samples(
+    heard: list[Array],
+    truth: _Truth,
+    bin_cents: np.ndarray,
+    unweighted: _Unweighted,
+    settings: hard_samples.HardSamples,
+) -> tuple[hard_samples.Samples, hard_samples.Samples]:
+    """What is weighed for separation: segments; and for pitch: [batch, frame], or segments as [batch, 1]."""
+    right = [
+        hard_samples.right_frames(
+            x,
+            truth.f0_hz,
+            bin_cents,
             tolerance_cents=settings.tolerance_cents,
             voicing=settings.voicing,
         )
-        for heard in saliences
+        for x in heard
+    ]
+    voiced = truth.has_pitch & (truth.f0_hz > 0)
+    known = voiced & truth.has_source[:, None]
+    if settings.grain == "frame":
+        case = hard_samples.case_numbers(right[0], right[1], known)
+        return (
+            hard_samples.Samples(unweighted.distance, hard_samples.segment_shares(case)),
+            hard_samples.Samples(unweighted.likelihood, hard_samples.case_shares(case)),
+        )
+    right = [
+        hard_samples.right_segments(x, voiced, right_share=settings.right_share) for x in right
+    ]
+    case = hard_samples.case_numbers(right[0], right[1], known.any(1))
+    shares = hard_samples.case_shares(case)
+    of_frames = jnp.where(truth.has_pitch, unweighted.likelihood, 0.0).sum(1, keepdims=True)
+    likelihood = of_frames / jnp.maximum(truth.has_pitch.sum(1, keepdims=True), 1)
+    return (
+        hard_samples.Samples(unweighted.distance, shares),
+        hard_samples.Samples(likelihood, shares[..., None]),
     )
-    case = hard_samples.case_numbers(right_in_estimate, right_in_target, known & has_target)
-    in_estimate, in_target = saliences
-    scores = cascade.weigh(variables, in_estimate, in_target, frames.targets, frames.has_pitch)
-    weights, loss = hard_samples.sample_weights(scores, case, settings)
-    terms = {"weighting": loss} if settings.objective in ("regularised", "supervised") else {}
-    return weights, terms, hard_samples.readings(weights, case, settings)
 
 
 def _draw_frames(keys: Array, frames: int, drawn: int) -> Array:

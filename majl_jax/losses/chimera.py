@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 
-from majl_jax.losses import clustering
+from majl_jax.losses import clustering, weighting
 from majl_jax.models.chimera import Chimera
 
 CLUSTERING = {
@@ -34,12 +34,12 @@ def chimera_loss(
     chunk_frames: int,
     train: bool = True,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-    """The weighted sum of the terms, (the new statistics, each term); means over the examples whose sources are `known`.
+    """The weighted sum of the terms, (the new statistics, each term); means over the examples of all
+    devices whose sources are `known`.
 
     chunk_frames: of the clustering terms, at a time. train: dropout and the statistics of the batch; False leaves them alone.
     """
     used = used_terms(weights)
-    share = known / jnp.maximum(known.sum(), 1)
     magnitudes, mixture = magnitudes_of(sources, spectrum)
     hidden, updates = network.apply(
         {"params": params, **mutables},
@@ -52,7 +52,7 @@ def chimera_loss(
     each = terms_of_hidden(
         params, hidden, magnitudes, mixture, network=network, used=used, chunk_frames=chunk_frames
     )
-    terms = {name: jnp.sum(share * value) for name, value in each.items()}
+    terms = {name: weighting.masked_mean(value, known) for name, value in each.items()}
     total = sum((used[name] * value for name, value in terms.items()), jnp.float32(0))
     return total, ({**mutables, **updates}, terms)
 

@@ -29,7 +29,7 @@ MULTI_RESOLUTION = (
     Resolution(1024, 120, 600),
     Resolution(512, 50, 240),
 )
-SINGLE_RESOLUTION = Resolution(2048, 256, 1536)  # of the bandwidth and of spectral_convergence
+SINGLE_RESOLUTION = Resolution(2048, 256, 1536)  # of the bandwidth
 _SMALLEST_SPECTRUM = 2e-3
 
 
@@ -45,18 +45,6 @@ class Bandwidth(NamedTuple):
 
 
 NO_BANDWIDTH = Bandwidth()
-
-
-def l1(
-    estimate: Float[Array, "batch *shape"],
-    target: Float[Array, "batch *shape"],
-    *,
-    bandwidth: float | int = 1.0,
-) -> Float[Array, "batch"]:
-    """mean |y - x| / B."""
-    difference = _difference(estimate, target)
-    # The gradient of jnp.abs at 0 would be 1.
-    return jnp.mean(difference * jnp.sign(difference), axis=1) / bandwidth
 
 
 def l2(
@@ -82,29 +70,6 @@ def linf(
     squares = _difference(estimate, target) ** 2
     values, _ = jax.lax.top_k(squares, min(largest, squares.shape[1]))
     return jnp.mean(values, axis=1) / bandwidth
-
-
-def lmix(
-    estimate: Float[Array, "batch *shape"],
-    target: Float[Array, "batch *shape"],
-    *,
-    l1_weight: float | int = 0.0,
-    l2_weight: float | int = 1.0,
-    linf_weight: float | int = 0.02,
-    largest: int = 2048,
-    bandwidth: Bandwidth = NO_BANDWIDTH,
-) -> Float[Array, "batch"]:
-    """w_1 `l1` + w_2 `l2` + w_inf `linf`, all over time, channels or latent dimensions; the defaults are the authors'.
-
-    The bandwidth of waveforms is that of their data, the one of latents is left at 1.
-    """
-    total = l2_weight * l2(estimate, target, bandwidth=bandwidth.l2)
-    if l1_weight:
-        total = total + l1_weight * l1(estimate, target, bandwidth=bandwidth.l1)
-    if linf_weight:
-        worst = linf(estimate, target, largest=largest, bandwidth=bandwidth.l2)
-        total = total + linf_weight * worst
-    return total
 
 
 def magnitudes(
@@ -142,20 +107,6 @@ def spectral_distance(
         for resolution in resolutions
     ]
     return sum(distances[1:], distances[0]) / (len(distances) * bandwidth)
-
-
-def spectral_convergence(
-    estimate: Float[Array, "batch time channel"],
-    target: Float[Array, "batch time channel"],
-    *,
-    resolution: Resolution = SINGLE_RESOLUTION,
-) -> Float[Array, "batch"]:
-    """|| |STFT(x)| - |STFT(y)| ||_F / || |STFT(x)| ||_F; 0 where the target's norm is 2e-3 at most."""
-    of_target = magnitudes(jnp.mean(target, axis=-1), resolution)
-    norm = _norm(of_target)
-    distance = _norm(magnitudes(jnp.mean(estimate, axis=-1), resolution) - of_target)
-    heard = norm > _SMALLEST_SPECTRUM
-    return jnp.where(heard, distance / jnp.where(heard, norm, 1.0), 0.0)
 
 
 def estimate_bandwidth(

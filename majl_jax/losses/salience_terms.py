@@ -12,6 +12,7 @@ from majl_jax.audio import pitch
 from majl_jax.losses import weighting
 
 _SMALL = 1.1920929e-07  # the authors' divisor floor: the spacing of float32 at 1
+_ROUNDING = 1e-5  # so near to 1 a target is one
 
 
 def bce(
@@ -26,7 +27,8 @@ def positive_weighted_bce(
 ) -> Float[Array, "batch frame"]:
     """`bce` in which bins with y = 1 count sum_k (1 - y_k) / sum_k y_k times, the frame's ratio of negatives to positives."""
     ratio = (1.0 - targets).sum(-1, keepdims=True) / (targets.sum(-1, keepdims=True) + _SMALL)
-    weights = jnp.where((targets == 1.0) & (ratio != 0.0), ratio, 1.0)
+    # Not y = 1: compiled with what makes the targets, a pitch may come out a rounding away from it.
+    weights = jnp.where((targets > 1.0 - _ROUNDING) & (ratio > 0.0), ratio, 1.0)
     return jnp.sum(weights * _binary_cross_entropy(logits, targets), axis=-1)
 
 

@@ -41,6 +41,8 @@ class Settings:
     shift_octaves: float = 1.0
     shift_share: float = 0.25
     stretch: float = 2.0
+    mask_padding: bool = False
+    """Frames that shifts and stretches bring in from outside an excerpt are not compared."""
     energy_on: str = "unlabelled"
     sounding_rms: float = 0.01
     active_share: float = 0.5
@@ -121,7 +123,8 @@ def self_supervised_loss(
             terms[name] = weighting.masked_mean(values, anchors.counts)
         else:
             values = _distance(passed[name], target, change.move, settings)
-            terms[name] = weighting.masked_mean(values, jnp.ones_like(values))
+            compared = jnp.ones_like(values) if change.compared is None else change.compared
+            terms[name] = weighting.masked_mean(values, compared)
     readings = _readings(sound, logits)
     return weighting.weighted_sum(terms, used), (mutables, {**terms, **readings})
 
@@ -177,6 +180,7 @@ def _target(
 class _Change(NamedTuple):
     features: Array  # of the changed sound
     move: Callable[[Array], Array] | None  # what happened to its pitches, on [batch, frame, bin]
+    compared: Array | None = None  # frames; None: all
 
 
 def _change(
@@ -213,7 +217,12 @@ def _change(
         stretch=settings.stretch,
     )
     move = functools.partial(augmentation.shift_and_stretch, **geometry)
-    return _Change(move(sound.features), move)
+    compared = None
+    if settings.mask_padding:
+        compared = augmentation.frames_covered(
+            geometry["horizontal"], geometry["stretch"], frames=sound.features.shape[1]
+        )
+    return _Change(move(sound.features), move, compared)
 
 
 def _distance(

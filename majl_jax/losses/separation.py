@@ -13,15 +13,15 @@ Axes = tuple[int, ...] | None
 def l1_wav(
     estimate: Float[Array, "*shape"], target: Float[Array, "*shape"], *, axes: Axes = None
 ) -> Float[Array, "..."]:
-    """mean |s_hat - s| of waveforms (Kong et al. 2021; Wei et al. 2024)."""
-    return _mean(jnp.abs(estimate - target), axes)
+    """mean |s_hat - s| of waveforms (Kong et al. 2021; Wei et al. 2024); where both are equal the gradient is 0."""
+    return _mean(_absolute(estimate - target), axes)
 
 
 def l1_mag(
     estimate: Float[Array, "*shape"], target: Float[Array, "*shape"], *, axes: Axes = None
 ) -> Float[Array, "..."]:
-    """mean | |Y_hat| - |Y| | of magnitude spectrograms (Jansson et al. 2017, sec. 3)."""
-    return _mean(jnp.abs(estimate - target), axes)
+    """mean | |Y_hat| - |Y| | of magnitude spectrograms (Jansson et al. 2017, sec. 3); the gradient as of `l1_wav`."""
+    return _mean(_absolute(estimate - target), axes)
 
 
 def neg_sdr(
@@ -62,6 +62,11 @@ def neg_si_sdr(
     projection = dot / (energy + floor) * target
     noise = _mean((estimate - projection) ** 2, axes)
     return 10.0 * (jnp.log10(noise + floor) - jnp.log10(_mean(projection**2, axes) + floor))
+
+
+def _absolute(x: Array) -> Array:
+    # The gradient of jnp.abs at 0 would be 1.
+    return x * jnp.sign(x)
 
 
 def _mean(x, axes: Axes):

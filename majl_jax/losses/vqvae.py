@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from majl_jax.losses import reconstruction
+from majl_jax import parallel
+from majl_jax.losses import reconstruction, weighting
 from majl_jax.losses.reconstruction import Bandwidth, Resolution
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.layers.vector_quantizer import Codebook
@@ -50,7 +51,7 @@ def autoencoder_loss(
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
     """L2 / v + 0.02 Linf / v + the multi-resolution spectral distance / s + 0.02 ||sg(q) - h||^2, and the codebook's next state.
 
-    y = D(h + sg(q - h)), h = E(x), q the nearest row of the codebook. The mean over the items whose weight `known` is 1. `axis`
+    y = D(h + sg(q - h)), h = E(x), q the nearest row of the codebook. The mean over the items of all devices by their weight `known`. `axis`
     names the devices that share the batch: the codebook is that of all.
     """
     latents: Any = encoder.apply({"params": params["encoder"]}, audio)
@@ -80,8 +81,7 @@ def autoencoder_loss(
         estimate, audio, resolutions=settings.resolutions, bandwidth=bandwidth.spectral
     )
     each = {"l2": l2, "linf": linf, "spectral": spectral, "commit": quantized.commitment}
-    share = known / jnp.maximum(known.sum(), 1.0)
-    terms = {name: jnp.sum(share * value) for name, value in each.items()}
+    terms = {name: weighting.masked_mean(value, known) for name, value in each.items()}
     total = jnp.stack([getattr(settings, name) * value for name, value in terms.items()]).sum()
     health = vector_quantizer.readings(
         before, after, latents, quantized, threshold=settings.restart_below, axis=axis
@@ -108,11 +108,12 @@ def latent_loss(
     target: Any = encoder.apply({"params": mutables["stem"]["encoder"]}, stem)
     estimate: Any = encoder.apply({"params": params["encoder"]}, mixture)
     target = jax.lax.stop_gradient(target)
-    share = known / jnp.maximum(known.sum(), 1.0)
-    l2 = jnp.sum(share * reconstruction.l2(estimate, target))
-    linf = jnp.sum(share * reconstruction.linf(estimate, target, largest=settings.top))
+    l2 = weighting.masked_mean(reconstruction.l2(estimate, target), known)
+    largest = reconstruction.linf(estimate, target, largest=settings.top)
+    linf = weighting.masked_mean(largest, known)
     # How much of the target's energy is missed: 1 for latents of 0, whatever the scale of the latents.
-    missed = l2 / jnp.maximum(jnp.sum(share * jnp.mean(target**2, axis=(1, 2))), 1e-12)
+    energy = parallel.across(weighting.masked_mean(jnp.mean(target**2, axis=(1, 2)), known))
+    missed = l2 / jnp.maximum(energy, 1e-12)
     total = l2 + (settings.linf * linf if loss == "lmix" else 0.0)
     terms = {"l2": l2, "linf": linf, "missed": missed}
     return total, (averaged(mutables, params, settings.average_decay), terms)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer, Key
+from jaxtyping import Array, Float, Integer, Key
 
 Variables = Mapping[str, Any]
 State = dict[str, Any]
@@ -20,7 +20,7 @@ class Cascade:
 
     Variables are {"params": {"separator", "pitch"}, "batch_stats": {"separator", "pitch"}}, and with a
     `weight_module` params of that name. Without a key the modules run as in evaluation; with one, as in
-    training, and their updated statistics come back.
+    training, and their updated statistics come back: those of all devices of the axis `statistics_axis`, if given.
     """
 
     separator: nn.Module
@@ -28,6 +28,7 @@ class Cascade:
     bin_cents: np.ndarray
     segment_samples: int
     weight_module: nn.Module | None = None  # of dynamic weights on hard samples, for training only
+    statistics_axis: str | None = None
 
     def init(self, key: Key[Array, ""]) -> dict[str, State]:
         """Fresh variables of both modules."""
@@ -40,7 +41,7 @@ class Cascade:
         if self.weight_module is not None:
             frames = jnp.zeros((1, 1, len(self.bin_cents)))
             fresh["weight_module"] = jax.jit(self.weight_module.init)(
-                jax.random.fold_in(key, 2), frames, frames, frames, jnp.ones((1, 1), bool)
+                jax.random.fold_in(key, 2), frames, frames, frames, jnp.zeros((1, 1, 2))
             )
         collections = {collection for variables in fresh.values() for collection in variables}
         return {
@@ -56,7 +57,8 @@ class Cascade:
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch time"], State]:
         """The voice in the mixture, and the separator's updated statistics."""
-        return _apply(self.separator, "separator", variables, mixture, key=key)
+        separator = self._synchronised(self.separator)
+        return _apply(separator, "separator", variables, mixture, key=key)
 
     def listen(
         self,
@@ -67,7 +69,8 @@ class Cascade:
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch frame bin"], State]:
         """The pitch logits of a voice in all frames or those in `index`, and updated statistics."""
-        return _apply(self.pitch, "pitch", variables, voice, key=key, index=index)
+        listener = self._synchronised(self.pitch)
+        return _apply(listener, "pitch", variables, voice, key=key, index=index)
 
     def weigh(
         self,
@@ -75,15 +78,20 @@ class Cascade:
         heard_in_estimate: Float[Array, "batch frame bin"],
         heard_in_target: Float[Array, "batch frame bin"],
         label: Float[Array, "batch frame bin"],
-        labelled: Bool[Array, "batch frame"],
-    ) -> Float[Array, "batch 2"] | None:
+        difficulty: Float[Array, "batch frame 2"],
+    ) -> Float[Array, "batch frame 2"] | None:
         """The weight module's scores; None where there is no module. No gradient leaves by its inputs."""
         if self.weight_module is None:
             return None
         heard = jax.lax.stop_gradient((heard_in_estimate, heard_in_target))
         own = {"params": variables["params"]["weight_module"]}
-        scores: Any = self.weight_module.apply(own, *heard, label, labelled)
+        scores: Any = self.weight_module.apply(own, *heard, label, difficulty)
         return scores
+
+    def _synchronised(self, module: nn.Module) -> nn.Module:
+        if self.statistics_axis is None:
+            return module
+        return module.clone(statistics_axis=self.statistics_axis)  # pyright: ignore[reportCallIssue]
 
 
 def _apply(

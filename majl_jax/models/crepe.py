@@ -52,7 +52,8 @@ class Crepe(nn.Module):
 
     A layer is convolution, ReLU, batch normalisation, max-pooling by 2, dropout, in the order of the released code (the paper's
     text puts the normalisation first). `capacity` is a published name or the multiplier itself. Trainable parameters: tiny
-    486,552, small 1,628,104, medium 5,877,288, large 12,747,912, full 22,239,976.
+    486,552, small 1,628,104, medium 5,877,288, large 12,747,912, full 22,239,976. Statistics are those of all devices of the
+    axis `statistics_axis`, if given.
     """
 
     capacity: str | int = "tiny"
@@ -60,6 +61,7 @@ class Crepe(nn.Module):
     dropout: float = 0.25
     frame_floor: float = 1e-4
     norm_momentum: float = 0.99
+    statistics_axis: str | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -90,6 +92,7 @@ class Crepe(nn.Module):
                 use_running_average=not train,
                 momentum=self.norm_momentum,
                 epsilon=1e-3,
+                axis_name=self.statistics_axis,
                 dtype=self.dtype,
                 name=f"norm{i}",
             )(nn.relu(hidden))

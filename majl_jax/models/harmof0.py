@@ -64,12 +64,14 @@ class HarmoF0(nn.Module):
 
     The second convolution of the first block adds up the harmonics 1 to 12 of every bin (MRDConv), those of the other
     blocks reach an octave up and down. At the published width 372,865 parameters. `swapped_interpolation` and
-    `floor_per_batch` are what the published weights were trained with.
+    `floor_per_batch` are what the published weights were trained with. Statistics are those of all devices of the axis
+    `statistics_axis`, if given.
     """
 
     channels: tuple[int, ...] = PUBLISHED_CHANNELS
     hop_samples: int = 320
     norm_momentum: float = 0.9
+    statistics_axis: str | None = None
     swapped_interpolation: bool = False
     floor_per_batch: bool = False
     dtype: Any = jnp.float32
@@ -108,6 +110,9 @@ class HarmoF0(nn.Module):
                 use_running_average=not train,
                 momentum=self.norm_momentum,
                 epsilon=1e-5,
+                axis_name=self.statistics_axis,
+                # Decibels have a mean far from 0: the mean of squares minus its square would lose digits.
+                use_fast_variance=False,
                 dtype=jnp.float32,
                 name=f"norm{i}",
             )

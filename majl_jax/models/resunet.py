@@ -23,7 +23,7 @@ class ResUNetDecouplePlus(nn.Module):
     At the published size 102,570,824 parameters mono, 102,571,278 stereo. The paper's sampling rate is 44.1 kHz with a hop of
     441 samples; a hop of 320 at 16 kHz gives the frames of 20 ms that pitch labels have. Each of the 1025 frequencies is
     normalised by its own statistics. `remat` computes the inside of each residual block anew in the backward pass, which
-    saves most of the memory of training. `init` with `method="separate_channels"` for several channels or sources.
+    saves most of the memory of training. Statistics are those of all devices of the axis `statistics_axis`, if given. `init` with `method="separate_channels"` for several channels or sources.
     """
 
     channels: tuple[int, ...] = PUBLISHED_CHANNELS
@@ -34,6 +34,7 @@ class ResUNetDecouplePlus(nn.Module):
     window_samples: int = 2048
     hop_samples: int = 320
     norm_momentum: float = 0.99
+    statistics_axis: str | None = None
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -52,14 +53,12 @@ class ResUNetDecouplePlus(nn.Module):
         check_sizes(self, mixture.shape[2])
         network = ResidualUNet(
             channels=self.channels,
-            factors=((2, 2),) * (len(self.channels) - 1) + ((1, 2),),
             blocks=self.blocks,
             centre_stages=self.centre_stages,
             maps=self.sources * self.audio_channels * MAPS,
-            pool="average",
-            in_place_norm=True,
-            prelu=False,
+            **self._stages(),
             norm_momentum=self.norm_momentum,
+            statistics_axis=self.statistics_axis,
             dtype=self.dtype,
             remat=self.remat,
             train=train,
@@ -72,6 +71,15 @@ class ResUNetDecouplePlus(nn.Module):
             window_samples=self.window_samples,
             hop_samples=self.hop_samples,
         )
+
+    def _stages(self) -> dict[str, Any]:
+        """How the stages of the `ResidualUNet` pool, normalise and bend."""
+        return {
+            "factors": ((2, 2),) * (len(self.channels) - 1) + ((1, 2),),
+            "pool": "average",
+            "in_place_norm": True,
+            "prelu": False,
+        }
 
 
 def check_mono(separator: Any, length_samples: int) -> None:
@@ -119,6 +127,7 @@ class ResidualUNet(nn.Module):
     in_place_norm: bool
     prelu: bool
     norm_momentum: float
+    statistics_axis: str | None
     dtype: Any
     remat: bool
     train: bool
@@ -145,11 +154,7 @@ class ResidualUNet(nn.Module):
         for i, (features, factors) in enumerate(
             zip(reversed(self.channels), reversed(self.factors), strict=True), 1
         ):
-            name = f"decoder{i}"
-            hidden = nn.relu(self._norm(f"{name}_norm")(hidden))
-            hidden = _Upsample(features, factors, self.dtype, name=f"{name}_up")(hidden)
-            hidden = jnp.concatenate([hidden, skips.pop()], -1)
-            hidden = self._stage(hidden, features, name)
+            hidden = self._up(hidden, skips.pop(), features, factors, f"decoder{i}")
         hidden = self._stage(hidden, self.channels[0], "last")
         maps = _Conv(self.maps, 1, use_bias=True, dtype=self.dtype, name="maps")(hidden)
         return maps[:, :frames].astype(jnp.float32)
@@ -162,14 +167,22 @@ class ResidualUNet(nn.Module):
                 in_place_norm=self.in_place_norm,
                 prelu=self.prelu,
                 norm_momentum=self.norm_momentum,
+                statistics_axis=self.statistics_axis,
                 dtype=self.dtype,
                 train=self.train,
                 name=f"{name}_block{i}",
             )(hidden)
         return hidden
 
+    def _up(
+        self, hidden: Array, skip: Array, features: int, factors: tuple[int, int], name: str
+    ) -> Array:
+        hidden = nn.relu(self._norm(f"{name}_norm")(hidden))
+        hidden = _Upsample(features, factors, self.dtype, name=f"{name}_up")(hidden)
+        return self._stage(jnp.concatenate([hidden, skip], -1), features, name)
+
     def _norm(self, name: str) -> "_Norm":
-        return _Norm(self.norm_momentum, self.train, name=name)
+        return _Norm(self.norm_momentum, self.train, self.statistics_axis, name=name)
 
 
 class _Block(nn.Module):
@@ -181,6 +194,7 @@ class _Block(nn.Module):
     norm_momentum: float
     dtype: Any
     train: bool
+    statistics_axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -191,6 +205,7 @@ class _Block(nn.Module):
             norm = _Norm(
                 self.norm_momentum,
                 self.train,
+                self.statistics_axis,
                 absolute_scale=self.in_place_norm and i == 2,
                 name=f"norm{i}",
             )
@@ -215,6 +230,7 @@ class _Norm(nn.Module):
 
     momentum: float
     train: bool
+    statistics_axis: str | None = None
     absolute_scale: bool = False
 
     @nn.compact
@@ -228,14 +244,19 @@ class _Norm(nn.Module):
         mean, var = running_mean.value, running_var.value
         if self.train:
             axes = tuple(range(inputs.ndim - 1))
-            mean = inputs.mean(axes)
-            var = jnp.mean((inputs - mean) ** 2, axes)
+            mean = self._over_devices(inputs.mean(axes))
+            var = self._over_devices(jnp.mean((inputs - mean) ** 2, axes))
             if not self.is_initializing():
                 for running, batch in ((running_mean, mean), (running_var, var)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * batch
         if self.absolute_scale:
             scale = jnp.abs(scale) + _EPSILON
         return (inputs - mean) * (scale * jax.lax.rsqrt(var + _EPSILON)) + bias
+
+    def _over_devices(self, x: Array) -> Array:
+        if self.statistics_axis is None or self.is_initializing():
+            return x
+        return jax.lax.pmean(x, self.statistics_axis)
 
 
 class _Conv(nn.Module):

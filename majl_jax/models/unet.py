@@ -21,6 +21,7 @@ class UNet(nn.Module):
     is divided by its largest value in the segment, which makes the network independent of recording level.
     The port Xiao-Ming/UNet-VocalSeparation-Chainer has `kernel_size` 4 (6,288,545 parameters) and `norm_epsilon` 2e-5.
 
+    Statistics are those of all devices of the axis `statistics_axis`, if given.
     The mask cannot exceed one: the target must be scaled as it is inside the mixture (`mixture_mode` of the recipe).
     """
 
@@ -31,6 +32,7 @@ class UNet(nn.Module):
     norm_momentum: float = 0.99
     kernel_size: int = 5
     norm_epsilon: float = 1e-5
+    statistics_axis: str | None = None
     dtype: Any = jnp.float32
 
     def __call__(
@@ -69,6 +71,7 @@ class UNet(nn.Module):
                 use_running_average=not train,
                 momentum=self.norm_momentum,
                 epsilon=self.norm_epsilon,
+                axis_name=self.statistics_axis,
                 dtype=self.dtype,
                 name=name,
             )(x)

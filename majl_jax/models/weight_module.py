@@ -8,11 +8,11 @@ TASKS = ("separation", "pitch")
 
 
 class WeightModule(nn.Module):
-    """From what PE hears in the estimate and in the true source, and the label, to one score per task.
+    """From what PE hears in the estimate and in the true source, the label, and the losses, to one score per frame and task.
 
-    Each frame's concatenation (P1_t, P2_t, y_t) goes through fully connected layers with ReLU; the mean over the
-    labelled frames of a segment makes the scores independent of their order. The paper names a fully connected module
-    with these inputs; its sizes and the mean are our decision.
+    z = gain l + b + w MLP(P1_t, P2_t, y_t), l the standardised losses, fully connected layers with ReLU, w = 0 and gain = 1 at first. The
+    paper names a fully connected module with the first three inputs; its sizes and l are our decision: how far a waveform is off
+    cannot be told from the pitch heard in it, and starting from l, weights follow difficulty from the first step.
     """
 
     features: tuple[int, ...] = (128, 64)
@@ -23,12 +23,20 @@ class WeightModule(nn.Module):
         heard_in_estimate: Float[Array, "batch frame bin"],
         heard_in_target: Float[Array, "batch frame bin"],
         label: Float[Array, "batch frame bin"],
-        labelled: Bool[Array, "batch frame"],
-    ) -> Float[Array, "batch 2"]:
-        """Scores z before the sigmoid, in the order of `TASKS`; 0 where no frame is labelled."""
+        difficulty: Float[Array, "batch frame 2"],
+    ) -> Float[Array, "batch frame 2"]:
+        """Scores z before the sigmoid, in the order of `TASKS`."""
         hidden = jnp.concatenate([heard_in_estimate, heard_in_target, label], axis=-1)
         for i, features in enumerate(self.features, start=1):
             hidden = nn.relu(nn.Dense(features, name=f"dense{i}")(hidden))
-        scores = nn.Dense(len(TASKS), name="scores")(hidden)
-        kept = labelled[..., None]
-        return jnp.where(kept, scores, 0.0).sum(1) / jnp.maximum(kept.sum(1), 1)
+        gain = self.param("gain", nn.initializers.ones, (len(TASKS),))
+        scores = nn.Dense(len(TASKS), kernel_init=nn.initializers.zeros, name="scores")(hidden)
+        return gain * difficulty + scores
+
+
+def over_segments(
+    scores: Float[Array, "batch frame 2"], labelled: Bool[Array, "batch frame"]
+) -> Float[Array, "batch 2"]:
+    """The mean over the labelled frames of each segment, whatever their order (our decision); 0 where there are none."""
+    kept = labelled[..., None]
+    return jnp.where(kept, scores, 0.0).sum(1) / jnp.maximum(kept.sum(1), 1)

@@ -174,9 +174,7 @@ def draw_overview(
     made.suptitle(title.replace("$", r"\$"), fontsize=13, x=0.01, ha="left")
     bar = made.colorbar(image, ax=list(axes), pad=0.01, aspect=40 * len(axes) / 2)
     bar.set_label("dB below the loudest point")
-    temporary = path.with_name(f".{path.name}.part")
-    made.savefig(temporary, format="png", dpi=110)
-    temporary.replace(path)
+    made.savefig(path, format="png", dpi=110)
 
 
 def _draw_pitch(axis, times_s: np.ndarray, f0_hz: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from etils import epath
 
+from majl_jax import terminal
 from majl_jax.datasets import readers, records
 from majl_jax.prepare.preparation import prepare
 from majl_jax.prepare.selection import SPLITS, Options, PrepareError, list_tracks
@@ -138,6 +139,7 @@ def _options(parsed: argparse.Namespace, name: str) -> Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares the data sets of the command line, or looks at them."""
+    terminal.print_anything()
     parsed = parse_arguments(arguments)
     try:
         wanted = [_options(parsed, name) for name in parsed.dataset]

@@ -12,7 +12,8 @@ from majl_jax.datasets.track import BadTrack, Recording, Track
 def choose(tracks: list[Track], groups: stem_groups.Groups) -> list[Track]:
     """The tracks with the sources of `groups` for stems; what belongs to none is in no mixture."""
     return [
-        dataclasses.replace(one, load=functools.partial(_load, one, dict(groups))) for one in tracks
+        dataclasses.replace(one, load=functools.partial(_load, one, dict(groups)), streamed=None)
+        for one in tracks
     ]
 
 

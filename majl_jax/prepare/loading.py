@@ -1,8 +1,10 @@
 """Loads tracks, and cuts them into records; several processes load into a work folder, one file per track."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+import tempfile
 import threading
 import urllib.parse
 import warnings
@@ -13,19 +15,36 @@ from typing import Any
 import numpy as np
 
 from majl_jax.audio import mixing
-from majl_jax.datasets import records, track
+from majl_jax.audio.faults import AudioFileWarning
+from majl_jax.datasets import records, track, whole_files
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a track: why it was skipped, if so, and how many of its records are silent and left out."""
+
+    track: str
+    skipped: str = ""
+    silent_records: int = 0
+    # What was said of its files, though they could be read.
+    remarks: Sequence[str] = ()
 
 
 def load_all(
     tracks: Sequence[track.Track], layout: records.Layout, work: pathlib.Path, *, processes: int
-) -> dict[str, str]:
-    """Loads every track into the work folder; returns why which track was skipped."""
+) -> dict[str, "Outcome"]:
+    """Loads every track into the work folder; returns what became of each."""
     import multiprocessing
 
     import tqdm
 
     todo = [one for one in tracks if not cached(work, one.id).exists()]
-    skipped: dict[str, str] = {}
+    waiting, skipped = {one.id for one in todo}, 0
+    outcomes = {
+        one.id: Outcome(one.id, remarks=whole_files.read_remarks(cached(work, one.id)))
+        for one in tracks
+        if one.id not in waiting
+    }
     bar = tqdm.tqdm(
         total=len(tracks), initial=len(tracks) - len(todo), unit="track", mininterval=0.5
     )
@@ -37,46 +56,51 @@ def load_all(
         jobs = {pool.submit(load_one, one, layout, work): one for one in todo}
         try:
             for job in futures.as_completed(jobs):
-                if reason := job.result():
-                    skipped[jobs[job].id] = reason
-                    bar.set_postfix(skipped=len(skipped))
+                outcomes[jobs[job].id] = outcome = job.result()
+                if outcome.skipped:
+                    skipped += 1
+                    bar.set_postfix(skipped=skipped)
                 bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return dict(sorted(skipped.items()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of a track: why it was skipped, if so, and how many of its records are silent and left out."""
-
-    track: str
-    skipped: str = ""
-    silent_records: int = 0
+    return dict(sorted(outcomes.items()))
 
 
 def load_whole(one: track.Track, layout: records.Layout) -> records.Record:
     """A whole track as one record of its own length; `BadTrack` says why it cannot be used, whatever is wrong."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            recording = one.load()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _load_whole(one, layout)
+
+
+def _load_whole(one: track.Track, layout: records.Layout) -> records.Record:
+    with _faults_named():
+        recording = one.load()
         track.check(recording)
-        channels, voices = recording.audio.shape[2], recording.f0_hz.shape[1]
-        found = (recording.stems, recording.sample_rate_hz, channels, voices)
-        expected = (layout.stems, layout.sample_rate_hz, layout.channels, layout.pitch_voices)
-        if found != expected:
-            raise track.BadTrack(
-                f"has (stems, rate, channels, voices) {found}, expected {expected}"
-            )
+        _check_layout(recording, layout)
         return records.whole(recording, one.id)
+
+
+@contextlib.contextmanager
+def _faults_named() -> Iterator[None]:
+    """Makes any error a `BadTrack`: one bad track must not stop the others."""
+    try:
+        yield
     except MemoryError:
         raise
-    except Exception as error:  # one bad track must not stop the others
+    except Exception as error:
         known = isinstance(error, ValueError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        raise track.BadTrack(reason) from error
+        raise track.BadTrack(track.printable(reason)) from error
+
+
+def _check_layout(recording: track.Recording, layout: records.Layout) -> None:
+    channels, voices = recording.audio.shape[2], recording.f0_hz.shape[1]
+    found = (recording.stems, recording.sample_rate_hz, channels, voices)
+    expected = (layout.stems, layout.sample_rate_hz, layout.channels, layout.pitch_voices)
+    if found != expected:
+        raise track.BadTrack(f"has (stems, rate, channels, voices) {found}, expected {expected}")
 
 
 def cut(
@@ -97,35 +121,58 @@ def load_and_cut(
     one: track.Track, layout: records.Layout, *, drop_silence: bool
 ) -> Iterator[records.Record | Outcome]:
     """The records of a track, last its outcome; of a bad track that alone."""
-    try:
-        whole = load_whole(one, layout)
-    except track.BadTrack as error:
-        yield Outcome(one.id, skipped=str(error))
-    else:
-        yield from cut(whole, layout, drop_silence=drop_silence)
+    with tempfile.TemporaryDirectory(prefix="majl_jax_track_") as folder:
+        work = pathlib.Path(folder)
+        outcome = load_one(one, layout, work)
+        if outcome.skipped:
+            yield outcome
+            return
+        for made in cut(cached_track(work, one.id), layout, drop_silence=drop_silence):
+            if isinstance(made, Outcome):
+                made = dataclasses.replace(made, remarks=outcome.remarks)
+            yield made
 
 
-def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> str:
-    """Loads one track into the work folder; returns an empty text, or why it cannot be used."""
-    try:
-        whole = load_whole(one, layout)
-    except track.BadTrack as error:
-        return str(error)
+def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> Outcome:
+    """Loads one track into the work folder; returns what became of it."""
     final = cached(work, one.id)
     draft = final.with_suffix(f".{os.getpid()}.tmp")
     try:
-        with draft.open("wb") as file:
-            np.savez(file, **whole)
+        _write_whole(one, layout, draft)
         draft.replace(final)
+    except track.BadTrack as error:
+        return Outcome(one.id, skipped=str(error))
     finally:
         draft.unlink(missing_ok=True)
-    return ""
+    return Outcome(one.id, remarks=whole_files.read_remarks(final))
+
+
+def _write_whole(one: track.Track, layout: records.Layout, path: pathlib.Path) -> None:
+    """Writes one track as a file; `BadTrack` where it cannot be used."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        def remarks() -> list[str]:
+            told = [str(w.message) for w in caught if issubclass(w.category, AudioFileWarning)]
+            return [track.printable(text) for text in dict.fromkeys(told)]
+
+        if one.streamed is None:
+            whole = _load_whole(one, layout)
+            whole_files.write(path, whole, [whole["stems"]], remarks=remarks)
+            return
+        with _faults_named():
+            samples, peak, blocks = one.streamed.measure()
+            recording = one.streamed.labels(samples)
+            _check_layout(recording, layout)
+        whole = {**records.whole(recording, one.id), "valid_samples": samples}
+        gain = max(1.0, peak)
+        stems = (records.to_int16(block / gain) for block in blocks())
+        whole_files.write(path, whole, stems, remarks=remarks)
 
 
 def cached_track(work: pathlib.Path, identity: str) -> records.Record:
     """A loaded track, from the work folder."""
-    with np.load(cached(work, identity)) as arrays:
-        return {**{key: arrays[key] for key in arrays.files}, "track": identity}
+    return whole_files.read(cached(work, identity), identity)
 
 
 def cached(work: pathlib.Path, identity: str) -> pathlib.Path:

@@ -171,9 +171,9 @@ def _plan(options: Options, places: Places, max_bad_fraction: float, *, by_beam:
 
 def _by_processes(job: Job, processes: int) -> Loaded:
     """Loads the tracks into the work folder, for records to be cut from there."""
-    skipped = loading.load_all(job.tracks, job.layout, job.places.work, processes=processes)
-    report = _report(job, skipped)
-    _refuse_many_bad(job, skipped, "good tracks are kept for the next run.")
+    found = loading.load_all(job.tracks, job.layout, job.places.work, processes=processes)
+    report = _report(job, found)
+    _refuse_many_bad(job, report["skipped"], "good tracks are kept for the next run.")
     print(f"{job.options.dataset}: writing shards", flush=True)
     splits = {
         split: _records(job, split, report) for split, count in report["tracks"].items() if count
@@ -212,21 +212,20 @@ def _by_beam(job: Job) -> Loaded:
 
     def report() -> Mapping[str, Any]:
         found = read_outcomes(outcomes.values(), job.tracks)
-        skipped = {name: one.skipped for name, one in sorted(found.items()) if one.skipped}
-        silent = {name: one.silent_records for name, one in found.items() if one.silent_records}
-        made = _report(job, skipped, silent)
+        made = _report(job, found)
         what_now = f"the good tracks are written already, in {draft}. Remove that folder if you mend files."
-        _refuse_many_bad(job, skipped, what_now)
+        _refuse_many_bad(job, made["skipped"], what_now)
         return made
 
     print(f"{job.options.dataset}: tracks are loaded and written by Beam", flush=True)
     return splits, report
 
 
-def _report(
-    job: Job, skipped: dict[str, str], silent: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def _report(job: Job, found: Mapping[str, loading.Outcome]) -> dict[str, Any]:
     """What became of the tracks, printed and kept; silent records may be counted later."""
+    found = dict(sorted(found.items()))
+    skipped = {name: one.skipped for name, one in found.items() if one.skipped}
+    remarks = {name: [*one.remarks] for name, one in found.items() if one.remarks}
     report = {
         "dataset": job.options.dataset,
         "tracks": {
@@ -235,20 +234,29 @@ def _report(
         },
         "skipped": skipped,
         "left_out": dict(job.left_out),
-        "silent_records": dict(silent or {}),
+        "remarks": remarks,
+        "silent_records": {
+            one.track: one.silent_records for one in found.values() if one.silent_records
+        },
         "versions": _versions(),
     }
     path = job.places.work / records.REPORT_FILE
     path.write_text(json.dumps(report, indent=2))
     counts = ", ".join(f"{count} {split}" for split, count in report["tracks"].items())
     print(f"{job.options.dataset}: {counts}; {len(skipped)} skipped", flush=True)
-    for identity, reason in list(skipped.items())[:SKIPPED_SHOWN]:
-        print(f"  skipped {identity}: {reason}")
-    if len(skipped) > SKIPPED_SHOWN:
-        print(f"  … {len(skipped) - SKIPPED_SHOWN} more: {path}")
+    lines = [f"  skipped {identity}: {reason}" for identity, reason in skipped.items()]
+    _print_some(lines, path)
+    _print_some([f"  {identity}: {'; '.join(told)}" for identity, told in remarks.items()], path)
     for reason, identities in job.left_out.items():
         print(f"  {len(identities)} left out: {reason}")
     return report
+
+
+def _print_some(lines: Sequence[str], path: pathlib.Path) -> None:
+    for line in lines[:SKIPPED_SHOWN]:
+        print(line)
+    if len(lines) > SKIPPED_SHOWN:
+        print(f"  … {len(lines) - SKIPPED_SHOWN} more: {path}")
 
 
 def _refuse_many_bad(job: Job, skipped: Mapping[str, str], what_now: str) -> None:

@@ -63,6 +63,7 @@ def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str
     )
     if options.stems:
         found = chosen_stems.choose(found, options.groups())
+    found = [dataclasses.replace(one, id=track.printable(one.id)) for one in found]
     left_out: dict[str, list[str]] = {}
     for one in found:
         if one.left_out:

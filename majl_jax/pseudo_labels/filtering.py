@@ -17,6 +17,35 @@ ANY_PITCH_RANGE_HZ = (55.0, 1200.0)
 LEAST_ERROR_CENTS = 100.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """Which of a teacher's labels are kept, after some were made wrong on purpose if that is wanted."""
+
+    threshold: float
+    """Least trust, from 0 to 1."""
+    granularity: str = "frame"
+    """What is kept or masked as one. Of pitch: "frame", "segment" or "song"; of stems "frame" and
+    "segment" are a record, "song" is a track."""
+    segment_frames: int | None = None
+    """Label frames of a segment; None: 2.56 s."""
+    wrong_pitch: float = 0.0
+    """Share of the voiced frames whose pitch is made wrong, see `mislabel_pitch`."""
+    seed: int = 0
+    """Of those errors."""
+
+    def __post_init__(self) -> None:
+        if self.granularity not in GRANULARITIES:
+            raise ValueError(
+                f"granularity is {self.granularity!r}; expected one of {', '.join(GRANULARITIES)}"
+            )
+        if not 0.0 <= self.wrong_pitch <= 1.0:
+            raise ValueError(f"wrong_pitch is {self.wrong_pitch}; expected a share in [0, 1]")
+
+    def frames(self, frame_s: float) -> int:
+        """Label frames of a segment, of which each lasts `frame_s` seconds."""
+        return self.segment_frames or round(SEGMENT_SECONDS / frame_s)
+
+
 def filter_pitch(
     f0_hz: Float[np.ndarray, "frame"],
     confidence: Float[np.ndarray, "frame"],
@@ -30,6 +59,13 @@ def filter_pitch(
     The trust in a frame is c_t = max_b p_tb where it is voiced (c_t >= VOICING), else 1 - c_t. "frame" judges every frame
     by its own trust, "segment" stretches of `segment_frames` (the last may be shorter) and "song" the whole track by
     the mean.
+
+    Args:
+        f0_hz: a guess for every frame.
+        confidence: c_t, from 0 to 1.
+        threshold: least trust.
+        granularity: "frame", "segment" or "song".
+        segment_frames: frames of a segment.
     """
     alone = granularity == "frame"
     length = segment_frames if granularity == "segment" else max(len(f0_hz), 1)
@@ -74,7 +110,15 @@ class Counts:
         voiced: Bool[np.ndarray, "unit"] | None = None,
         errors: UInt8[np.ndarray, "unit"] | None = None,
     ) -> None:
-        """Counts the frames or records of a stretch of audio that is `samples` long."""
+        """Counts the frames or records of a stretch of audio.
+
+        Args:
+            trust: in each, as the threshold is compared with it.
+            kept: which are.
+            samples: length of the stretch.
+            voiced: which frames are, of pitch labels.
+            errors: what `mislabel_pitch` did to each frame.
+        """
         self.seen += len(kept)
         self.kept += int(kept.sum())
         self.samples += samples
@@ -135,6 +179,13 @@ def mislabel_pitch(
     down, whichever stays in OCTAVE_RANGE_HZ; the others one pitch for the whole stretch, uniform in log-frequency
     within ANY_PITCH_RANGE_HZ and at least LEAST_ERROR_CENTS from what any of its frames had. Depends on seed and track
     name only, and what is wrong at a small share is wrong in the same way at a larger one.
+
+    Args:
+        f0_hz: labels, 0 = unvoiced.
+        share: of the voiced frames, from 0 to 1.
+        seed: of the errors.
+        track: its name.
+        stretch_frames: the longest stretch that is made wrong as one.
     """
     wrong, kinds = f0_hz.copy(), np.zeros(len(f0_hz), np.uint8)
     stretches = _stretches(f0_hz > 0, stretch_frames)
@@ -193,6 +244,13 @@ def trusted_pitch(
     where the trust reaches `threshold`. With granularity "segment" all frames are kept or dropped together, by their mean
     trust. The paper says that samples below the threshold are filtered out (0.7 is best); frames as the unit and the trust in
     unvoiced frames are our decision.
+
+    Args:
+        f0_hz: a guess for every frame.
+        confidence: c_t, from 0 to 1.
+        threshold: least trust.
+        granularity: "frame", or "segment" for all of them together.
+        voicing: confidence from which a frame is voiced.
     """
     voiced = confidence >= voicing
     trust = np.where(voiced, confidence, 1.0 - confidence)
@@ -217,6 +275,13 @@ def stem_confidence(
 
     mean over labelled voiced frames of max_{|c_b - c_t| <= tolerance} p_tb; 0 where no frame is voiced. A regression has no
     probability of its own, so this stands in for the confidence that the paper does not define (our decision).
+
+    Args:
+        salience: of the separated stem, 0 to 1.
+        f0_hz: labels, 0 = unvoiced.
+        has_pitch: which of them are known.
+        bin_cents: centres of the salience's bins, cents above 10 Hz.
+        tolerance_cents: how far a bin may lie from the label.
     """
     voiced = has_pitch & (f0_hz > 0)
     if not voiced.any():

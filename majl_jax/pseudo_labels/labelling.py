@@ -1,5 +1,7 @@
 """A teacher's labels for tracks that have only half of them, written as prepared data sets."""
 
+import dataclasses
+import functools
 import itertools
 import json
 import pathlib
@@ -9,116 +11,148 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Float
 
 from majl_jax import atomic, console
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.inference.decoding import decode_pitch
-from majl_jax.inference.segments import SegmentModel, apply_track
+from majl_jax.inference.segments import (
+    SEGMENTING,
+    Outputs,
+    Segmenting,
+    SegmentModel,
+    apply_track,
+)
 from majl_jax.pseudo_labels import filtering
-from majl_jax.pseudo_labels.filtering import Counts
+from majl_jax.pseudo_labels.filtering import Counts, Filter
 from majl_jax.training import manifest, parameters
 
-Variables = Mapping[str, Any]
 STRETCH_SECONDS = 0.5  # the longest stretch that is made wrong as one
 
 
-def identity(variables: Variables) -> str:
-    """Eight hexadecimal digits that tell one teacher from another."""
-    checksums = json.dumps(parameters.fingerprint(variables), sort_keys=True)
-    return f"{zlib.crc32(checksums.encode()):08x}"
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A trained system that labels."""
+
+    model: SegmentModel
+    variables: Variables
+    segmenting: Segmenting = SEGMENTING
+    step: int | None = None
+    """Of its checkpoint, where that is known."""
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Eight hexadecimal digits that tell one teacher from another."""
+        checksums = json.dumps(parameters.fingerprint(self.variables), sort_keys=True)
+        return f"{zlib.crc32(checksums.encode()):08x}"
+
+    def hear(self, audio: Float[np.ndarray, "time channel"]) -> Outputs:
+        """What the model gives for a track."""
+        options = dataclasses.asdict(self.segmenting)
+        return apply_track(self.model, self.variables, audio, **options)
+
+    @property
+    def bin_cents(self) -> np.ndarray:
+        """Of its salience."""
+        assert self.model.bin_cents is not None, "the teacher has to hear pitch"
+        return self.model.bin_cents
 
 
 def label_pitch(
     tracks: Iterable[records.Record],
-    model: SegmentModel,
-    variables: Variables,
+    teacher: Teacher,
     *,
     target: int,
-    threshold: float,
-    granularity: str,
+    kept: Filter,
     counts: Counts,
-    segment_frames: int = 128,
-    **segments: Any,
 ) -> Iterator[records.Record]:
     """Gives whole tracks the pitch that the teacher hears in the true stem, where it is sure of it.
 
-    `counts` says how much of it is made wrong on purpose, before the filter: which errors there are does not depend on the
-    threshold. `segments`: overlap and batch_size of `evaluate.apply_track`.
+    What is made wrong on purpose is so before the filter: which errors there are does not depend on
+    the threshold.
+
+    Args:
+        tracks: whole-track records.
+        teacher: who labels.
+        target: number of the stem.
+        kept: which labels count.
+        counts: gets what was seen and kept.
     """
-    stretch_frames = max(round(STRETCH_SECONDS * model.sample_rate_hz / model.hop_samples), 1)
+    frame_s = teacher.model.hop_samples / teacher.model.sample_rate_hz
     for track in tracks:
         voice = track["stems"][:, target].astype(np.float32) / records.INT16_SCALE
-        outputs = apply_track(model, variables, voice, **segments)
-        f0_hz, confidence = decode_pitch(outputs["salience"], _bins(model))
+        f0_hz, confidence = decode_pitch(teacher.hear(voice)["salience"], teacher.bin_cents)
         frames = len(track["f0_hz"])
         f0_hz, confidence = f0_hz[:frames], confidence[:frames]
         f0_hz, errors = filtering.mislabel_pitch(
             np.where(confidence >= filtering.VOICING, f0_hz, 0.0).astype(np.float32),
-            share=counts.wrong_pitch,
-            seed=counts.wrong_pitch_seed,
+            share=kept.wrong_pitch,
+            seed=kept.seed,
             track=track["track"],
-            stretch_frames=stretch_frames,
+            stretch_frames=max(round(STRETCH_SECONDS / frame_s), 1),
         )
-        labels, kept, trust = filtering.filter_pitch(
+        labels, trusted, trust = filtering.filter_pitch(
             f0_hz,
             confidence,
-            threshold=threshold,
-            granularity=granularity,
-            segment_frames=segment_frames,
+            threshold=kept.threshold,
+            granularity=kept.granularity,
+            segment_frames=kept.frames(frame_s),
         )
         labelled = {**track, "f0_hz": track["f0_hz"].copy(), "has_pitch": track["has_pitch"].copy()}
-        labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = labels, kept
-        counts.add(trust, kept, samples=len(voice), voiced=labels > 0, errors=errors)
+        labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = labels, trusted
+        counts.add(trust, trusted, samples=len(voice), voiced=labels > 0, errors=errors)
         yield labelled
 
 
 def label_stems(
     pieces: Iterable[records.Record],
-    model: SegmentModel,
-    variables: Variables,
+    teacher: Teacher,
     *,
     target: int,
-    threshold: float,
+    kept: Filter,
     counts: Counts,
-    granularity: str = "frame",
-    **segments: Any,
 ) -> Iterator[records.Record]:
     """Gives records the voice that the teacher separates, where it hears the labelled pitch in it.
 
     The estimate takes the target's place and mixture minus estimate that of another stem, so that the stems still sum to
     the mixture. The records come track by track and in order of time. Granularity "frame" and "segment" judge each by its
     own confidence, "song" those of a track together, by the mean over those that have a voiced label.
+
+    Args:
+        pieces: the records.
+        teacher: who labels.
+        target: number of the stem.
+        kept: which labels count.
+        counts: gets what was seen and kept.
     """
     for _, group in itertools.groupby(pieces, key=lambda piece: piece["track"]):
         track = list(group)
-        separated = [_separate(piece, model, variables, target, segments) for piece in track]
+        separated = [_separate(piece, teacher, target) for piece in track]
         trust = np.array([confidence for _, confidence in separated])
-        if granularity == "song":
+        if kept.granularity == "song":
             voiced = [bool((p["has_pitch"] & (p["f0_hz"] > 0))[:, target].any()) for p in track]
             trust[:] = trust[voiced].mean() if any(voiced) else 0.0
-        kept = trust >= threshold
-        counts.add(trust, kept, samples=max(p["start_sample"] + p["valid_samples"] for p in track))
-        for piece, (stems, _), trusted in zip(track, separated, kept, strict=True):
-            has_stems = (np.arange(stems.shape[1]) == target) & trusted
-            yield {**piece, "stems": stems, "has_stems": has_stems}
+        trusted = trust >= kept.threshold
+        samples = max(p["start_sample"] + p["valid_samples"] for p in track)
+        counts.add(trust, trusted, samples=samples)
+        for piece, (stems, _), good in zip(track, separated, trusted, strict=True):
+            yield {
+                **piece,
+                "stems": stems,
+                "has_stems": (np.arange(stems.shape[1]) == target) & good,
+            }
 
 
-def _separate(
-    piece: records.Record,
-    model: SegmentModel,
-    variables: Variables,
-    target: int,
-    segments: Mapping[str, Any],
-) -> tuple[np.ndarray, float]:
+def _separate(piece: records.Record, teacher: Teacher, target: int) -> tuple[np.ndarray, float]:
     """A record's stems as the teacher separates them, and its confidence in the target."""
     mixture = piece["stems"].astype(np.int32).sum(1)
-    heard = mixture.astype(np.float32) / records.INT16_SCALE
-    outputs = apply_track(model, variables, heard, **segments)
+    outputs = teacher.hear(mixture.astype(np.float32) / records.INT16_SCALE)
     confidence = filtering.stem_confidence(
         outputs["salience"][: len(piece["f0_hz"])],
         piece["f0_hz"][:, target],
         piece["has_pitch"][:, target],
-        _bins(model),
+        teacher.bin_cents,
     )
     voice = records.to_int16(outputs["stems"][:, 0]).astype(np.int32)
     voice = np.clip(voice, mixture - 32767, mixture + 32768)  # the rest has to fit 16 bits too
@@ -133,59 +167,47 @@ def write(
     folder: pathlib.Path,
     *,
     labels: str,
-    model: SegmentModel,
-    variables: Variables,
+    teacher: Teacher,
     target: str | Sequence[str],
-    threshold: float,
-    granularity: str,
-    overlap: float,
-    batch_size: int,
+    kept: Filter,
     file_format: str,
-    segment_frames: int | None = None,
-    wrong_pitch: float = 0.0,
-    seed: int = 0,
-    teacher_step: int | None = None,
     workdir: pathlib.Path | None = None,
 ) -> pathlib.Path:
-    """Labels the training split of a prepared data set ("pitch" or "stems") and writes it anew.
+    """Labels the training split of a prepared data set and writes it anew.
 
     The folder's name holds the teacher's identity and the filter, so a resumed run finds its own labels and nobody else's;
     beside it a JSON file tells what the filter kept.
 
-    target: name of the stem, or names of which the data set has exactly one.
-    granularity: what is kept or masked as one. "frame", "segment" (stretches of `segment_frames`, 2.56 s if not given) or "song"
-      of pitch; of stems "frame" and "segment" are a record, "song" is a track.
-    wrong_pitch: share of the voiced frames whose pitch is made wrong on purpose, see `label_filter.mislabel_pitch`; its errors
-      depend on `seed`. Stems are left alone.
-    workdir: folder of the run in whose manifest teacher and filter are to stand.
+    Args:
+        source: the prepared data set.
+        folder: gets the labelled one and the JSON file.
+        labels: "pitch" or "stems".
+        teacher: who labels.
+        target: name of the stem, or names of which the data set has exactly one.
+        kept: which labels count. Stems are never made wrong.
+        file_format: "tfrecord" or "array_record".
+        workdir: folder of the run in whose manifest teacher and filter are to stand.
+
+    Returns the folder of the labelled data set.
     """
-    _check_filter(labels, granularity, wrong_pitch)
-    name = epath.Path(source).name
-    prepared, pitch = records.open_prepared(source), labels == "pitch"
+    if labels not in ("pitch", "stems"):
+        raise ValueError(f"labels is {labels!r}; expected pitch or stems")
+    name, pitch = epath.Path(source).name, labels == "pitch"
+    prepared = records.open_prepared(source)
     number = stem_number(prepared, target)
-    counts = Counts(wrong_pitch=wrong_pitch if pitch else 0.0, wrong_pitch_seed=seed)
-    options: dict[str, Any] = {"overlap": overlap, "batch_size": batch_size, "counts": counts}
-    options |= {"target": number, "threshold": threshold, "granularity": granularity}
-    said: dict[str, Any] = {
-        "labels": labels,
-        "unit": "frames" if pitch else "records",
-        "target": prepared.layout.stems[number],
-        "teacher": identity(variables),
-        **({} if teacher_step is None else {"teacher_step": teacher_step}),
-        "threshold": threshold,
-        "granularity": granularity,
-    }
-    if pitch and granularity == "segment":
-        seconds = filtering.SEGMENT_SECONDS
-        frames = segment_frames or round(seconds * model.sample_rate_hz / model.hop_samples)
-        said["segment_frames"] = options["segment_frames"] = frames
-    if counts.wrong_pitch > 0:
-        said |= {"wrong_pitch": wrong_pitch, "wrong_pitch_seed": seed}
+    if not pitch:
+        kept = dataclasses.replace(kept, wrong_pitch=0.0)
+    counts = Counts(wrong_pitch=kept.wrong_pitch, wrong_pitch_seed=kept.seed)
+    said = _said(labels, teacher, prepared.layout.stems[number], kept)
     directory = folder / _folder_name(name, said)
     if not records.is_prepared(directory):
-        console.say(f"the teacher {said['teacher']} labels the {labels} of {name}")
-        make = _pitch_records if pitch else _stem_records
-        labelled = make(source, model, variables, options)
+        console.say(f"the teacher {teacher.identity} labels the {labels} of {name}")
+        how: dict[str, Any] = {"target": number, "kept": kept, "counts": counts}
+        if pitch:
+            tracks = label_pitch(records.read_tracks(source, "train"), teacher, **how)
+            labelled = (one for track in tracks for one in records.cut(track, prepared.layout))
+        else:
+            labelled = label_stems(records.read_records(source, "train"), teacher, **how)
         _write_counted(directory, labelled, prepared, counts, said, file_format)
     _tell(directory, folder / f"{name}.json", said)
     if workdir is not None:
@@ -195,6 +217,25 @@ def write(
     return directory
 
 
+def _said(labels: str, teacher: Teacher, stem: str, kept: Filter) -> dict[str, Any]:
+    """What the labels are, for the files beside them."""
+    pitch, model = labels == "pitch", teacher.model
+    said: dict[str, Any] = {
+        "labels": labels,
+        "unit": "frames" if pitch else "records",
+        "target": stem,
+        "teacher": teacher.identity,
+        **({} if teacher.step is None else {"teacher_step": teacher.step}),
+        "threshold": kept.threshold,
+        "granularity": kept.granularity,
+    }
+    if pitch and kept.granularity == "segment":
+        said["segment_frames"] = kept.frames(model.hop_samples / model.sample_rate_hz)
+    if kept.wrong_pitch > 0:
+        said |= {"wrong_pitch": kept.wrong_pitch, "wrong_pitch_seed": kept.seed}
+    return said
+
+
 def _folder_name(source: str, said: Mapping[str, Any]) -> str:
     """Holds all that the labels depend on: teacher, filter and errors made on purpose."""
     name = f"{source}-{said['teacher']}-{said['threshold']:g}-{said['granularity']}"
@@ -202,33 +243,6 @@ def _folder_name(source: str, said: Mapping[str, Any]) -> str:
     if "wrong_pitch" in said:
         name += f"-wrong{said['wrong_pitch']:g}-seed{said['wrong_pitch_seed']}"
     return name
-
-
-def _check_filter(labels: str, granularity: str, wrong_pitch: float) -> None:
-    if labels not in ("pitch", "stems"):
-        raise ValueError(f"labels is {labels!r}; expected pitch or stems")
-    if granularity not in filtering.GRANULARITIES:
-        raise ValueError(
-            f"config.pseudo_labels.granularity is {granularity!r}; expected one of "
-            f"{', '.join(filtering.GRANULARITIES)}"
-        )
-    if not 0.0 <= wrong_pitch <= 1.0:
-        raise ValueError(f"wrong_pitch is {wrong_pitch}; expected a share in [0, 1]")
-
-
-def _pitch_records(
-    source: records.Folder, model: SegmentModel, variables: Variables, options: Mapping[str, Any]
-) -> Iterator[records.Record]:
-    layout = records.open_prepared(source).layout
-    tracks = records.read_tracks(source, "train")
-    for track in label_pitch(tracks, model, variables, **options):
-        yield from records.cut(track, layout)
-
-
-def _stem_records(
-    source: records.Folder, model: SegmentModel, variables: Variables, options: Mapping[str, Any]
-) -> Iterator[records.Record]:
-    return label_stems(records.read_records(source, "train"), model, variables, **options)
 
 
 def _write_counted(
@@ -265,13 +279,16 @@ def _write_counted(
 def _tell(directory: pathlib.Path, path: pathlib.Path, said: Mapping[str, Any]) -> None:
     """Writes what the labels in use are, and the statistics that lie inside them, into one file."""
     counted = json.loads((directory / records.REPORT_FILE).read_text(encoding="utf-8"))
-    if not counted and path.exists():
-        return  # labels from before they held their statistics
     atomic.write_text(path, json.dumps({**said, **counted}, indent=2) + "\n")
 
 
-def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:
-    """Which stem of a prepared data set is the target: the only one that has (one of) its names."""
+def stem_number(
+    prepared: records.Prepared, target: str | Sequence[str], *, field: str = "target"
+) -> int:
+    """Which stem of a prepared data set is the target: the only one that has (one of) its names.
+
+    field: what the target is called in an error.
+    """
     names = (target,) if isinstance(target, str) else tuple(target)
     stems = prepared.layout.stems
     found = [number for number, stem in enumerate(stems) if stem in names]
@@ -279,8 +296,7 @@ def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:
         asked = repr(names[0] if len(names) == 1 else names)
         several = " (several of them match, exactly one has to)" if found else ""
         raise ValueError(
-            f"config.data.target is {asked}; the stems of {prepared.directory} are "
-            f"{', '.join(stems)}{several}"
+            f"{field} is {asked}; the stems of {prepared.directory} are {', '.join(stems)}{several}"
         )
     if not prepared.layout.voices_are_stems:
         raise ValueError(
@@ -288,8 +304,3 @@ def stem_number(prepared: records.Prepared, target: str | Sequence[str]) -> int:
             f"that of {stems[found[0]]!r} is not known; use a set with a pitch per stem"
         )
     return found[0]
-
-
-def _bins(model: SegmentModel) -> np.ndarray:
-    assert model.bin_cents is not None, "the teacher has to hear pitch"
-    return model.bin_cents

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,23 +22,26 @@ from jaxtyping import Array, Float
 
 from majl_jax import console, parallel, weights
 from majl_jax.audio import mixing
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, target_first
+from majl_jax.evaluation.examples import ForReport
+from majl_jax.evaluation.rows import means
 from majl_jax.evaluation.stems import score_stems
-from majl_jax.evaluation.target import score_tracks
-from majl_jax.inference.segments import SegmentModel
+from majl_jax.evaluation.target import Target, score_tracks
+from majl_jax.inference.segments import Segmenting, SegmentModel
 from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples, hop
-from majl_jax.training import optimizer, schedules
-from majl_jax.training.stage import Stage
+from majl_jax.training import dry_run, optimizer, schedules
+from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("music", "vqvae", "encoder")
+GRID = ("sample_rate_hz", "hop_samples", "channels", "segment_samples")
 UPDATES = ("ema", "frozen")
 INITIAL = ("random", "pretrained", "stem")
 BANDWIDTH_EXCERPTS = 64
@@ -122,19 +125,14 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     for name in config.run:
         setting = _open(config, name)
         stage = _stage(setting)
-        _dry_run(setting)
+        dry_run.trace_loss(stage, _batch_shapes(setting))
         found.append(stage)
     return tuple(found)
 
 
 def _check(config: Any) -> None:
-    run, start = tuple(config.run), config.stages.vqvae.start
-    if not run or not set(run) <= set(STAGES) or list(run) != sorted(run, key=STAGES.index):
-        raise ValueError(
-            f"config.run is {run}; expected some of {', '.join(STAGES)}, in this order"
-        )
-    if "encoder" in run and "vqvae" not in run:
-        raise ValueError(f"config.run is {run}; encoder has to follow vqvae")
+    start, follows = config.stages.vqvae.start, {"encoder": "vqvae"}
+    run = chosen(config.run, STAGES, field="config.run", follows=follows, in_order=True)
     for field, value, known in (
         ("codebook_update", config.codebook_update, UPDATES),
         ("stages.encoder.init", config.stages.encoder.init, INITIAL),
@@ -174,20 +172,9 @@ def _check(config: Any) -> None:
 def _open(config: Any, name: str) -> _Setting:
     data = config.data
     folder = epath.Path(data.directory) / (data.music if name == "music" else data.labelled)
-    prepared = records.open_prepared(folder)
-    grid = {field: data[field] for field in ("sample_rate_hz", "hop_samples")}
-    records.check_grid(prepared, **grid)
+    grid = {field: data[field] for field in GRID}
+    prepared = reader.open_set(folder, **grid, fields="config.data.")
     layout = prepared.layout
-    if layout.channels != data.channels:
-        raise ValueError(
-            f"{folder} was prepared with {layout.channels} channels, config.data.channels is {data.channels}: prepare it again with "
-            f"--channels={data.channels} and another --output, or change the config"
-        )
-    if layout.record_samples < data.segment_samples:
-        raise ValueError(
-            f"{folder} has records of {layout.record_samples} samples, config.data.segment_samples is {data.segment_samples}: "
-            "prepare it again with longer --record_seconds, or shorten the segments"
-        )
     if name != "music" and data.stem not in layout.stems:
         raise ValueError(
             f"{folder} has the stems {', '.join(layout.stems)}; config.data.stem is {data.stem!r}"
@@ -218,7 +205,9 @@ def _open(config: Any, name: str) -> _Setting:
 
 def _refuse_unknown_stems(prepared: records.Prepared) -> None:
     """The codebook follows all that a batch holds: there must be no song whose mixture stands in a stem's place."""
-    for number in _some_records(prepared):
+    # Of a song all records know the same stems: the index tells the first of each.
+    _, firsts = np.unique(prepared.split("train").track, return_index=True)
+    for number in firsts.tolist():
         record = records.read_record(prepared, "train", number)
         if not record["has_stems"].all():
             raise ValueError(
@@ -357,13 +346,13 @@ def _batches(setting: _Setting) -> Batches:
             layout, (config.data.stem,), len(layout.stems), data_set=setting.folder
         )
         sources = [Source(setting.folder, "train", 1.0, places, layout.pitch_voices)]
-    return reader.named(config.data.reader)(
+    return reader.open_batches(
         sources,
+        reader=config.data.reader,
         batch_size=setting.options.batch_size,
         segment_samples=config.data.segment_samples,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        fields="config.data.",
     )
 
 
@@ -410,22 +399,16 @@ def mono(audio: Float[Array, "batch time channel"], keys: Any) -> Float[Array, "
     return share * audio[:, :, :1] + (1.0 - share) * audio[:, :, 1:2]
 
 
-def _dry_run(setting: _Setting) -> None:
-    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
+def _batch_shapes(setting: _Setting) -> dry_run.Shapes:
     layout = records.open_prepared(setting.folder).layout
-    size, samples, places = (
-        setting.options.batch_size,
-        setting.config.data.segment_samples,
-        len(layout.stems),
+    return dry_run.batch_shapes(
+        examples=setting.options.batch_size,
+        segment_samples=setting.config.data.segment_samples,
+        hop_samples=layout.hop_samples,
+        stems=len(layout.stems),
+        voices=layout.pitch_voices,
+        channels=layout.channels,
     )
-    variables = dict(jax.eval_shape(lambda key: _init(setting, key, None), jax.random.key(0)))
-    batch = {
-        "stems": jax.ShapeDtypeStruct((size, samples, places, layout.channels), np.int16),
-        "has_stems": jax.ShapeDtypeStruct((size, places), np.bool_),
-        "index": jax.ShapeDtypeStruct((size,), np.uint32),
-    }
-    loss = functools.partial(_loss, setting, axis=None)
-    jax.eval_shape(loss, variables.pop("params"), variables, batch, jax.random.key(0))
 
 
 # ---- evaluation ---------------------------------------------------------------------------------
@@ -441,16 +424,14 @@ def _score(
     )
     options: dict[str, Any] = {
         "system": setting.name,
-        "overlap": 0.0,
-        "batch_size": config.evaluation.batch_size,
-        "folder": folder,
-        "example_count": config.evaluation.examples if folder is not None else 0,
+        "segmenting": Segmenting(overlap=0.0, batch_size=config.evaluation.batch_size),
+        "report": ForReport(folder, config.evaluation.examples),
         "progress": f"{setting.name}: {split}" if folder is not None else None,
     }
     if setting.name == "encoder":
-        found = score_tracks(setting.model, variables, songs, target=setting.target, **options)
-        means = {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
-        return means | {k: v for k, v in found.items() if k.endswith("_median")}
+        target = Target(setting.target)
+        found = score_tracks(setting.model, variables, songs, target=target, **options)
+        return means(found) | {k: v for k, v in found.items() if k.endswith("_median")}
     if setting.target < 0:
         songs = (
             {**song, "stems": song["stems"].sum(1, keepdims=True, dtype=np.int32)} for song in songs

@@ -16,26 +16,30 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
 from majl_jax import parallel
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
-from majl_jax.evaluation.target import score_tracks
-from majl_jax.inference.segments import SegmentModel
-from majl_jax.losses.cascade import cascade_loss
+from majl_jax.evaluation.examples import NO_FILES, ForReport
+from majl_jax.evaluation.rows import means
+from majl_jax.evaluation.target import Target, score_tracks
+from majl_jax.inference.segments import Segmenting, SegmentModel
+from majl_jax.losses.cascade import CascadeTerms, cascade_loss
 from majl_jax.losses.hard_samples import LEARNT, HardSamples
+from majl_jax.losses.interface import Interface
 from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
-from majl_jax.training import optimizer, schedules
-from majl_jax.training.stage import Stage
+from majl_jax.pseudo_labels.filtering import Filter
+from majl_jax.training import dry_run, optimizer, schedules
+from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
+STAGES = ("pipeline", "naive_joint", "teacher", "student")
 
 
 # ---- from the config to networks ----------------------------------------------------------------
@@ -60,6 +64,22 @@ def _hard_samples(config: Any, stage: str) -> HardSamples | None:
     options["exponents"] = tuple(tuple(pair) for pair in options["exponents"])
     settings = HardSamples(**options)
     return settings if stage in ("teacher", "student") and settings.objective != "none" else None
+
+
+def _interface(config: Any, stage: str) -> Interface:
+    """How the two networks of a stage are joined."""
+    losses, method = config.losses.separation, config.balance.method
+    if method == "uncertainty" and losses.startswith("neg_"):
+        raise ValueError(
+            f"config.balance.method is 'uncertainty', which needs losses above 0, and config.losses.separation is "
+            f"{losses!r}; take l1_wav or l1_mag, or another balance"
+        )
+    return Interface(
+        joint=stage != "pipeline",
+        stop_gradient=config.stop_gradient_between,
+        balance=method,
+        pitch_share=config.balance.pitch_share,
+    )
 
 
 def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
@@ -117,9 +137,14 @@ class _Setting:
     labelled: epath.Path
 
     def score(
-        self, name: str, variables: Variables, split: str, **options: Any
+        self,
+        name: str,
+        variables: Variables,
+        split: str,
+        report: ForReport = NO_FILES,
+        **judged: Any,
     ) -> dict[str, float]:
-        """Means over the tracks of a split of the labelled set; tracks.jsonl has everything."""
+        """Means over the tracks of a split of the labelled set, and how many are in none; tracks.jsonl has everything."""
         chosen = self.config.evaluation
         tracks = chosen[f"{split}_tracks"] or None  # 0: all of them
         found = score_tracks(
@@ -127,29 +152,24 @@ class _Setting:
             variables,
             itertools.islice(records.read_tracks(self.labelled, split), tracks),
             system=name,
-            target=self.target,
-            pitch_threshold=chosen.pitch_threshold,
-            batch_size=chosen.batch_size,
-            overlap=chosen.overlap,
-            **options,
+            target=Target(self.target, pitch_threshold=chosen.pitch_threshold, **judged),
+            segmenting=Segmenting(chosen.overlap, chosen.batch_size),
+            report=report,
+            progress=None if split == "valid" else f"{name}: {split}",
         )
-        return {k.removesuffix("_mean"): v for k, v in found.items() if k.endswith("_mean")}
+        return means(found)
 
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
-    known = ("pipeline", "naive_joint", "teacher", "student")
-    if not config.run or not set(config.run) <= set(known):
-        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(known)}")
-    for name, before in zip(config.run, (None, *config.run), strict=False):
-        if name == "student" and before != "teacher":
-            raise ValueError(
-                f"config.run is {tuple(config.run)}; the student has to follow its teacher"
-            )
+    run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
     labelled = epath.Path(config.data.directory) / config.data.labelled
-    prepared = records.open_prepared(labelled)
-    grid = {name: config.data[name] for name in ("sample_rate_hz", "hop_samples")}
-    records.check_grid(prepared, **grid)
+    prepared = reader.open_set(
+        labelled,
+        sample_rate_hz=config.data.sample_rate_hz,
+        hop_samples=config.data.hop_samples,
+        fields="config.data.",
+    )
     cascade = build(config)
     setting = _Setting(
         config,
@@ -157,11 +177,18 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         cascade,
         segment_model(config, cascade),
         pitch_model(config, cascade),
-        labelling.stem_number(prepared, _target_names(config)),
+        labelling.stem_number(prepared, _target_names(config), field="config.data.target"),
         labelled,
     )
-    found = tuple(_stage(name, setting) for name in config.run)
-    _dry_run(found[0], prepared, config)
+    found = tuple(_stage(name, setting) for name in run)
+    batch = dry_run.batch_shapes(
+        examples=1,
+        segment_samples=config.data.segment_samples,
+        hop_samples=config.data.hop_samples,
+        stems=len(prepared.layout.stems),
+        voices=len(prepared.layout.stems),
+    )
+    dry_run.trace_loss(found[0], batch)
     return found
 
 
@@ -173,18 +200,19 @@ def _stage(name: str, setting: _Setting) -> Stage:
         cascade = dataclasses.replace(cascade, weight_module=module)
 
     def validate(variables: Variables) -> dict[str, float]:
-        scores = setting.score(name, variables, "valid")
+        found = setting.score(name, variables, "valid")
         # The authors' code selects by SDR (dB) + RPA (%), on the test split; here on validation.
-        return {**scores, "sdr_plus_rpa": scores["sdr_db"] + 100.0 * scores["rpa"]}
+        return {**found, "sdr_plus_rpa": found["sdr_db"] + 100.0 * found["rpa"]}
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        options = {
-            "example_count": config.evaluation.examples,
-            "bss_eval": config.evaluation.bss_eval,
-            "pitch_model": setting.listener if config.evaluation.references else None,
-            "progress": f"{name}: test",
-        }
-        return setting.score(name, variables, "test", folder=folder, **options)
+        return setting.score(
+            name,
+            variables,
+            "test",
+            ForReport(folder, config.evaluation.examples),
+            bss_eval=config.evaluation.bss_eval,
+            pitch_model=setting.listener if config.evaluation.references else None,
+        )
 
     return Stage(
         name=name,
@@ -192,17 +220,14 @@ def _stage(name: str, setting: _Setting) -> Stage:
         batches=functools.partial(_batches, name, setting),
         loss=functools.partial(
             cascade_loss,
-            cascade=cascade,
-            target=0,
-            separation_loss=config.losses.separation,
-            positive_weight=config.losses.positive_weight,
-            target_width_cents=config.losses.target_width_cents,
-            pitch_frames=config.losses.pitch_frames,
-            mixture_gain=config.data.mixture_gain,
-            joint=name != "pipeline",
-            stop_gradient=config.stop_gradient_between,
+            cascade=dataclasses.replace(cascade, statistics_axis=parallel.AXIS),
+            terms=CascadeTerms(
+                weights=config.weights.to_dict(),
+                mixture_gain=config.data.mixture_gain,
+                **config.losses.to_dict(),
+            ),
+            interface=_interface(config, name),
             dynamic=dynamic,
-            weights=config.weights.to_dict(),
         ),
         evaluate=validate,
         optimizer=_optimizer(config.optimizer, config.stages[name]),
@@ -210,24 +235,6 @@ def _stage(name: str, setting: _Setting) -> Stage:
         best="sdr_plus_rpa" if config.evaluation.select_best else None,
         test=test,
     )
-
-
-def _dry_run(stage: Stage, prepared: records.Prepared, config: Any) -> None:
-    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
-    stems, frames = (
-        len(prepared.layout.stems),
-        config.data.segment_samples // config.data.hop_samples,
-    )
-    shapes = {
-        "stems": ((config.data.segment_samples, stems, 1), jnp.int16),
-        "has_stems": ((stems,), bool),
-        "f0_hz": ((frames, stems), jnp.float32),
-        "has_pitch": ((frames, stems), bool),
-        "index": ((), jnp.uint32),
-    }
-    batch = {k: jax.ShapeDtypeStruct((1, *shape), dtype) for k, (shape, dtype) in shapes.items()}
-    variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
-    jax.eval_shape(stage.loss, variables.pop("params"), variables, batch, jax.random.key(0))
 
 
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
@@ -240,15 +247,14 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
             str(setting.labelled): data.labelled_share,
             **{path: (1.0 - data.labelled_share) / len(written) for path in written},
         }
-    options = {
-        "batch_size": setting.config.stages[name].batch_size,
-        "segment_samples": data.segment_samples,
-        "seed": setting.config.seed,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
-    sources = _place_stems(shares, _target_names(setting.config))
-    return reader.named(data.reader)(sources, **options)
+    return reader.open_batches(
+        _place_stems(shares, _target_names(setting.config)),
+        reader=data.reader,
+        batch_size=setting.config.stages[name].batch_size,
+        segment_samples=data.segment_samples,
+        seed=setting.config.seed,
+        fields="config.data.",
+    )
 
 
 def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[Source]:
@@ -265,6 +271,14 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
     """Lets the teacher label the sets that lack pitch or stems; returns their folders."""
     assert teacher is not None, "config.run puts the teacher before its student"
     config = setting.config
+    segmenting = Segmenting(config.evaluation.overlap, config.evaluation.batch_size)
+    kept = Filter(
+        config.pseudo_labels.threshold,
+        config.pseudo_labels.granularity,
+        segment_frames=config.data.segment_samples // config.data.hop_samples,
+        wrong_pitch=config.pseudo_labels.wrong_pitch,
+        seed=config.seed,
+    )
     work = [
         ("pitch", config.data.stems_only, setting.listener),
         ("stems", config.data.pitch_only, setting.model),
@@ -275,17 +289,10 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
                 epath.Path(config.data.directory) / dataset,
                 setting.workdir / "student" / "pseudo_labels",
                 labels=labels,
-                model=model,
-                variables=teacher,
+                teacher=labelling.Teacher(model, teacher, segmenting),
                 target=_target_names(config),
-                threshold=config.pseudo_labels.threshold,
-                granularity=config.pseudo_labels.granularity,
-                overlap=config.evaluation.overlap,
-                batch_size=config.evaluation.batch_size,
+                kept=kept,
                 file_format="tfrecord" if config.data.reader == "tf.data" else "array_record",
-                segment_frames=config.data.segment_samples // config.data.hop_samples,
-                wrong_pitch=config.pseudo_labels.wrong_pitch,
-                seed=config.seed,
                 workdir=setting.workdir,
             )
         )

@@ -1,7 +1,7 @@
 """MixIT: a network learns to separate from mixtures alone, then from few songs with stems (Saijo & Bando, arXiv 2505.07631).
 
 A band-split TF-Locoformer hears the sum of two mixtures and gives N outputs. *pretrain* puts each output to one of the two and
-holds the sums against them (losses/mixit.py); *supervised* takes the outputs that are most like the stems (head_selection.py)
+holds the sums against them (losses/mixit.py); *supervised* takes the outputs that are most like the stems (output_assignment.py)
 and all else over, and learns from stems, mixed anew at every step; *scratch* learns the same from fresh parameters.
 
 What the paper leaves open is a field of configs/mixit.py and listed under Deviations in experiments/mixit/README.md.
@@ -24,24 +24,27 @@ from jaxtyping import Array, Bool, Float
 from majl_jax import atomic, console, parallel, weights
 from majl_jax.audio import mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
+from majl_jax.batch import Variables
 from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources, mixture_sources
-from majl_jax.evaluation import head_selection
+from majl_jax.evaluation import output_assignment
+from majl_jax.evaluation.examples import ForReport
 from majl_jax.evaluation.stems import score_stems
 from majl_jax.inference.band_split import Separator
-from majl_jax.inference.segments import SegmentModel
+from majl_jax.inference.segments import Segmenting, SegmentModel
 from majl_jax.losses import mixit as losses
+from majl_jax.losses import weighting
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.layers import attention
-from majl_jax.training import optimizer, parameters, schedules
-from majl_jax.training.stage import Stage
+from majl_jax.training import dry_run, optimizer, parameters, schedules
+from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("pretrain", "supervised", "scratch")
 MIXINGS = ("dynamic", "none")
+GRID = ("sample_rate_hz", "hop_samples", "channels", "segment_samples")
 VALIDATION_SEED = 1  # of its crops and pairs, whatever the seed of the training
 HEADS_FILE = "heads.json"
 
@@ -128,7 +131,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     for name in config.run:
         setting = _open(config, name, workdir)
         stage = _stage(setting)
-        _dry_run(setting)
+        _dry_run(stage, setting)
         found.append(stage)
     if "pretrain" in config.run and config.evaluation.pretrained:
         _open(config, "supervised", workdir)  # after pretraining would be too late to miss its data
@@ -140,16 +143,14 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
 
 
 def _check(config: Any) -> None:
-    if not config.run or not set(config.run) <= set(STAGES):
-        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(STAGES)}")
     start = config.stages.supervised.start
-    run = tuple(config.run)
-    before = dict(zip(run[1:], run, strict=False)).get("supervised")
-    if "supervised" in run and not start and before != "pretrain":
-        raise ValueError(
-            f"config.run is {run}; supervised has to follow pretrain at once, or config.stages.supervised.start has to name a "
-            "file of weights (.npz, made by majl_jax.weights)"
-        )
+    run = chosen(
+        config.run,
+        STAGES,
+        field="config.run",
+        follows={} if start else {"supervised": "pretrain"},
+        advice=", or config.stages.supervised.start has to name a file of weights (.npz, made by majl_jax.weights)",
+    )
     if start and not pathlib.Path(start).is_file():
         raise FileNotFoundError(f"config.stages.supervised.start names {start}, which is no file")
     if "pretrain" in run and start:
@@ -203,19 +204,8 @@ def _open(config: Any, name: str, workdir: pathlib.Path) -> _Setting:
         names = list(groups)
     folders = {one: epath.Path(data.directory) / one for one in names}
     for folder in folders.values():
-        prepared = records.open_prepared(folder)
-        grid = {field: data[field] for field in ("sample_rate_hz", "hop_samples")}
-        records.check_grid(prepared, **grid)
-        if prepared.layout.channels != data.channels:
-            raise ValueError(
-                f"{folder} was prepared with {prepared.layout.channels} channels, config.data.channels is {data.channels}: prepare "
-                f"it again with --channels={data.channels} and another --output, or change the config"
-            )
-        if prepared.layout.record_samples < data.segment_samples:
-            raise ValueError(
-                f"{folder} has records of {prepared.layout.record_samples} samples, config.data.segment_samples is "
-                f"{data.segment_samples}: prepare it again with longer --record_seconds, or shorten the segments"
-            )
+        grid = {name: data[name] for name in GRID}
+        reader.open_set(folder, **grid, fields="config.data.")
     stems = {one: records.open_prepared(folder).layout.stems for one, folder in folders.items()}
     places = stem_groups.places(groups, stems) if groups else None
     heard = separator(config, build(config, name))
@@ -283,13 +273,14 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
 def _batches(setting: _Setting, split: str) -> Batches:
     config, training = setting.config, split == "train"
     judged = config.evaluation.batch_size * (1 if setting.groups else 2)  # a mixture is of two
-    return reader.named(config.data.reader)(
+    return reader.open_batches(
         setting.sources(split),
+        reader=config.data.reader,
         batch_size=setting.options.batch_size if training else judged,
         segment_samples=config.data.segment_samples,
         seed=config.seed if training else VALIDATION_SEED,
-        process_index=jax.process_index() if training else 0,
-        process_count=jax.process_count() if training else 1,
+        whole=not training,
+        fields="config.data.",
     )
 
 
@@ -302,10 +293,14 @@ def _terms(
     setting: _Setting, variables: Variables, batch: Any, key: Any, *, train: bool = False
 ) -> tuple[Array, dict[str, Array]]:
     """The loss of a device's share of a batch, in dB, and its parts."""
-    # The devices share a key: the first example of each makes it its own.
-    mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, batch["index"][0]))
+    mix_key, dropout_key = jax.random.split(key)
     use = _unlabelled if setting.name == "pretrain" else _labelled
-    return use(setting, variables, batch, mix_key, dropout_key if train else None)
+    return use(setting, variables, batch, mix_key, _own(dropout_key, batch) if train else None)
+
+
+def _own(key: Any, batch: Any) -> Any:
+    """The devices share a key: the first example of each makes it its own."""
+    return jax.random.fold_in(key, batch["index"][0])
 
 
 def _unlabelled(
@@ -323,8 +318,8 @@ def _unlabelled(
     each, chosen = losses.mixit(
         estimates, mixtures / level, assignment=options.assignment, max_snr_db=options.max_snr_db
     )
-    used = jnp.abs(chosen.mean(axis=1) - 0.5)
-    return each.mean(), {"one_sided": jnp.mean(used == 0.5).astype(jnp.float32)}
+    one_sided = chosen.min(axis=1) == chosen.max(axis=1)
+    return each.mean(), {"one_sided": one_sided.astype(jnp.float32).mean()}
 
 
 def _labelled(
@@ -339,7 +334,7 @@ def _labelled(
         stems = dynamic_mixing(
             stems,
             known,
-            batch_key,
+            _own(batch_key, batch),
             mixing.example_keys(example_key, batch["index"]),
             drop_probability=options.drop_probability,
             level=options.level,
@@ -355,8 +350,8 @@ def _labelled(
         inactive_db=options.inactive_db,
         inactive_weight=options.inactive_weight,
     )
-    share = known / jnp.maximum(known.sum(), 1)
-    by_stem = jnp.einsum("b,bsc->s", share, each) / config.data.channels
+    of_stems = jnp.moveaxis(each.mean(axis=2), 1, 0)
+    by_stem = jax.vmap(weighting.masked_mean, (0, None))(of_stems, known)
     terms = dict(zip(stems_of(config), by_stem, strict=True))
     return by_stem.mean(), terms
 
@@ -372,36 +367,41 @@ def _stems(
     return stems, batch["has_stems"].all(axis=1)
 
 
-def _dry_run(setting: _Setting) -> None:
-    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
-    places = len(setting.sources("train")[0].stems or ())
+def _dry_run(stage: Stage, setting: _Setting) -> None:
+    """What is wrong with the config or its data comes out before training."""
+    stems = len(setting.sources("train")[0].stems or ())
     setting.sources("valid")
-    size, samples = setting.options.batch_size, setting.config.data.segment_samples
-    batch = {
-        "stems": jax.ShapeDtypeStruct(
-            (size, samples, places, setting.config.data.channels), np.int16
-        ),
-        "has_stems": jax.ShapeDtypeStruct((size, places), np.bool_),
-        "index": jax.ShapeDtypeStruct((size,), np.uint32),
-    }
-    fresh = dataclasses.replace(setting, name="scratch" if setting.groups else "pretrain")
-    variables = jax.eval_shape(lambda key: _init(fresh, key, None), jax.random.key(0))
-    jax.eval_shape(
-        functools.partial(_terms, setting, train=True), variables, batch, jax.random.key(0)
+    batch = dry_run.batch_shapes(
+        examples=setting.options.batch_size,
+        segment_samples=setting.config.data.segment_samples,
+        hop_samples=setting.config.data.hop_samples,
+        stems=stems,
+        voices=1,
+        channels=setting.config.data.channels,
     )
+    # Without a stage before it `supervised` has no outputs to choose from.
+    fresh = dataclasses.replace(setting, name="scratch" if setting.groups else "pretrain")
+    dry_run.trace_loss(stage, batch, init=functools.partial(_init, fresh))
 
 
 # ---- evaluation ---------------------------------------------------------------------------------
 
 
 def _validate(setting: _Setting, program: Any, variables: Variables) -> dict[str, float]:
-    """The loss on the same crops of the validation set every time: no dropout, no dynamic mixing."""
+    """The loss on the same crops of the validation set every time: no dropout, no dynamic mixing; a mean over known examples."""
     batches, key = _batches(setting, "valid"), jax.random.key(VALIDATION_SEED)
-    found = [
-        program(variables, {k: batch[k] for k in ("stems", "has_stems", "index")}, key)
-        for _, batch in zip(range(setting.config.evaluation.valid_batches), batches, strict=False)
-    ]
-    loss = float(np.mean(found))
+    found, counts = [], []
+    for _, batch in zip(range(setting.config.evaluation.valid_batches), batches, strict=False):
+        used = {k: batch[k] for k in ("stems", "has_stems", "index")}
+        found.append(float(program(variables, used, key)))
+        known = np.all(batch["has_stems"], axis=1)
+        counts.append(int(known.sum()) if setting.groups else len(known))
+    if not any(counts):
+        raise ValueError(
+            f"no crop of the validation songs of config.data.labelled = {setting.config.data.labelled} has all its stems known; "
+            "prepare some that have"
+        )
+    loss = float(np.average(found, weights=counts))
     return {"loss": loss, "minus_loss": -loss}
 
 
@@ -419,10 +419,8 @@ def _test(setting: _Setting, variables: Variables, folder: pathlib.Path) -> dict
         _songs(setting, "test"),
         columns=range(len(stems_of(config))),
         system=name,
-        overlap=config.evaluation.overlap,
-        batch_size=config.evaluation.batch_size,
-        folder=folder,
-        example_count=config.evaluation.examples,
+        segmenting=Segmenting(config.evaluation.overlap, config.evaluation.batch_size),
+        report=ForReport(folder, config.evaluation.examples),
         progress=f"{name}: test",
     )
 
@@ -448,7 +446,7 @@ def _heads(
         said = json.loads(file.read_text(encoding="utf-8"))
         if said["parameters"] == mark:
             return said["heads"]
-    found = head_selection.select_heads(_segments(setting, before, variables))
+    found = output_assignment.assign_outputs(_segments(setting, before, variables))
     stems = stems_of(setting.config)
     about = {
         "parameters": mark,

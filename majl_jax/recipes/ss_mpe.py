@@ -22,21 +22,23 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
+from majl_jax import console
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
+from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import beside, reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, parse_shares
 from majl_jax.evaluation import basic_pitch
-from majl_jax.evaluation.multi_pitch import score_tracks
+from majl_jax.evaluation.examples import ForReport
+from majl_jax.evaluation.multi_pitch import Judging, score_tracks
 from majl_jax.inference import multi_pitch
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
-from majl_jax.training import optimizer, schedules
-from majl_jax.training.stage import Stage
+from majl_jax.training import dry_run, optimizer, schedules
+from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("reference", "finetune")
 
 
@@ -115,6 +117,8 @@ class _Setting:
         split: str,
         *,
         references: Mapping[str, Callable[..., Any]] | None = None,
+        tuned_threshold: float | None = None,
+        choose_threshold: bool = False,
         **options: Any,
     ) -> dict[str, float]:
         """Macro means over the tracks of every scored set, <score>_<set>; those of the first set without its name."""
@@ -129,7 +133,7 @@ class _Setting:
                 itertools.islice(tracks, chosen[f"{split}_tracks"] or None),
                 system=name + suffix,
                 references={k + suffix: listen for k, listen in (references or {}).items()},
-                batch_size=chosen.batch_size,
+                judging=Judging(chosen.batch_size, tuned_threshold, choose_threshold),
                 **options,
             )
             shorter = {k.replace(f"{suffix.replace(' ', '_')}/", "/"): v for k, v in scores.items()}
@@ -142,20 +146,16 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
-    if not config.run or not set(config.run) <= set(STAGES):
-        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(STAGES)}")
-    if config.run[0] == "finetune":
-        raise ValueError(
-            f"config.run is {tuple(config.run)}; `finetune` has to follow the stage whose parameters it takes over"
-        )
+    run = chosen(config.run, STAGES, field="config.run", follows={"finetune": "reference"})
     front_end, network = build(config)
     setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
     _check_data(setting)
     _references(config)
-    found = tuple(_stage(name, setting) for name in config.run)
+    found = tuple(_stage(name, setting) for name in run)
     for number, stage in enumerate(found):
         if not number or _weights(stage.name, config) != _weights(found[0].name, config):
-            _dry_run(stage, config)  # otherwise they differ in their data and learning rates only
+            # The others differ in their data and learning rates only.
+            dry_run.trace_loss(stage, _batch_shapes(config))
     return found
 
 
@@ -204,15 +204,25 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return {"params": params, "teacher": jax.tree.map(jnp.array, params)}
 
     def evaluate(variables: Variables) -> dict[str, float]:
-        return setting.score(name, variables, "valid")
+        return setting.score(name, variables, "valid", choose_threshold=True)
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        options: dict[str, Any] = {
-            "references": _references(config),
-            "example_count": config.evaluation.examples,
-            "progress": f"{name}: test",
-        }
-        return setting.score(name, variables, "test", folder=folder, **options)
+        # F1 beside that at the fixed threshold: at the one that suits this system best on the first
+        # validation set.
+        threshold = evaluate(variables)["threshold_best"]
+        console.say(
+            f"{name}: the threshold chosen on {config.evaluation.sets[0]} is {threshold:.3f}"
+        )
+        found = setting.score(
+            name,
+            variables,
+            "test",
+            tuned_threshold=threshold if math.isfinite(threshold) else None,
+            references=_references(config),
+            report=ForReport(folder, config.evaluation.examples),
+            progress=f"{name}: test",
+        )
+        return found | {"threshold_tuned": threshold}
 
     return Stage(
         name=name,
@@ -256,27 +266,26 @@ def _check_data(setting: _Setting) -> None:
     needed |= {*config.evaluation.sets, *config.evaluation.test_sets}
     if config.weights.percussion:
         needed.add(config.data.percussion)
-    grid = {name: config.data[name] for name in ("sample_rate_hz", "hop_samples")}
     for data_set in sorted(needed):
-        prepared = records.open_prepared(setting.path(data_set))
-        records.check_grid(prepared, **grid)
+        reader.open_set(
+            setting.path(data_set),
+            sample_rate_hz=config.data.sample_rate_hz,
+            hop_samples=config.data.hop_samples,
+            fields="config.data.",
+        )
 
 
-def _dry_run(stage: Stage, config: Any) -> None:
-    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
-    samples = config.data.segment_samples
-    frames = samples // config.data.hop_samples
-    shapes = {
-        "stems": ((samples, 1, 1), jnp.int16),
-        "has_stems": ((1,), bool),
-        "f0_hz": ((frames, 1), jnp.float32),
-        "has_pitch": ((frames, 1), bool),
-        "index": ((), jnp.uint32),
-        "percussion": ((samples, 1), jnp.int16),
-    }
-    batch = {k: jax.ShapeDtypeStruct((2, *shape), dtype) for k, (shape, dtype) in shapes.items()}
-    variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
-    jax.eval_shape(stage.loss, variables.pop("params"), variables, batch, jax.random.key(0))
+def _batch_shapes(config: Any) -> dry_run.Shapes:
+    """Of two examples, with drums beside them."""
+    shapes = dry_run.batch_shapes(
+        examples=2,
+        segment_samples=config.data.segment_samples,
+        hop_samples=config.data.hop_samples,
+        stems=1,
+        voices=1,
+    )
+    drums = jax.ShapeDtypeStruct((2, config.data.segment_samples, 1), jnp.int16)
+    return {**shapes, "percussion": drums}
 
 
 def _batches(name: str, setting: _Setting) -> Batches:
@@ -291,19 +300,17 @@ def _batches(name: str, setting: _Setting) -> Batches:
         "train",
         unlabelled=[setting.path(data_set) for data_set in unlabelled - labelled],
     )
-    options = {
-        "batch_size": config.stages[name].labelled + config.stages[name].unlabelled,
-        "segment_samples": config.data.segment_samples,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
-    open_batches = reader.named(config.data.reader)
+    open_batches = functools.partial(
+        reader.open_batches,
+        reader=config.data.reader,
+        batch_size=config.stages[name].labelled + config.stages[name].unlabelled,
+        segment_samples=config.data.segment_samples,
+        fields="config.data.",
+    )
     offsets = config.data.distinct_offsets
-    batches = open_batches(sources, seed=config.seed, distinct_offsets=offsets, **options)
+    batches = open_batches(sources, seed=config.seed, distinct_offsets=offsets)
     if not _weights(name, config)["percussion"]:
         return batches
     drums = [Source(setting.path(config.data.percussion), "train", 1.0)]
     # Another seed: the drums' order has nothing to do with the music's.
-    return beside.Beside(
-        batches, open_batches(drums, seed=config.seed + 1, **options), key="percussion"
-    )
+    return beside.Beside(batches, open_batches(drums, seed=config.seed + 1), key="percussion")

@@ -11,31 +11,29 @@ What the paper leaves open is a field of configs/transfer.py and listed under De
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import parallel
 from majl_jax.audio import mixing, stretching
 from majl_jax.audio.mixing import group, incoherent
+from majl_jax.batch import Variables
 from majl_jax.datasets import records, stem_groups
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources
-from majl_jax.evaluation.excerpt_scores import Judge
+from majl_jax.evaluation.excerpt_scores import Evaluator
 from majl_jax.inference.chimera import Separator
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import chimera as losses
 from majl_jax.models.chimera import Chimera
-from majl_jax.training import optimizer, parameters, schedules
-from majl_jax.training.stage import Stage
+from majl_jax.training import dry_run, optimizer, parameters, schedules
+from majl_jax.training.stage import Stage, chosen
 
-Variables = Mapping[str, Any]
 STAGES = ("pretrain", "finetune", "scratch")
 AUGMENTATIONS = ("none", "pitch", "stretch")
 MIXINGS = ("coherent", "incoherent")
@@ -107,15 +105,11 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
-    if not config.run or not set(config.run) <= set(STAGES):
-        raise ValueError(f"config.run is {tuple(config.run)}; expected some of {', '.join(STAGES)}")
-    if "finetune" in config.run and "pretrain" not in config.run[: config.run.index("finetune")]:
-        raise ValueError(f"config.run is {tuple(config.run)}; finetune has to follow pretrain")
     found = []
-    for name in config.run:
+    for name in chosen(config.run, STAGES, field="config.run", follows={"finetune": "pretrain"}):
         setting = _open(config, name)
         stage = _stage(setting)
-        _dry_run(stage, setting)
+        dry_run.trace_loss(stage, _batch_shapes(setting))
         found.append(stage)
     return tuple(found)
 
@@ -143,28 +137,34 @@ def _open(config: Any, name: str) -> _Setting:
         )
     groups = stem_groups.parse(options.data)
     folders = {data_set: epath.Path(config.data.directory) / data_set for data_set in groups}
-    grid = {field: config.data[field] for field in ("sample_rate_hz", "hop_samples")}
     for folder in folders.values():
-        records.check_grid(records.open_prepared(folder), **grid)
+        reader.open_set(
+            folder,
+            sample_rate_hz=config.data.sample_rate_hz,
+            hop_samples=config.data.hop_samples,
+            segment_samples=_excerpt_samples(config, name),
+            fields="config.data.",
+        )
     data, places = group_sources(folders, groups, "train")
     return _Setting(config, name, build(config, name), data, places)
 
 
 def _stage(setting: _Setting) -> Stage:
     config, name, options = setting.config, setting.name, setting.options
-    judge = _judge(setting)
+    evaluator = _evaluator(setting)
     head = (("mask/.*", True), (".*", False)) if setting.mask_only else ((".*", True),)
     return Stage(
         name=name,
         init=functools.partial(_init, setting),
         batches=lambda previous: _batches(setting),
         loss=functools.partial(_loss, setting, axis=parallel.AXIS),
-        evaluate=judge.validate,
-        test=judge.test,
+        evaluate=evaluator.validate,
+        test=evaluator.test,
         optimizer=optimizer.optimizer(
             options.learning_rate,
-            clip_percentile=config.optimizer.clip_percentile,
-            clip_history_steps=config.optimizer.clip_history_steps,
+            auto_clip=optimizer.AutoClip(
+                config.optimizer.clip_percentile, config.optimizer.clip_history_steps
+            ),
             plateau=True,
         ),
         steps=options.steps,
@@ -184,26 +184,25 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     fresh = jax.jit(functools.partial(setting.network.init, train=False))(key, jnp.zeros(shape))
     if setting.name != "finetune" or previous is None:
         return fresh
-    return parameters.hand_over(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
+    return parameters.partial_restore(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
 
 
 def _batches(setting: _Setting) -> Batches:
-    data, length = setting.config.data, _excerpt_samples(setting)
-    return reader.named(data.reader)(
+    return reader.open_batches(
         setting.data,
+        reader=setting.config.data.reader,
         batch_size=setting.options.batch_size,
-        segment_samples=length,
+        segment_samples=_excerpt_samples(setting.config, setting.name),
         seed=setting.config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        fields="config.data.",
     )
 
 
-def _excerpt_samples(setting: _Setting) -> int:
+def _excerpt_samples(config: Any, name: str) -> int:
     """Whole hops; sound that is sped up needs more of it."""
-    samples, hop = setting.config.data.segment_samples, setting.config.data.hop_samples
-    if setting.options.augmentation == "stretch":
-        samples = stretching.needed_samples(samples, max(setting.config.augmentation.rates))
+    samples, hop = config.data.segment_samples, config.data.hop_samples
+    if config.stages[name].augmentation == "stretch":
+        samples = stretching.needed_samples(samples, max(config.augmentation.rates))
     return -(-samples // hop) * hop
 
 
@@ -213,6 +212,8 @@ def _loss(
     """The loss of a device's share of a batch; the statistics of the network are those of all devices of `axis`."""
     config = setting.config
     mix_key, dropout_key = jax.random.split(key)
+    # The first example's number tells the devices apart, so that they drop different units.
+    dropout_key = jax.random.fold_in(dropout_key, batch["index"][0])
     sources, known = _mix(setting, batch, mix_key)
     return losses.chimera_loss(
         params,
@@ -261,7 +262,7 @@ def _mix(
     return jnp.moveaxis(changed, 1, 2), known
 
 
-def _judge(setting: _Setting) -> Judge:
+def _evaluator(setting: _Setting) -> Evaluator:
     config, network = setting.config, setting.network
     heard = separator(config, network)
     folder = epath.Path(config.data.directory)
@@ -283,7 +284,7 @@ def _judge(setting: _Setting) -> Judge:
         )
         return terms[term]
 
-    return Judge(
+    return Evaluator(
         setting.name,
         {folder / data_set: of_set for data_set, of_set in groups.items()},
         loss=loss,
@@ -297,27 +298,13 @@ def _judge(setting: _Setting) -> Judge:
     )
 
 
-def _dry_run(stage: Stage, setting: _Setting) -> None:
-    """Trace the loss on shapes alone: what is wrong with the config comes out before training."""
+def _batch_shapes(setting: _Setting) -> dry_run.Shapes:
     layout = records.open_prepared(setting.data[0].directory).layout
-    places = len(setting.data[0].stems or ())
-    samples, size = _excerpt_samples(setting), setting.options.batch_size
-    if layout.record_samples < samples:
-        raise ValueError(
-            f"{setting.data[0].directory} has records of {layout.record_samples} samples; stage {stage.name} needs {samples}: "
-            "prepare it again with longer --record_seconds, or shorten config.data.segment_samples"
-        )
-    variables = dict(
-        jax.eval_shape(
-            lambda key: _init(dataclasses.replace(setting, name="scratch"), key, None),
-            jax.random.key(0),
-        )
+    return dry_run.batch_shapes(
+        examples=setting.options.batch_size,
+        segment_samples=_excerpt_samples(setting.config, setting.name),
+        hop_samples=layout.hop_samples,
+        stems=len(setting.data[0].stems or ()),
+        voices=layout.pitch_voices,
+        channels=layout.channels,
     )
-    batch = {
-        "stems": jax.ShapeDtypeStruct((size, samples, places, layout.channels), np.int16),
-        "has_stems": jax.ShapeDtypeStruct((size, places), np.bool_),
-        "index": jax.ShapeDtypeStruct((size,), np.uint32),
-    }
-    params = variables.pop("params")
-    loss = functools.partial(_loss, setting, axis=None)
-    jax.eval_shape(loss, params, variables, batch, jax.random.key(0))

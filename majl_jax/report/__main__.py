@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from majl_jax import formats
 from majl_jax.report.run_page import write_report
 
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("workdir", help="the --workdir of a training run")
     try:
         print(write_report(parser.parse_args(arguments).workdir))
-    except OSError as error:
+    except (OSError, formats.FormatError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from majl_jax import atomic
+from majl_jax import atomic, formats
 from majl_jax.evaluation.rows import read_rows
 from majl_jax.report import audio_examples, page, pseudo_labels, score_tables
 from majl_jax.report.curves import StageFiles, training_curves
@@ -41,7 +41,10 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    formats.check(value, formats.RUN, path)
+    return value
 
 
 def _stages(workdir: pathlib.Path) -> list[StageFiles]:

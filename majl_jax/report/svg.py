@@ -85,9 +85,17 @@ def line_chart(
     width: int = 320,
     height: int = 180,
 ) -> str:
-    """Lines over steps; references are dashed levels with a name, mark is a point to point out.
+    """Lines over steps; the values' axis is logarithmic where they span decades.
 
-    The values' axis is logarithmic where they span decades, unless it has to begin at zero.
+    Args:
+        series: the lines.
+        title: for who cannot see it.
+        references: dashed levels with a name.
+        mark: a point to point out.
+        last_step: how far the axis reaches at least.
+        from_zero: whether the values' axis begins at zero, and so is not logarithmic.
+        width: in pixels.
+        height: in pixels.
     """
     series = [_thinned(s) for s in series]
     points = [(x, y) for s in series for x, y in zip(s.x, s.y, strict=True) if _finite(y)]
@@ -127,7 +135,16 @@ def kept_chart(
     width: int = 320,
     height: int = 180,
 ) -> str:
-    """The share of labels that each threshold would keep; `used`: the threshold there was, and what it kept."""
+    """The share of labels that each threshold would keep.
+
+    Args:
+        thresholds: from 0 to 1.
+        shares: what each would keep.
+        used: the threshold there was, and what it kept.
+        title: for who cannot see it.
+        width: in pixels.
+        height: in pixels.
+    """
     x_axis, y_axis = Axis(0, 1, LEFT, width - RIGHT), Axis(0, 1, height - BOTTOM, TOP)
     x_ticks = [(k / 5, f"{k / 5:.1f}") for k in range(6)]
     y_ticks = [(k / 4, f"{25 * k} %") for k in range(5)]
@@ -177,7 +194,17 @@ def spectrogram(
     width: int = 330,
     height: int = 200,
 ) -> str:
-    """A spectrogram [column, bin]; `reference` is the power shown brightest."""
+    """A spectrogram.
+
+    Args:
+        power: [column, bin].
+        seconds: its length.
+        edges_hz: of the bins.
+        reference: the power shown brightest.
+        title: for who cannot see it.
+        width: in pixels.
+        height: in pixels.
+    """
     from matplotlib import colormaps
     from matplotlib.image import imsave
 

@@ -22,8 +22,9 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from majl_jax import terminal
 from majl_jax.audio import files
-from majl_jax.separate.loading import load_run, published_pitch
+from majl_jax.separate import loading
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.separate.outputs import Options
@@ -38,7 +39,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("songs", nargs="+", metavar="SONG", help="audio files: WAV, FLAC, Ogg, MP3, AIFF")
+    add(
+        "songs",
+        nargs="+",
+        metavar="SONG",
+        help="audio files: WAV, FLAC, Ogg, MP3, AIFF; with PyAV MP4, Matroska, AAC as well",
+    )
     add("--output", required=True, metavar="DIR", help="folder that gets a folder per song")
     add("--checkpoint", metavar="RUN", help="the --workdir of a training run")
     add("--stage", help="stage of the run whose parameters are used (default: the last)")
@@ -81,6 +87,7 @@ def _folders(songs: Sequence[str], output: pathlib.Path) -> list[pathlib.Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 if every file was done, 1 if one was not, 2 for a wrong call."""
+    terminal.print_anything()
     flags = _parse(arguments)
     try:
         import jax
@@ -90,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         devices = jax.local_devices(backend=flags.device) if flags.device else None
         if flags.checkpoint:
             run = pathlib.Path(flags.checkpoint)
-            model, variables, label = load_run(
+            model, variables, label = loading.load_run(
                 run, stage=flags.stage, which=flags.which, recipe=flags.recipe
             )
         else:
-            model, variables, label = published_pitch()
+            model, variables, label = loading.published_pitch()
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

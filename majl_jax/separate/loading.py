@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from majl_jax import formats
+
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.inference.segments import SegmentModel
@@ -36,7 +38,9 @@ def load_run(
         raise FileNotFoundError(
             f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
         )
-    config = ml_collections.ConfigDict(json.loads(manifest.read_text())["config"])
+    said = json.loads(manifest.read_text())
+    formats.check(said, formats.RUN, manifest)
+    config = ml_collections.ConfigDict(said["config"])
     name = str(config.get("recipe", ""))
     if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
         raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")

@@ -2,23 +2,20 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from majl_jax import atomic
+
 
 @contextlib.contextmanager
-def drafts(paths: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
-    """A folder for drafts of the files, which appear under their names if nothing fails."""
+def drafts(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
+    """Drafts of files of one folder, which appear under their names if nothing fails."""
     folder = paths[0].parent
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".part") as draft:
-            yield pathlib.Path(draft)
-            for path in paths:
-                os.replace(pathlib.Path(draft) / path.name, path)
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(atomic.draft(path)) for path in paths]
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()  # succeeds only where nothing was written
@@ -37,15 +34,3 @@ class Options:
     allow_truncated: bool = False
     picture: bool = True
     devices: Sequence[Any] | None = None
-
-
-@contextlib.contextmanager
-def whole_text(path: pathlib.Path) -> Iterator[Any]:
-    """A text file that appears under its name once it is complete."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from majl_jax import atomic
 from majl_jax.audio import files
 from majl_jax.plotting.salience import Picture
 from majl_jax.separate.notes import SHORTEST_NOTE_S, notes, write_midi
@@ -43,7 +44,15 @@ def transcribe_file(
 
     pitches.csv: a line per frame, its time in seconds and its pitches in Hz, separated by tabs (what
     mir_eval.io.load_ragged_time_series reads); pitches.mid: notes; picture.png: salience and
-    pitches. Silence has no pitch. progress: called with the seconds that were transcribed.
+    pitches. Silence has no pitch.
+
+    Args:
+        path: an audio file.
+        folder: gets the files.
+        model: what is applied.
+        variables: of the model.
+        options: how; None: the defaults, and the threshold of the model.
+        progress: called with the seconds that were transcribed.
     """
     from majl_jax.inference import decoding, multi_pitch
     from majl_jax.separate.outputs import Options
@@ -76,12 +85,15 @@ def transcribe_file(
         picture.push(salience, picked)
         progress(len(salience) * frame_s)
     found = notes(pitches, strengths, shortest_frames=max(1, round(SHORTEST_NOTE_S / frame_s)))
-    with drafts(paths) as draft:
+    with drafts(paths) as parts:
         times_s = multi_pitch.frame_times_s(model, len(pitches))
-        (draft / "pitches.csv").write_text(table(times_s, pitches), encoding="utf-8")
-        write_midi(draft / "pitches.mid", found, frame_s=frame_s)
+        with atomic.explained(paths[0], only=parts[0]):
+            parts[0].write_text(table(times_s, pitches), encoding="utf-8")
+        with atomic.explained(paths[1], only=parts[1]):
+            write_midi(parts[1], found, frame_s=frame_s)
         if options.picture:
-            picture.draw(draft / "picture.png", model.bin_hz, title=pathlib.Path(path).name)
+            with atomic.explained(paths[2], only=parts[2]):
+                picture.draw(parts[2], model.bin_hz, title=pathlib.Path(path).name)
     return Transcribed(paths, len(pitches), sum(bool(len(p)) for p in pitches), len(found))
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from majl_jax import atomic
 from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
 from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
-from majl_jax.separate.outputs import Options, whole_text
+from majl_jax.separate.outputs import Options
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.segments import SegmentModel
@@ -45,7 +47,14 @@ def separate_file(
 
     A mono model is applied to each channel of the file by itself, and its pitch is that of the
     channels' mean; a model of several channels takes files of as many channels, or mono.
-    progress: called with the seconds of input that were read.
+
+    Args:
+        path: an audio file.
+        folder: gets the files.
+        model: what is applied.
+        variables: of the model.
+        options: how; None: the defaults.
+        progress: called with the seconds of input that were read.
     """
     options = options or Options()
     info = files.inspect(path, allow_truncated=options.allow_truncated)
@@ -57,7 +66,9 @@ def separate_file(
             source_hz=info.sample_rate_hz,
             target_hz=model.sample_rate_hz,
         )
-        variables = model.for_song(variables, heard)
+        with warnings.catch_warnings():  # said when the file is read once more, for its stems
+            warnings.simplefilter("ignore", files.AudioFileWarning)
+            variables = model.for_song(variables, heard)
     with outputs:
         song = outputs.remember(
             files.stream(path, allow_truncated=options.allow_truncated), progress
@@ -206,7 +217,8 @@ class _Outputs:
                 if path.suffix == ".wav"
             ]
             if self._has_pitch:
-                self._csv = stack.enter_context(whole_text(self.folder / "pitch.csv"))
+                part = stack.enter_context(atomic.draft(self.folder / "pitch.csv"))
+                self._csv = stack.enter_context(part.open("w", encoding="utf-8"))
                 self._csv.write("time,frequency,confidence\n")
             self._stack = stack.pop_all()
         return self
@@ -227,12 +239,13 @@ class _Outputs:
             shape = (self.backlog.samples, len(self.stems), self.channels)
             self.add_stems(np.zeros(shape, np.float32))
         if self._pictures:
-            draw_overview(
-                self.folder / "picture.png",
-                self._pictures,
-                title=self.info.path.name,
-                pitch=self._track if self._has_pitch else None,
-            )
+            with atomic.draft(self.folder / "picture.png") as part:
+                draw_overview(
+                    part,
+                    self._pictures,
+                    title=self.info.path.name,
+                    pitch=self._track if self._has_pitch else None,
+                )
 
     def remember(
         self, blocks: Iterable[Block], progress: Callable[[float], object]

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +13,16 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from majl_jax import console, parallel
-from majl_jax.training import prefetch
+from majl_jax.training import prefetch, run_log
 from majl_jax.training.parameters import Tree, fingerprint
-from majl_jax.training.restore import CheckpointError, compare, complete_steps, ranked
+from majl_jax.training.restore import (
+    CheckpointError,
+    choose_step,
+    compare,
+    complete_steps,
+    ranked,
+    read_meta,
+)
 
 
 class _KeepBest:
@@ -180,3 +188,14 @@ def _parts(state: Any) -> dict[str, Any]:
         "key": jax.random.key_data(state.key),
     }
     return {"params": state.params, "rest": rest}
+
+
+def candidates(workdir: str | os.PathLike, stage: str, *, average: int = 1) -> list[list[int]]:
+    """The steps whose mean a stage may hand over: the best checkpoint, and with `average` > 1 the last, and so many best ones."""
+    root, best = pathlib.Path(workdir), choose_step(workdir, stage, "best")
+    directory = root / stage / "checkpoints"
+    metric, steps = read_meta(directory / str(best)).get("best"), complete_steps(directory)
+    if average == 1 or not metric:
+        return [[best]]
+    found = [[best], [steps[-1]], ranked(run_log.scores(root, stage, metric), steps)[:average]]
+    return [one for number, one in enumerate(found) if one and one not in found[:number]]

@@ -14,13 +14,13 @@ from typing import Any
 
 import jax
 
-from majl_jax import console
+from majl_jax import console, formats
 from majl_jax.atomic import write_text
 
 # Keys of the config that change nothing in the numbers: a run may go on with other values.
 FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "keep_last", "keep_best")
 _PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_OWN_KEYS = ("config", "seed", "starts")
+_OWN_KEYS = (formats.KEY, "config", "seed", "starts")
 
 
 # ---- config.json --------------------------------------------------------------------------------
@@ -38,10 +38,17 @@ def write_manifest(
     command: Sequence[str] | None = None,
     free_keys: Sequence[str] = FREE_KEYS,
 ) -> dict[str, Any]:
-    """Write config.json: config, seed, versions, commit, hardware and every start of the run.
+    """Write config.json: format, config, seed, versions, commit, hardware and every start of the run.
 
     If there is one already with another config or seed, that is an error that names the differing
-    keys; keys whose last part is in `free_keys` may differ.
+    keys.
+
+    Args:
+        workdir: folder of the run.
+        config: a ConfigDict or mapping.
+        seed: of the run.
+        command: that started it; None: that of this process.
+        free_keys: keys of the config that may differ, by their last part.
     """
     path = pathlib.Path(workdir) / "config.json"
     plain = json.loads(json.dumps(_plain(config)))
@@ -61,7 +68,8 @@ def write_manifest(
         if old["starts"][-1]["versions"] != start["versions"]:
             console.say("this run goes on with other package versions: its last digits may differ")
     starts = [*(old["starts"] if old else []), start]
-    manifest = {**(old or {}), "config": plain, "seed": seed, "starts": starts}
+    said = {formats.KEY: formats.RUN, "config": plain, "seed": seed, "starts": starts}
+    manifest = {**said, **(old or {}), **said}
     if jax.process_index() == 0:
         write_text(path, json.dumps(manifest, indent=2) + "\n")
     return manifest
@@ -91,11 +99,13 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigMismatchError(
             f"{path} is not readable as JSON ({error}): use another --workdir"
         ) from error
+    formats.check(said, formats.RUN, path)
+    return said
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Learning-rate schedules, clipping, the optimiser, and which parameters it may change."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -39,19 +40,42 @@ class AutoClipState(NamedTuple):
     clip_norm: Float[Array, ""]
 
 
-def auto_clip(
-    *, percentile: float = 10.0, history_steps: int = 1024
-) -> optax.GradientTransformation:
+@dataclasses.dataclass(frozen=True)
+class AutoClip:
+    """At which norm `clip_by_percentile` clips."""
+
+    percentile: float = 10.0
+    """Of the norms so far, from 0 to 100."""
+    history_steps: int = 1024
+    """How many of them are looked at, from the last on."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percentile <= 100 or self.history_steps < 1:
+            raise ValueError(
+                f"percentile is {self.percentile}, expected 0 to 100; history_steps is "
+                f"{self.history_steps}, expected at least 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """The decay of both moments, and what keeps the divisor from 0."""
+
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+ADAM = Adam()
+
+
+def clip_by_percentile(settings: AutoClip) -> optax.GradientTransformation:
     """AutoClip: clip the global norm at a percentile of the norms so far, this one included.
 
     updates * min(1, c / (norm + 1e-6)), where c is the percentile, linearly interpolated, of the
     last `history_steps` norms (Seetharaman et al. 2020, section 3).
     """
-    if not 0 <= percentile <= 100 or history_steps < 1:
-        raise ValueError(
-            f"percentile is {percentile}, expected 0 to 100; history_steps is {history_steps}, "
-            "expected at least 1"
-        )
+    percentile, history_steps = settings.percentile, settings.history_steps
 
     def init(params):
         del params
@@ -101,28 +125,32 @@ def optimizer(
     weight_decay: float = 0.0,
     rate_factors: Sequence[tuple[str, float]] = (),
     clip_norm: float | None = None,
-    clip_percentile: float | None = None,
-    clip_history_steps: int = 1024,
+    auto_clip: AutoClip | None = None,
     plateau: bool = False,
     accumulate_steps: int = 1,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
+    adam: Adam = ADAM,
 ) -> optax.GradientTransformation:
-    """Adam, or AdamW if `weight_decay` > 0, after clipping at `clip_norm` or `clip_percentile`.
+    """Adam, or AdamW if `weight_decay` > 0, after clipping by `clip_norm` or by `auto_clip`.
 
-    rate_factors: (pattern of paths, factor of the learning rate), the first that matches; () for one rate.
-    plateau: whether a `Plateau` will lower the rate.
-    accumulate_steps: so many steps' mean gradient makes one update; schedules count updates.
+    Args:
+        learning_rate: of all updates, or a schedule of it.
+        weight_decay: times the parameters, added to what Adam gives; 0: none.
+        rate_factors: (pattern of paths, factor of the learning rate), the first that matches; ()
+            for one rate.
+        clip_norm: largest global norm of the gradients; None: any.
+        auto_clip: the same, from the norms so far; None: any.
+        plateau: whether a `Plateau` will lower the rate.
+        accumulate_steps: so many steps' mean gradient makes one update; schedules count updates.
+        adam: its constants.
     """
-    if clip_norm is not None and clip_percentile is not None:
-        raise ValueError("clip by clip_norm or by clip_percentile, not by both: set one to None")
+    if clip_norm is not None and auto_clip is not None:
+        raise ValueError("clip by clip_norm or by auto_clip, not by both: set one to None")
     parts = []
     if clip_norm is not None:
         parts.append(optax.clip_by_global_norm(clip_norm))
-    if clip_percentile is not None:
-        parts.append(auto_clip(percentile=clip_percentile, history_steps=clip_history_steps))
-    parts.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+    if auto_clip is not None:
+        parts.append(clip_by_percentile(auto_clip))
+    parts.append(optax.scale_by_adam(b1=adam.b1, b2=adam.b2, eps=adam.eps))
     if weight_decay > 0:
         parts.append(optax.add_decayed_weights(weight_decay))
     if rate_factors:
@@ -130,7 +158,7 @@ def optimizer(
     if plateau:
         parts.append(_scale_by_plateau())
     schedule = learning_rate if callable(learning_rate) else constant(learning_rate)
-    # Injected: then the learning rate in force stands in the state, where `readings` finds it.
+    # Injected: then the learning rate in force stands in the state, where `step_metrics` finds it.
     parts.append(optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=schedule))
     chain = optax.chain(*parts)
     if accumulate_steps == 1:
@@ -138,7 +166,7 @@ def optimizer(
     return optax.MultiSteps(chain, accumulate_steps).gradient_transformation()
 
 
-def readings(opt_state: Any) -> dict[str, Any]:
+def step_metrics(opt_state: Any) -> dict[str, Any]:
     """What an optimiser's state tells the log: `learning_rate`, `clip_norm`, where it has them."""
     found: dict[str, Any] = {}
 

@@ -75,7 +75,7 @@ def fingerprint(tree: Any) -> dict[str, int]:
     }
 
 
-def hand_over(
+def partial_restore(
     target: Tree, source: Mapping[str, Any], rules: Sequence[tuple[str, str | None]]
 ) -> Tree:
     """Fill `target` leaf by leaf from `source` by rules (pattern of a target path, source path).
@@ -100,18 +100,20 @@ def hand_over(
             name = match.expand(replacement)
             if name not in stored:
                 raise ValueError(
-                    f"hand-over: {path!r} should come from {name!r}, which the source does not "
+                    f"partial restore: {path!r} should come from {name!r}, which the source does not "
                     f"have; it has {sorted(stored)[:20]}"
                 )
             if np.shape(stored[name]) != np.shape(leaf):
                 raise ValueError(
-                    f"hand-over: {path!r} has shape {np.shape(leaf)}, but {name!r} in the source "
+                    f"partial restore: {path!r} has shape {np.shape(leaf)}, but {name!r} in the source "
                     f"has {np.shape(stored[name])}"
                 )
             return np.asarray(stored[name], dtype=leaf.dtype)
-        raise ValueError(f"hand-over: no rule fills {path!r}; add one (None keeps the fresh value)")
+        raise ValueError(
+            f"partial restore: no rule fills {path!r}; add one (None keeps the fresh value)"
+        )
 
     filled = jax.tree_util.tree_map_with_path(fill, target)
     if unused:
-        raise ValueError(f"hand-over: rules that match nothing: {sorted(unused)}")
+        raise ValueError(f"partial restore: rules that match nothing: {sorted(unused)}")
     return filled

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: stop where nothing is lost."""
+"""Preemption by SIGTERM or Ctrl-C: stop where nothing is lost."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ import jax
 from orbax.checkpoint import multihost
 
 
-class Stopped(BaseException):
+class Preempted(BaseException):
     """The run was asked to stop, and everything worth saving is saved."""
 
 
-class Signals:
+class Preemption:
     """Remembers a signal during a step or a save; raises at once inside `interruptible`.
 
     Several processes have to stop at the same step: there SIGTERM goes to JAX's own notifier.
@@ -26,7 +26,7 @@ class Signals:
         self._open = False
         self._old: dict[int, Any] = {}
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> "Preemption":
         main = threading.current_thread() is threading.main_thread()
         if main and jax.process_count() == 1:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,7 +47,7 @@ class Signals:
             2, f"\n{signal.Signals(number).name}: stopping as soon as the state is saved\n".encode()
         )
         if self._open:
-            raise Stopped
+            raise Preempted
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -55,16 +55,16 @@ class Signals:
         self._open = True
         try:
             if self.seen is not None:
-                raise Stopped
+                raise Preempted
             yield
         finally:
             self._open = False
 
-    def asks_to_stop(self, tick: int) -> bool:
-        """Whether to stop after this step; `tick` grows at each call, equally in every process."""
+    def reached(self, global_step: int) -> bool:
+        """Whether to stop after this step, which grows at each call, equally in every process."""
         if jax.process_count() == 1:
             return self.seen is not None
-        return multihost.reached_preemption(tick)
+        return multihost.reached_preemption(global_step)
 
     def exit_code(self) -> int:
         """0 after SIGTERM (whoever sent it starts the run again), 130 after Ctrl-C."""

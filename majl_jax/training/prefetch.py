@@ -1,4 +1,4 @@
-"""Batches on their way into the loop: read ahead, placed, and where a checkpoint stands in them."""
+"""Batches on their way into the loop: prefetched, placed, and where a checkpoint stands in them."""
 
 import contextlib
 import json
@@ -14,14 +14,15 @@ import jax
 from jax.sharding import Mesh
 
 from majl_jax import atomic, console, parallel
+from majl_jax.batch import Batch
 
-_READ_AHEAD_BATCHES = 2
+_PREFETCHED_BATCHES = 2
 _POSITION_EVERY_BATCHES = 16  # how many batches a run stopped between checkpoints reads again
 # (what `batches.save()` gave, or None for the start of the input; batches taken since then)
 Position = tuple[bytes | None, int]
 
 
-class ReadAhead:
+class Prefetch:
     """Reads this process's batches in a thread, places them on the devices, knows their positions.
 
     The input is asked for its position where `position_due(batches taken)` says so, and every few
@@ -38,10 +39,18 @@ class ReadAhead:
         position_due: Callable[[int], bool],
     ):
         self._batches, self._mesh, self._due = batches, on, position_due
-        self._queue: queue.Queue = queue.Queue(_READ_AHEAD_BATCHES)
+        self._queue: queue.Queue = queue.Queue(_PREFETCHED_BATCHES)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(start, stop), daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> "Prefetch":
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Stop reading."""
+        self._closed.set()
+        self._thread.join(timeout=30)
 
     def _read(self, start: int, stop: int) -> None:
         try:
@@ -71,21 +80,16 @@ class ReadAhead:
                 return True
         return False
 
-    def take(self) -> tuple[dict[str, Any], Position]:
+    def take(self) -> tuple[Batch, Position]:
         """The next batch, and the position of the input behind it."""
         item = self._queue.get()
         if isinstance(item, BaseException):
             raise item
         return item
 
-    def close(self) -> None:
-        """Stop reading."""
-        self._closed.set()
-        self._thread.join(timeout=30)
 
-
-def move_input(batches: Any, position: bytes | None, taken_since: int) -> None:
-    """Bring fresh batches to a position that `ReadAhead` gave."""
+def restore_position(batches: Any, position: bytes | None, taken_since: int) -> None:
+    """Bring fresh batches to a position that `Prefetch` gave."""
     if position is not None:
         batches.restore(position)
     for _ in range(taken_since):

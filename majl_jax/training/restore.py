@@ -52,7 +52,7 @@ def _read_numpy(path: pathlib.Path, only: str | None = None) -> Any:
     return handler.restore(folder, args=args)
 
 
-def _read_meta(directory: pathlib.Path) -> dict[str, Any]:
+def read_meta(directory: pathlib.Path) -> dict[str, Any]:
     with _naming_damage(directory):
         return json.loads((directory / "meta" / "metadata").read_text(encoding="utf-8"))
 
@@ -74,7 +74,7 @@ def _newest_stage(workdir: pathlib.Path) -> str:
     found = {}
     for folder in sorted(workdir.glob("*/checkpoints")):
         if steps := complete_steps(folder):
-            found[_read_meta(folder / str(steps[-1]))["stage_index"]] = folder.parent.name
+            found[read_meta(folder / str(steps[-1]))["stage_index"]] = folder.parent.name
     if not found:
         raise CheckpointError(
             f"{workdir} holds no checkpoint: expected {workdir}/<stage>/checkpoints/<step>. "
@@ -93,7 +93,7 @@ def choose_step(workdir: str | os.PathLike, stage: str, which: str) -> int:
     if not steps:
         stages = sorted(p.parent.name for p in root.glob("*/checkpoints"))
         raise CheckpointError(f"no checkpoint of stage {stage!r} in {root}; stages there: {stages}")
-    key = _read_meta(directory / str(steps[-1])).get("best") if which == "best" else None
+    key = read_meta(directory / str(steps[-1])).get("best") if which == "best" else None
     best_first = ranked(run_log.scores(root, stage, key), steps) if key else []
     return best_first[0] if best_first else steps[-1]
 
@@ -103,8 +103,8 @@ def load_variables(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Model variables (NumPy) and meta of a checkpoint: the last stage's best unless told.
 
-    "best" is the last one if the stage names no metric to choose by, or no value was finite; the
-    mean of the best if the stage has an `average` above 1.
+    "best" is what a complete stage hands over, which may be the mean of several. Of a stage that is not complete, or has no
+    metric to choose by, it is the checkpoint of `choose_step`.
     """
     root = pathlib.Path(workdir).resolve()
     if not root.is_dir():
@@ -118,29 +118,29 @@ def load_variables(
 
 
 def best_steps(workdir: str | os.PathLike, stage: str) -> list[int]:
-    """The steps whose mean the stage hands over, best first: one, or the `average` of the stage."""
-    directory = pathlib.Path(workdir) / stage / "checkpoints"
-    best = choose_step(workdir, stage, "best")
-    meta = _read_meta(directory / str(best))
-    scores = run_log.scores(pathlib.Path(workdir), stage, meta["best"]) if meta["best"] else {}
-    best_first = ranked(scores, complete_steps(directory))
-    return best_first[: meta.get("average", 1)] or [best]
+    """The steps whose mean a complete stage hands over, as its result.json says; otherwise the best one."""
+    folder = pathlib.Path(workdir) / stage
+    path = folder / "result.json"
+    steps = json.loads(path.read_text(encoding="utf-8")).get("steps", []) if path.exists() else []
+    if steps and set(steps) <= set(complete_steps(folder / "checkpoints")):
+        return steps
+    return [choose_step(workdir, stage, "best")]
 
 
 def load_mean(
     workdir: str | os.PathLike, stage: str, steps: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The mean of the parameters of checkpoints, the other variables and the meta of the first."""
+    """The mean of the parameters and of the statistics of checkpoints; what is no float, and the meta, are the first one's."""
     variables, meta = load_step(workdir, stage, steps[0])
-    others = [load_step(workdir, stage, step)[0]["params"] for step in steps[1:]]
+    others = [load_step(workdir, stage, step)[0] for step in steps[1:]]
 
     def mean(leaf: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
+            return leaf
         total = sum((x.astype(np.float64) for x in more), leaf.astype(np.float64))
         return np.asarray(total / len(steps), leaf.dtype)
 
-    if others:
-        variables["params"] = jax.tree.map(mean, variables["params"], *others)
-    return variables, meta
+    return jax.tree.map(mean, variables, *others) if others else variables, meta
 
 
 def load_step(
@@ -148,7 +148,7 @@ def load_step(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Model variables (NumPy) and the meta of one checkpoint."""
     directory = pathlib.Path(workdir).resolve() / stage / "checkpoints" / str(step)
-    meta = _read_meta(directory)
+    meta = read_meta(directory)
     with _naming_damage(directory):
         params = _read_numpy(directory / "params")
         mutables = _read_numpy(directory / "rest", only="mutables")

@@ -65,6 +65,14 @@ def warmup_decay(
     """With n = step + 1: peak min((n - 1) / (warmup_steps - 1), 1), and from n = `decay_from` on times factor ** ((n - decay_from) // decay_every).
 
     n grows no further than `decay_to` (the code of Saijo & Bando 2025, whose first rate is 0).
+
+    Args:
+        peak: the largest learning rate.
+        warmup_steps: updates of the straight line up to it.
+        decay_from: the update from which on the rate falls.
+        decay_every: updates from one fall to the next.
+        factor: what the rate is multiplied with at each.
+        decay_to: the update after which it stays.
     """
     if not 2 <= warmup_steps <= decay_from <= decay_to or decay_every < 1:
         raise ValueError(

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from majl_jax import parallel
+from majl_jax.batch import Batch, Key, Params, Variables
 from majl_jax.training import optimizer as training_optimizer
 from majl_jax.training import parameters
+from majl_jax.training.stage import Loss
 
 
 @jax.tree_util.register_dataclass
@@ -19,20 +21,25 @@ class TrainState:
     """Everything a step changes, and the key it does not: its randomness is fold_in(key, step)."""
 
     step: Any
-    params: Any
-    mutables: Any
-    opt_state: Any
-    key: Any
+    """The global step: updates so far, skipped ones included."""
+    params: Params
+    mutables: Variables
+    opt_state: optax.OptState
+    key: Key
 
 
-def make_step(loss: Callable, optimizer: optax.GradientTransformation, mask: Any) -> Callable:
-    """The per-device step (state, batch) -> (state, readings), with collectives over
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+"""(state, batch) -> (state, {"terms": {name: scalar}, "checks": {name: scalar}})."""
+
+
+def make_step(loss: Loss, optimizer: optax.GradientTransformation, mask: Any) -> Step:
+    """The per-device step (state, batch) -> (state, step metrics), with collectives over
     `parallel.AXIS`.
 
     If its loss, gradient, update or new mutables are not finite, it changes only the step number.
     """
 
-    def step(state: TrainState, batch: Mapping[str, Any]):
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(state.key, state.step)
 
         def local_loss(params):
@@ -56,8 +63,9 @@ def make_step(loss: Callable, optimizer: optax.GradientTransformation, mask: Any
         new = (optax.apply_updates(state.params, updates), mutables, opt_state)
         old = (state.params, state.mutables, state.opt_state)
         params, mutables, opt_state = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-        readings = {"terms": {**terms, **training_optimizer.readings(opt_state)}, "checks": checks}
-        return TrainState(state.step + 1, params, mutables, opt_state, state.key), readings
+        terms |= training_optimizer.step_metrics(opt_state)
+        metrics = {"terms": terms, "checks": checks}
+        return TrainState(state.step + 1, params, mutables, opt_state, state.key), metrics
 
     return step
 

@@ -15,8 +15,8 @@ class NonFiniteError(FloatingPointError):
     """A loss, a gradient, an update or a statistic was not finite."""
 
 
-class Readings:
-    """The readings of the steps since the last log line.
+class StepMetrics:
+    """The metrics of the steps since the last log line.
 
     `carried` is what an earlier run of this stage left in its checkpoint: with it a resumed run
     logs the same lines.
@@ -28,16 +28,16 @@ class Readings:
         self.skipped, self.in_a_row = carried.get("skipped", 0), carried.get("in_a_row", 0)
         self._waiting: list[tuple[int, Any]] = []
 
-    def add(self, step: int, readings: Any) -> None:
+    def add(self, step: int, metrics: Any) -> None:
         """Keep a step's {"terms": {name: scalar}, "checks": {name: scalar}}; waits for nothing."""
-        self._waiting.append((step, readings))
+        self._waiting.append((step, metrics))
 
     def fetch(self) -> None:
-        """Bring the readings to the host; stop, or count, where a check was not finite."""
+        """Bring the metrics to the host; stop, or count, where a check was not finite."""
         waiting, self._waiting = self._waiting, []
-        host = parallel.on_host([readings for _, readings in waiting])
-        for (step, _), readings in zip(waiting, host, strict=True):
-            terms, checks = readings["terms"], readings["checks"]
+        host = parallel.on_host([metrics for _, metrics in waiting])
+        for (step, _), metrics in zip(waiting, host, strict=True):
+            terms, checks = metrics["terms"], metrics["checks"]
             if all(np.isfinite(x) for x in checks.values()):
                 self.in_a_row = 0
                 self.rows.append({name: float(terms[name]) for name in sorted(terms, key=_rank)})

@@ -2,13 +2,13 @@
 
 import functools
 import importlib.resources
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from majl_jax import atomic
 from majl_jax.models.crepe import CAPACITY
 from majl_jax.weights.bs_locoformer import convert_bs_locoformer
 from majl_jax.weights.chimera import convert_chimera
@@ -80,16 +80,9 @@ def save(variables: Variables, path: pathlib.Path) -> None:
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"{path}: converted weights are written as .npz.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            np.savez(
-                file, allow_pickle=False, **{k: np.asarray(v) for k, v in flat(variables).items()}
-            )
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    arrays = {k: np.asarray(v) for k, v in flat(variables).items()}
+    with atomic.draft(path) as part, part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: pathlib.Path) -> Variables:

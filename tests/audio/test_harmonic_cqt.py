@@ -1,10 +1,12 @@
 """The harmonic CQT against librosa's filters, known answers of the original, its two methods and finite differences."""
 
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from majl_jax.audio.augmentation import mix_percussion
 from majl_jax.audio.harmonic_cqt import (
     HarmonicCqt,
     frame_rms,
@@ -80,6 +82,58 @@ def test_known_rms():
     assert float(frame_rms(_three_sines(), hop_samples=HOP).mean()) == pytest.approx(
         0.439855, abs=1e-6
     )
+
+
+# ---- the original's outputs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["direct", "fast"])
+def test_the_original_s_magnitudes_and_features(method):
+    _, inputs, output, _ = golden_files.read("ss_mpe_hcqt")
+    transform = HarmonicCqt(method=method)
+    magnitudes = _magnitudes(transform, inputs["audio"][None])
+    assert magnitudes.shape[1] == output["n_frames"]
+    kept = output["frames_kept"]
+    largest = float(output["magnitude_max"])
+    assert float(magnitudes.max()) == pytest.approx(largest, rel=1e-5)
+    found = np.moveaxis(np.asarray(magnitudes)[0, kept], (0, 1, 2), (2, 1, 0))
+    np.testing.assert_allclose(found, output["magnitude"], atol=1e-5 * largest)
+    features = unit_decibels(magnitudes)
+    found = np.moveaxis(np.asarray(features)[0, kept], (0, 1, 2), (2, 1, 0))
+    np.testing.assert_allclose(found, output["db"], atol=3e-4)
+
+    power = harmonic_power(features, harmonics=transform.harmonics)[0, kept]
+    np.testing.assert_allclose(power.T, output["pw_h"], atol=1e-5)
+    average = harmonic_average(features, harmonics=transform.harmonics)[0, kept]
+    np.testing.assert_allclose(average.T, output["db_h"], atol=3e-4)
+    rms = frame_rms(inputs["audio"][None], hop_samples=HOP)[0]
+    np.testing.assert_allclose(rms, output["rms"], atol=1e-6)
+    midi = 69 + 12 * np.log2(transform.frequencies_hz / 440)
+    np.testing.assert_allclose(midi, output["midi_freqs"], atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["direct", "fast"])
+def test_the_original_s_features_of_music_with_drums(method):
+    _, inputs, output, _ = golden_files.read("ss_mpe_hcqt")
+    drums, volume = inputs["percussion"][None], jnp.reshape(inputs["volume"], 1)
+    mixed = mix_percussion(inputs["audio"][None], drums, volume)
+    np.testing.assert_allclose(mixed[0], output["percussion_mix_audio"], atol=1e-6)
+    magnitudes = _magnitudes(HarmonicCqt(method=method), mixed)
+    largest = float(output["percussion_magnitude_max"])
+    assert float(magnitudes.max()) == pytest.approx(largest, rel=1e-5)
+    kept = np.asarray(unit_decibels(magnitudes))[0, output["percussion_frames_kept"]]
+    found = np.moveaxis(kept, (0, 1, 2), (2, 1, 0))
+    np.testing.assert_allclose(found, output["percussion_db"], atol=3e-4)
+
+
+def test_fast_equals_direct_near_the_floor():
+    audio = _three_sines()[:, :RATE_HZ]
+    fast, direct = (
+        unit_decibels(_magnitudes(HarmonicCqt(method=method), audio))
+        for method in ("fast", "direct")
+    )
+    assert float(((direct > 0) & (direct < 0.1)).mean()) > 0.03, "else the floor is not reached"
+    np.testing.assert_allclose(fast, direct, atol=3e-4)
 
 
 @pytest.mark.parametrize("time", [5000, 5120])

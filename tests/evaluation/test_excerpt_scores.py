@@ -12,8 +12,9 @@ import pytest
 
 from majl_jax.audio import files, stft
 from majl_jax.datasets import records, stem_groups
-from majl_jax.evaluation.excerpt_scores import Judge
+from majl_jax.evaluation.excerpt_scores import Evaluator
 from majl_jax.evaluation.excerpts import fixed_excerpts
+from majl_jax.evaluation.rows import read_rows, text_table
 from majl_jax.metrics import separation
 
 SAMPLES, SIZES = 8192, {"window_samples": 256, "hop_samples": 64}
@@ -43,9 +44,9 @@ def _embed(variables, audio):
     return jnp.stack([1.0 * ~(low > 0), low], axis=-1), spectrum
 
 
-def _judge(folder, **changes):
+def _evaluator(folder, **changes):
     groups = stem_groups.parse("chorales: low=soprano+alto, noise=tenor+bass")["chorales"]
-    judge = Judge(
+    evaluator = Evaluator(
         "ours",
         {folder: groups},
         loss=lambda variables, sources: jnp.mean(sources**2, axis=(1, 2)),
@@ -62,7 +63,7 @@ def _judge(folder, **changes):
         coherent=True,
         examples=1,
     )
-    return dataclasses.replace(judge, **changes)
+    return dataclasses.replace(evaluator, **changes)
 
 
 def _rows(folder):
@@ -70,10 +71,10 @@ def _rows(folder):
 
 
 def test_validation_is_the_mean_over_the_excerpts(folder):
-    judge = _judge(folder)
-    found = judge.validate({})
+    evaluator = _evaluator(folder)
+    found = evaluator.validate({})
     excerpts = list(
-        fixed_excerpts(folder, "valid", judge.folders[folder], count=3, samples=SAMPLES, seed=1)
+        fixed_excerpts(folder, "valid", evaluator.folders[folder], count=3, samples=SAMPLES, seed=1)
     )
     loss = np.mean([np.mean(one.sources**2) for one in excerpts])
     np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
@@ -85,11 +86,11 @@ def test_validation_is_the_mean_over_the_excerpts(folder):
             separation.si_sdr_db(parts[:, i], one.sources[:, i], zero_mean=True) for i in range(2)
         ]
     np.testing.assert_allclose(found["si_sdr_db"], np.mean(ratios), rtol=1e-4)
-    assert "si_sdr_db" not in _judge(folder, estimate=None).validate({})
+    assert "si_sdr_db" not in _evaluator(folder, estimate=None).validate({})
 
 
 def test_rows_means_and_examples_of_masks(folder, tmp_path):
-    found = _judge(folder).test({}, tmp_path)
+    found = _evaluator(folder).test({}, tmp_path)
     rows = _rows(tmp_path)
     assert [row["system"] for row in rows].count("ours") == 3 and len(rows) == 6
     ours = [row for row in rows if row["system"] == "ours"]
@@ -107,8 +108,8 @@ def test_rows_means_and_examples_of_masks(folder, tmp_path):
 
 def test_clusters_are_put_in_the_order_of_the_sources(folder, tmp_path):
     """The embedding is that of the masks above, with its dimensions exchanged."""
-    by_masks = _judge(folder).test({}, tmp_path / "masks")
-    clustered = _judge(folder, estimate=None).test({}, tmp_path / "clusters")
+    by_masks = _evaluator(folder).test({}, tmp_path / "masks")
+    clustered = _evaluator(folder, estimate=None).test({}, tmp_path / "clusters")
     systems = {row["system"] for row in _rows(tmp_path / "clusters")}
     assert systems == {"ours", "ours, binary masks", "mixture"}
     binary = clustered["ours,_binary_masks/si_sdr_db"]
@@ -117,8 +118,8 @@ def test_clusters_are_put_in_the_order_of_the_sources(folder, tmp_path):
 
 
 def test_a_silent_estimate_is_counted_as_undefined(folder, tmp_path):
-    judge = _judge(folder, estimate=lambda variables, audio: jnp.zeros((*audio.shape, 2)))
-    found = judge.test({}, tmp_path)
+    evaluator = _evaluator(folder, estimate=lambda variables, audio: jnp.zeros((*audio.shape, 2)))
+    found = evaluator.test({}, tmp_path)
     assert np.isnan(found["si_sdr_db"])
     (row, *_) = [row for row in _rows(tmp_path) if row["system"] == "ours"]
     assert row["si_sdr_db"] is None and "silent" in row["skipped"]["si_sdr_db"]
@@ -127,9 +128,36 @@ def test_a_silent_estimate_is_counted_as_undefined(folder, tmp_path):
 def test_several_sets_give_as_many_excerpts_each(folder, tmp_path):
     other = folder.parent / "ensemble"
     groups = stem_groups.parse("ensemble: low=flute+trumpet, noise=guitar+saxophone")["ensemble"]
-    judge = _judge(folder)
-    judge = dataclasses.replace(judge, folders={**judge.folders, other: groups}, test_excerpts=4)
-    judge.test({}, tmp_path)
+    evaluator = _evaluator(folder)
+    evaluator = dataclasses.replace(
+        evaluator, folders={**evaluator.folders, other: groups}, test_excerpts=4
+    )
+    evaluator.test({}, tmp_path)
     names = [row["track"] for row in _rows(tmp_path) if row["system"] == "ours"]
     assert [name[:3] for name in names] == ["cho", "cho", "ens", "ens"]
     assert records.open_prepared(other).layout.stems[0] == "flute" and jax.devices()
+
+
+def test_excerpts_whose_estimate_is_silent_are_counted(folder, tmp_path):
+    """Their SI-SDR is minus infinity: not in the mean, so how many there are has to stand beside it."""
+
+    def quiet_at_times(variables, audio):
+        loud = jnp.mean(audio**2, axis=1, keepdims=True)[..., None]
+        return _low_and_high(audio) * (loud > variables)
+
+    excerpts = [
+        one.sources.sum(1)
+        for one in fixed_excerpts(
+            folder, "test", _evaluator(folder).folders[folder], count=3, samples=SAMPLES, seed=2
+        )
+    ]
+    levels = sorted(float(np.mean(x.astype(np.float64) ** 2)) for x in excerpts)
+    evaluator = _evaluator(folder, estimate=quiet_at_times)
+    found = evaluator.test((levels[0] + levels[1]) / 2, tmp_path)
+    assert np.isfinite(found["si_sdr_db"]) and found["si_sdr_db_skipped"] == 1
+    rows = read_rows(tmp_path / "tracks.jsonl")
+    text = text_table([row for row in rows if row["system"] == "ours"])
+    assert text.endswith("undefined, so not in the means: ours: SI-SDR dB of 1 of 3")
+    valid = evaluator.validate(1e9)
+    assert valid["si_sdr_db"] == -np.inf and valid["si_sdr_db_skipped"] == 3
+    assert "si_sdr_db_skipped" not in evaluator.validate(-1.0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from majl_jax.audio import files
+from majl_jax.evaluation.examples import ForReport
 from majl_jax.evaluation.stems import score, score_stems
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.metrics import separation
@@ -41,7 +42,7 @@ def test_each_stem_is_judged_by_its_own_column(tmp_path):
     tracks = [_record("a"), _record("b")]
     columns = (3, 0, 2)
     found = score_stems(
-        _model([0.5, 0.3, 0.1]), {}, tracks, columns=columns, folder=tmp_path, example_count=1
+        _model([0.5, 0.3, 0.1]), {}, tracks, columns=columns, report=ForReport(tmp_path, 1)
     )
     rows = [json.loads(line) for line in (tmp_path / "tracks.jsonl").read_text().splitlines()]
     assert [(row["track"], row["system"]) for row in rows] == [
@@ -73,7 +74,9 @@ def test_the_published_csdr_is_the_mean_over_stems_of_the_medians_over_tracks(tm
     tracks = [_record("a"), _record("b", silent=[0]), _record("c")]
     for number, record in enumerate(tracks):  # the order of the tracks differs from stem to stem
         record["stems"] = np.roll(record["stems"], number, axis=1)
-    found = score_stems(_model([0.5, 0.3, 0.1]), {}, tracks, columns=(3, 0, 2), folder=tmp_path)
+    found = score_stems(
+        _model([0.5, 0.3, 0.1]), {}, tracks, columns=(3, 0, 2), report=ForReport(tmp_path)
+    )
     rows = [json.loads(line) for line in (tmp_path / "tracks.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["system"] == "model"]
     each = {s: [r[f"csdr_db_{s}"] for r in rows if r[f"csdr_db_{s}"] is not None] for s in STEMS}

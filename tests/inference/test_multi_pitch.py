@@ -12,6 +12,7 @@ import pytest
 import tiny_multi_pitch as tiny
 
 from majl_jax.audio import files, harmonic_cqt
+from majl_jax.evaluation.examples import ForReport
 from majl_jax.evaluation.multi_pitch import score_track, score_tracks, sounding_frames
 from majl_jax.evaluation.rows import read_rows, text_table
 from majl_jax.inference import decoding, multi_pitch
@@ -216,6 +217,9 @@ def test_detectors_of_a_track():
             "recall": 40 / 60,
             "f1": 0.8,
             "accuracy": 40 / 60,
+            "average_precision": 80 / 120,
+            # In logits above silence, -13.8: 40, 20 and 26 of the sounding frames.
+            "contrast": (40 * np.log(9.0) + 20 * np.log(2 / 3) + 60 * np.log(999_999)) / 86,
             "activation_mass": (40 * 1.5 + 20 * 0.4) / 100,
             "polyphony": 0.8,
             "silent_share": 46 / 86,
@@ -253,8 +257,8 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
         record("silence"),
     ]
     listen = lambda audio: (np.arange(2) * 0.1, [tiny.BIN_HZ[[2]]] * 2)  # noqa: E731
-    options = {"system": "ss_mpe", "folder": folder, "references": {"Basic Pitch": listen}}
-    options |= {"example_count": 2, "example_seconds": 0.5}
+    options = {"system": "ss_mpe", "references": {"Basic Pitch": listen}}
+    options |= {"report": ForReport(folder, example_count=2, example_seconds=0.5)}
     found = score_tracks(model, GAIN, tracks, **options)
     rows = read_rows(folder / "tracks.jsonl")
     assert [row["track"] for row in rows if row["system"] == "ss_mpe"] == [
@@ -276,7 +280,7 @@ def test_tracks_are_scored_written_and_shown_in_the_report(tmp_path):
     assert len(audio) == pytest.approx(0.5 * rate_hz, rel=0.1)
     assert {path.name for path in (folder / "examples").iterdir()} == {"low", "two"}
 
-    more = {"system": "ss_mpe", "folder": folder}
+    more = {"system": "ss_mpe", "report": ForReport(folder)}
     score_tracks(model, GAIN, [record("low", 3), record("new", 1)], **more)
     again = read_rows(folder / "tracks.jsonl")
     assert len(again) == 9 and {row["track"] for row in again} > {"new", "two"}

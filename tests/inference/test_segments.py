@@ -9,6 +9,7 @@ import pytest
 
 from majl_jax.audio import files
 from majl_jax.evaluation import target
+from majl_jax.evaluation.examples import ForReport
 from majl_jax.evaluation.rows import read_rows
 from majl_jax.inference import decoding, segments
 from majl_jax.metrics import separation
@@ -228,10 +229,8 @@ def test_scores_of_tracks_are_written_aggregated_and_right(tmp_path):
         {"gain": np.float32(0.5)},
         tracks,
         system="majl",
-        pitch_model=make_model(wrong_pitch, stems=()),
-        folder=tmp_path,
-        example_count=2,
-        bss_eval=True,
+        target=target.Target(pitch_model=make_model(wrong_pitch, stems=()), bss_eval=True),
+        report=ForReport(tmp_path, example_count=2),
     )
     rows = read_rows(tmp_path / "tracks.jsonl")
     assert [(r["track"], r["system"]) for r in rows[:3]] == [
@@ -280,7 +279,7 @@ def test_undefined_scores_are_counted_with_a_reason_not_averaged(tmp_path):
         record("nothing sung", f0_hz=0.0),
     ]
     gain = {"gain": np.float32(0.5)}
-    result = target.score_tracks(make_model(half), gain, tracks, folder=tmp_path)
+    result = target.score_tracks(make_model(half), gain, tracks, report=ForReport(tmp_path))
     rows = {r["track"]: r for r in read_rows(tmp_path / "tracks.jsonl") if r["system"] == "model"}
     assert rows["silent voice"]["sdr_db"] is None
     assert rows["silent voice"]["skipped"]["sdr_db"] == "the true stem is silent"
@@ -297,7 +296,9 @@ def test_undefined_scores_are_counted_with_a_reason_not_averaged(tmp_path):
 
 def test_a_model_that_gives_nan_is_reported_as_skips(tmp_path):
     broken = {"gain": np.float32(np.nan)}
-    result = target.score_tracks(make_model(half), broken, [record("one")], folder=tmp_path)
+    result = target.score_tracks(
+        make_model(half), broken, [record("one")], report=ForReport(tmp_path)
+    )
     assert result["sdr_db_skipped"] == 1 and math.isnan(result["sdr_db_mean"])
     text = (tmp_path / "tracks.jsonl").read_text()
     assert (

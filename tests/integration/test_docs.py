@@ -128,7 +128,7 @@ def test_the_page_about_adding_a_paper_makes_a_recipe_that_trains(tmp_path, monk
         recipe.stages(config, tmp_path / "run"),
         tmp_path / "run",
         jax.random.key(0),
-        **config.train.to_dict(),
+        loop.Options(**config.train.to_dict()),
         devices=jax.devices()[:1],
     )
     assert list(results) == ["copy", "mask"] and np.isfinite(results["mask"]["sdr_db"])

@@ -15,6 +15,7 @@ from places import SUPPORT
 
 from majl_jax import parallel
 from majl_jax.training import loop, parameters, restore, run_log
+from majl_jax.training.step import TrainState, make_step
 
 STEPS = 10
 SCRIPT = SUPPORT / "one_process.py"
@@ -26,25 +27,25 @@ def first_state():
     variables = stage.init(jax.random.key(1), None)
     params = variables.pop("params")
     optimizer_state = stage.optimizer.init(params)
-    return loop.TrainState(np.int32(0), params, variables, optimizer_state, jax.random.key(2))
+    return TrainState(np.int32(0), params, variables, optimizer_state, jax.random.key(2))
 
 
 def net_step():
     stage, params = tiny.net_stage(), first_state().params
     mask = parameters.trainable_mask(params, stage.trainable)
-    return loop.make_step(stage.loss, stage.optimizer, mask)
+    return make_step(stage.loss, stage.optimizer, mask)
 
 
 @functools.cache
 def trained(devices):
-    """State and readings after a few steps on this many devices."""
+    """State and step metrics after a few steps on this many devices."""
     mesh = parallel.mesh(jax.devices()[:devices])
     state, step = parallel.replicate(first_state(), mesh), parallel.sharded(net_step(), mesh)
-    batches, readings = tiny.Batches(), []
+    batches, found = tiny.Batches(), []
     for _ in range(STEPS):
-        state, reading = step(state, parallel.split(next(batches), mesh))
-        readings.append(parallel.on_host(reading))
-    return parallel.on_host(without_key(state)), readings
+        state, metrics = step(state, parallel.split(next(batches), mesh))
+        found.append(parallel.on_host(metrics))
+    return parallel.on_host(without_key(state)), found
 
 
 def without_key(state):
@@ -56,7 +57,7 @@ def test_several_devices_agree_with_one(devices):
     one, several = trained(1), trained(devices)
     tiny.assert_close(one[0], several[0])
     tiny.assert_close(one[1], several[1])
-    losses = [reading["terms"]["loss"] for reading in one[1]]
+    losses = [metrics["terms"]["loss"] for metrics in one[1]]
     assert losses[-1] < 0.9 * losses[0], "the comparison means little if nothing is learnt"
 
 
@@ -68,14 +69,14 @@ def test_the_same_step_under_pmap_agrees():
         out_axes=None,
         devices=jax.devices()[:2],
     )
-    state, batches, readings = first_state(), tiny.Batches(), []
+    state, batches, found = first_state(), tiny.Batches(), []
     for _ in range(STEPS):
         batch = {name: np.reshape(x, (2, -1, *x.shape[1:])) for name, x in next(batches).items()}
-        state, reading = step(state, batch)
-        readings.append(jax.device_get(reading))
+        state, metrics = step(state, batch)
+        found.append(jax.device_get(metrics))
     sharded = trained(2)
     tiny.assert_close(jax.device_get(without_key(state)), sharded[0])
-    tiny.assert_close(readings, sharded[1])
+    tiny.assert_close(found, sharded[1])
 
 
 def test_across_means_floats_keeps_the_rest_and_does_nothing_outside():
@@ -205,13 +206,13 @@ def test_two_processes_train_save_stop_and_resume_like_one(tmp_path):
 
     # the same checkpoint goes on in one process, which finds its place in the input again
     stages = [tiny.net_stage(steps=160)]
-    options = {"log_every_steps": 20, "evaluate_every_steps": 80, "checkpoint_every_steps": 40}
-    loop.run(stages, again, jax.random.key(0), **options, devices=jax.devices()[:2])
+    options = loop.Options(log_every_steps=20, evaluate_every_steps=80, checkpoint_every_steps=40)
+    loop.run(stages, again, jax.random.key(0), options, devices=jax.devices()[:2])
     one, _ = restore.load_variables(again)
     tiny.assert_close(two, one, rtol=1e-4)
 
     whole = tmp_path / "whole"
-    loop.run(stages, whole, jax.random.key(0), **options, devices=jax.devices()[:2])
+    loop.run(stages, whole, jax.random.key(0), options, devices=jax.devices()[:2])
     never_stopped, _ = restore.load_variables(whole)
     tiny.assert_close(two, never_stopped, rtol=1e-4)
     rows = train_rows(stop)

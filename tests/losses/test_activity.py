@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from majl_jax.losses.activity import (
+    StrictLimits,
     activity_hinge,
     positive_bce,
     strict_positive_mask,
@@ -140,10 +141,10 @@ def _tone(**changed_db):
     return jnp.asarray(features)
 
 
-def _mask(features, salience=0.7, **options):
+def _mask(features, salience=0.7, harmonics=HARMONICS, **limits):
     average = jnp.full((1, 1, BINS), salience)
-    sizes = {"harmonics": HARMONICS, "bins_per_octave": OCTAVE}
-    found = strict_positive_mask(average, features, **(sizes | options))
+    sizes = {"harmonics": harmonics, "bins_per_octave": OCTAVE}
+    found = strict_positive_mask(average, features, **sizes, limits=StrictLimits(**limits))
     return np.flatnonzero(np.asarray(found)[0, 0]).tolist()
 
 
@@ -180,10 +181,12 @@ def test_local_level_by_a_loop():
         jnp.asarray(features),
         harmonics=HARMONICS,
         bins_per_octave=OCTAVE,
-        minimum_second_db=-99.0,
-        minimum_third_db=-99.0,
-        maximum_between_db=99.0,
-        peaks_only=False,
+        limits=StrictLimits(
+            minimum_second_db=-99.0,
+            minimum_third_db=-99.0,
+            maximum_between_db=99.0,
+            peaks_only=False,
+        ),
     )
     expected = np.zeros((1, 2, BINS), bool)
     for k, b in np.ndindex(2, BINS - FIFTH):  # 1.5f of higher bins is unknown

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from majl_jax.losses.cascade import cascade_loss
+from majl_jax.losses.cascade import CascadeTerms, cascade_loss
 from majl_jax.losses.hard_samples import HardSamples
+from majl_jax.losses.interface import Interface
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 
@@ -56,7 +57,7 @@ def _batch():
     }
 
 
-def _loss(params, batch, *, dynamic=None, weights=None, joint=True, module=None):
+def _loss(params, batch, *, dynamic=None, weights=None, module=None, **interface):
     cascade = Cascade(Scale(), Reader(), BIN_CENTS, HOP * FRAMES, weight_module=module)
     weights = weights or {"separation": 1.0, "pitch": 0.5, "pitch_on_target": 0.0, "weighting": 1.0}
 
@@ -68,16 +69,9 @@ def _loss(params, batch, *, dynamic=None, weights=None, joint=True, module=None)
             batch,
             jax.random.key(0),
             cascade=cascade,
-            target=0,
-            separation_loss="l1_wav",
-            positive_weight=10.0,
-            target_width_cents=0.0,
-            pitch_frames=FRAMES,
-            mixture_gain=1.0,
-            joint=joint,
-            stop_gradient=False,
+            terms=CascadeTerms(weights, pitch_frames=FRAMES),
+            interface=Interface(**interface),
             dynamic=dynamic,
-            weights=weights,
         )
 
     return loss(params, batch)
@@ -94,20 +88,29 @@ def _params(gain=1.0, offset=0.0, module=None):
 def _plain(batch, weights_of):
     """The same loss by loops; `weights_of[i]` = (separation, pitch) of segment i."""
     stems = batch["stems"].astype(np.float64) / 32768
-    separation, pitch, frames = 0.0, 0.0, 0
+    separation = sum(
+        weights_of[i][0] * np.abs(stems[i].sum(1) - stems[i, :, 0])[:, 0].mean() / BATCH
+        for i in range(BATCH)
+    )
+    of_frames = np.repeat([[pitch] for _, pitch in weights_of], FRAMES, 1)
+    return separation, _plain_pitch(batch, of_frames)
+
+
+def _plain_pitch(batch, of_frames):
+    """The pitch loss with a weight for every frame [segment, frame]."""
+    mixtures = (batch["stems"].astype(np.float64) / 32768).sum(2)[..., 0]
+    pitch, frames = 0.0, 0
     for i in range(BATCH):
-        mixture, voice = stems[i].sum(1)[:, 0], stems[i, :, 0, 0]
-        separation += weights_of[i][0] * np.abs(mixture - voice).mean() / BATCH
         for k in range(FRAMES):
             if not batch["has_pitch"][i, k, 0]:
                 continue
             frames += 1
             for b in range(len(BIN_CENTS)):
-                logit = 2.0 - SHARPNESS * (mixture[k * HOP] - b / 16) ** 2
+                logit = 2.0 - SHARPNESS * (mixtures[i, k * HOP] - b / 16) ** 2
                 p = 1 / (1 + np.exp(-logit))
                 entropy = -10.0 * np.log(p) if b == 6 else -np.log1p(-p)
-                pitch += weights_of[i][1] * entropy / len(BIN_CENTS)
-    return separation, pitch / frames
+                pitch += of_frames[i, k] * entropy / len(BIN_CENTS)
+    return pitch / frames
 
 
 def test_without_weights_it_is_the_plain_sum():
@@ -119,7 +122,7 @@ def test_without_weights_it_is_the_plain_sum():
 
 
 def test_the_four_cases_are_seen_and_weighed():
-    dynamic = HardSamples("fixed", largest_increase=0.5, mean_weight=1.2)
+    dynamic = HardSamples("fixed", largest_increase=0.5, middle_weight=1.2)
     loss, (_, terms) = _loss(_params(), _batch(), dynamic=dynamic)
     assert [float(terms[f"share_case{case}"]) for case in (1, 2, 3, 4)] == [0.25] * 4
     separation, pitch = _plain(_batch(), [(1, 1), (1, 1.5), (1.5, 1), (1, 1.5)])
@@ -135,9 +138,25 @@ def test_a_segment_whose_true_source_is_unknown_counts_once():
     np.testing.assert_allclose(terms["pitch"], pitch, rtol=1e-4)
 
 
-@pytest.mark.parametrize("objective", ["regularised", "supervised", "adversarial"])
-def test_the_weight_module_learns_and_its_inputs_carry_no_gradient(objective):
-    module, dynamic = WeightModule((8,)), HardSamples(objective)
+def test_frames_have_cases_and_weights_of_their_own():
+    """Half of each segment's labelled frames are as in the third segment: pitch weights by frame, separation's by share."""
+    batch = _batch()
+    batch["stems"][:, : 3 * HOP] = batch["stems"][2:3, : 3 * HOP]
+    dynamic = HardSamples("fixed", largest_increase=0.5, middle_weight=1.2, grain="frame")
+    _, (_, terms) = _loss(_params(), batch, dynamic=dynamic)
+    shares = [float(terms[f"share_case{case}"]) for case in (1, 2, 3, 4)]
+    np.testing.assert_allclose(shares, [3 / 24, 3 / 24, 15 / 24, 3 / 24], rtol=1e-6)
+    separation, _ = _plain(batch, [(1.25, 1), (1.25, 1), (1.5, 1), (1.25, 1)])
+    np.testing.assert_allclose(terms["separation"], separation, rtol=1e-5)
+    of_frames = np.ones((BATCH, FRAMES))
+    of_frames[[1, 3], 3:] = 1.5
+    np.testing.assert_allclose(terms["pitch"], _plain_pitch(batch, of_frames), rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["robust", "self_paced"])
+@pytest.mark.parametrize("grain", ["segment", "frame"])
+def test_the_weight_module_learns_and_its_inputs_carry_no_gradient(objective, grain):
+    module, dynamic = WeightModule((8,)), HardSamples(objective, grain=grain)
     params = _params(module=module)
 
     def loss(params, only):
@@ -150,9 +169,9 @@ def test_the_weight_module_learns_and_its_inputs_carry_no_gradient(objective):
 
     own = jax.grad(loss)(params, ["weighting"])
     assert size(own["separator"]) == size(own["pitch"]) == 0.0
-    assert (size(own["weight_module"]) > 0) == (objective != "adversarial")
+    assert size(own["weight_module"]) > 0
     tasks = jax.grad(loss)(params, ["separation", "pitch"])
-    assert (size(tasks["weight_module"]) > 0) == (objective != "supervised")
+    assert (size(tasks["weight_module"]) > 0) == (objective == "self_paced")
     assert size(tasks["separator"]) > 0 and size(tasks["pitch"]) > 0
 
 
@@ -180,7 +199,7 @@ def test_silence_gives_finite_gradients():
     batch = _batch()
     batch["stems"][:] = 0
     module = WeightModule((8,))
-    gradient = jax.grad(
-        lambda p: _loss(p, batch, dynamic=HardSamples("regularised"), module=module)[0]
-    )(_params(module=module))
+    gradient = jax.grad(lambda p: _loss(p, batch, dynamic=HardSamples("robust"), module=module)[0])(
+        _params(module=module)
+    )
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradient))

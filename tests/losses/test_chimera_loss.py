@@ -13,10 +13,6 @@ from majl_jax.audio import stft
 from majl_jax.losses import chimera
 from majl_jax.models.chimera import Chimera
 
-# Without XLA's optimisations the clustering term differs by 3 to 5 %: one example of the original begins in silence, where, it
-# seems, the last bits of the FFT decide.
-pytestmark = pytest.mark.usefixtures("fully_optimised")
-
 SPECTRUM = functools.partial(stft.scaled_stft, window_samples=32, hop_samples=8)
 NETWORK = Chimera(frequency_bins=17, units=6, layers=4, dropout=0.0, embedding=5, sources=2)
 PAPER = {"deep_clustering": 0.01, "mask_inference": 0.99}

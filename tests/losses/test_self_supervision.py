@@ -131,6 +131,13 @@ def test_second_passes_compare_changed_sound_with_what_the_output_became(batch, 
     move = functools.partial(augmentation.shift_and_stretch, **geometry)
     expected = _bce(_network(PARAMS, move(features)), move(salience)).mean()
     np.testing.assert_allclose(terms["geometric"], expected, rtol=1e-5)
+    # Of ones, moved, a frame that is not padding keeps all in some bin.
+    inside = np.asarray(move(jnp.ones_like(features)))[..., 0].max(-1) > 0.999
+    assert 0.3 < inside.mean() < 1.0
+    expected = _bce(_network(PARAMS, move(features)), move(salience))[inside].mean()
+    masked = _terms(batch, "geometric", mask_padding=True)["geometric"]
+    np.testing.assert_allclose(masked, expected, rtol=1e-5)
+    assert abs(masked - terms["geometric"]) > 0.01
 
 
 def test_a_term_is_drawn_alike_whatever_other_terms_there_are(batch):

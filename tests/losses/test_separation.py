@@ -1,12 +1,13 @@
 """Separation losses against plain NumPy loops, and their gradients at silence."""
 
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from majl_jax.losses import separation
-from majl_jax.metrics.separation import sdr_db
+from majl_jax.metrics.separation import sdr_db, si_sdr_db
 
 LOSSES = [separation.l1_wav, separation.l1_mag, separation.neg_sdr, separation.neg_si_sdr]
 
@@ -89,3 +90,27 @@ def test_si_sdr_ignores_scale_and_zero_mean_ignores_offset():
     expected = separation.neg_si_sdr(estimate, target, zero_mean=True)
     np.testing.assert_allclose(moved, expected, atol=1e-2)
     assert np.all(np.abs(separation.neg_si_sdr(estimate + 5, target) - plain) > 5)
+
+
+def test_si_sdr_of_each_source_is_that_of_nussl():
+    _, inputs, output, _ = golden_files.read("chimera")
+    estimate, reference = (inputs[f"sisdr/{name}"] for name in ("estimate", "reference"))
+    found = separation.neg_si_sdr(estimate, reference, axes=(1,), zero_mean=True)
+    np.testing.assert_allclose(found, output["sisdr/loss_per_item_source"], rtol=1e-5)
+    mean = separation.neg_si_sdr(estimate, reference, axes=(1,)).mean()
+    np.testing.assert_allclose(mean, output["sisdr/loss_zero_mean_false"], rtol=1e-5)
+    estimate, reference = np.asarray(estimate), np.asarray(reference)
+    pairs = zip(np.moveaxis(estimate, 2, 1), np.moveaxis(reference, 2, 1), strict=True)
+    scores = [
+        [-si_sdr_db(e[:, None], r[:, None], zero_mean=True) for e, r in zip(*pair, strict=True)]
+        for pair in pairs
+    ]
+    np.testing.assert_allclose(scores, output["sisdr/loss_per_item_source"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [separation.l1_wav, separation.l1_mag])
+def test_an_estimate_that_is_right_has_no_gradient_of_l1(loss):
+    target = jnp.asarray([[0.5, 0.0, -1.0, 2.0]])
+    estimate = jnp.asarray([[0.5, 0.0, 0.0, 1.0]])
+    gradient = jax.grad(lambda x: loss(x, target).sum())(estimate)
+    np.testing.assert_allclose(gradient, [[0.0, 0.0, 0.25, -0.25]])

@@ -91,6 +91,17 @@ def test_salience_is_the_original_s():
     np.testing.assert_allclose(jax.nn.sigmoid(logits), output["salience"], atol=1e-4)
 
 
+def test_salience_of_the_published_size_is_the_original_s():
+    state, inputs, output, _ = golden_files.read("harmof0_full")
+    variables = weights.convert("harmof0", state)
+    model, spectrogram = HarmoF0(**AS_PUBLISHED), jnp.asarray(output["log_spectrogram_db"])
+    apply = jax.jit(model.apply, static_argnames="method")
+    logits = apply(variables, spectrogram, method="from_spectrogram")
+    assert relative_error(jax.nn.sigmoid(logits), output["salience"]) <= 1e-5
+    logits = apply(variables, inputs["frames"], method="from_frames")
+    np.testing.assert_allclose(jax.nn.sigmoid(logits), output["salience"], atol=1e-4)
+
+
 def test_without_the_published_interpolation_the_published_salience_is_missed():
     state, inputs, output, _ = golden_files.read("harmof0")
     variables = weights.convert("harmof0", state, channels=SMALL)

@@ -2,6 +2,7 @@
 
 import re
 
+import flax.linen as nn
 import golden_files
 import jax
 import jax.numpy as jnp
@@ -107,6 +108,57 @@ def test_residual_blocks_give_the_original_s_outputs(name):
     )
     found = block.apply(_block_variables(state, name), inputs[source].transpose(0, 2, 3, 1))
     assert relative_error(found.transpose(0, 3, 1, 2), output[name]) <= 2e-6
+
+
+class _Down(resunet.ResidualUNet):
+    @nn.compact
+    def __call__(self, hidden):
+        full = self._stage(hidden, self.channels[0], "encoder1")
+        return resunet._average_pool(full, self.factors[0]), full
+
+
+class _Up(resunet.ResidualUNet):
+    @nn.compact
+    def __call__(self, hidden, skip):
+        return self._up(hidden, skip, self.channels[0], self.factors[0], "decoder1")
+
+
+def _part(module, name, features, *inputs):
+    """Outputs of an encoder or decoder stage with the weights of the original's module of that name."""
+    rows = int(name[-3])
+    part = module(
+        channels=(features,), factors=((rows, 2),), blocks=4, centre_stages=0, maps=1, pool="average",
+        in_place_norm=True, prelu=False, norm_momentum=0.99, statistics_axis=None, dtype=jnp.float32,
+        remat=False, train=False,
+    )  # fmt: skip
+    state = golden_files.read("resunet_decouple_plus_blocks")[0]
+    inputs = [x.transpose(0, 2, 3, 1) for x in inputs]
+    shapes = jax.eval_shape(part.init, jax.random.key(0), *inputs)
+
+    def filled(path, leaf):
+        collection, *rest = (entry.key for entry in path)
+        key, change = resunet_decouple_plus._entry("/".join([collection, "network", *rest]))
+        value = change(state[f"{name}.{key.partition('.')[2]}"])
+        assert value.shape == leaf.shape
+        return value
+
+    found = jax.jit(part.apply)(jax.tree_util.tree_map_with_path(filled, shapes), *inputs)
+    return jax.tree.map(lambda x: x.transpose(0, 3, 1, 2), found)
+
+
+@pytest.mark.parametrize(("name", "source"), [("encoder_2x2", "x_a"), ("encoder_1x2", "x_b")])
+def test_encoder_stages_give_the_original_s_outputs(name, source):
+    _, inputs, output, _ = golden_files.read("resunet_decouple_plus_blocks")
+    pooled, full = _part(_Down, name, 5, inputs[source])
+    assert relative_error(full, output[name]) <= 2e-6
+    assert relative_error(pooled, output[f"{name}_pool"]) <= 2e-6
+
+
+@pytest.mark.parametrize(("name", "features"), [("decoder_2x2", 4), ("decoder_1x2", 5)])
+def test_decoder_stages_give_the_original_s_outputs(name, features):
+    _, inputs, output, _ = golden_files.read("resunet_decouple_plus_blocks")
+    low, skip = (inputs[name.replace("decoder", which)] for which in ("low", "skip"))
+    assert relative_error(_part(_Up, name, features, low, skip), output[name]) <= 2e-6
 
 
 @pytest.mark.parametrize("absolute_scale", [True, False])

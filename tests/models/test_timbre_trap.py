@@ -3,13 +3,17 @@
 import functools
 
 import flax.linen as nn
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from majl_jax import weights
+from majl_jax.losses import salience_terms
 from majl_jax.models import timbre_trap
 from majl_jax.models.timbre_trap import TimbreTrap, embedding_bins
+from majl_jax.weights import __main__ as weights___main__
 from majl_jax.weights.filling import flat
 
 SMALL = {"bins": 50, "harmonics": 3, "complexity": 1, "latent": 4}
@@ -66,6 +70,49 @@ def test_parameter_count(sizes, count):
     shapes = jax.eval_shape(TimbreTrap(**sizes).init, jax.random.key(0), features)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
     assert set(shapes["params"]) == {"encoder", "decoder"}
+
+
+def test_logits_and_gradients_are_the_original_s():
+    state, inputs, output, _ = golden_files.read("ss_mpe_model")
+    sizes = {"complexity": 2, "latent": 64}
+    variables = jax.tree.map(jnp.asarray, weights.convert("timbre_trap", state, **sizes))
+    model, features = TimbreTrap(**sizes), inputs["features"].transpose(0, 3, 2, 1)
+    target = inputs["target"].swapaxes(1, 2)
+
+    def loss(params):
+        logits, seen = model.apply(
+            {"params": params}, features, capture_intermediates=True, mutable="intermediates"
+        )
+        return salience_terms.bce(logits, target).mean(), (logits, seen["intermediates"])
+
+    (value, (logits, seen)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        variables["params"]
+    )
+    np.testing.assert_allclose(logits[0].T, output["logits"][0], atol=1e-4)
+    np.testing.assert_allclose(jax.nn.sigmoid(logits)[0].T, output["activations"][0], atol=1e-4)
+    (latents, *_) = jax.tree.leaves(seen["encoder"]["__call__"])
+    np.testing.assert_allclose(latents.reshape(16, 64).T, output["latents"][0], atol=5e-5)
+    np.testing.assert_allclose(value, output["supervised_loss"], rtol=1e-5)
+
+    gradients = [np.asarray(x, np.float64) for x in jax.tree.leaves(gradient)]
+    norms = sorted(np.linalg.norm(x) for x in gradients)
+    theirs = sorted(v for k, v in output.items() if k.startswith("grad_norm/"))
+    np.testing.assert_allclose(norms, theirs, rtol=1e-4, atol=1e-4)
+    total = np.sqrt(sum((x**2).sum() for x in gradients))
+    np.testing.assert_allclose(total, output["grad_global_norm"], rtol=1e-4)
+    # As the converter reads weights, it reads gradients of the same names.
+    given = {k: np.zeros_like(v) for k, v in state.items()}
+    given |= {k.removeprefix("grad/"): v for k, v in output.items() if k.startswith("grad/")}
+    expected = weights.convert("timbre_trap", given, **sizes)["params"]
+    compared = 0
+    for (path, mine), other in zip(
+        jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(expected), strict=True
+    ):
+        if np.any(other):
+            compared += 1
+            atol = 2e-4 * np.abs(other).max()
+            np.testing.assert_allclose(mine, other, atol=atol, err_msg=str(path))
+    assert compared == 3
 
 
 def test_bins_of_the_levels():
@@ -234,7 +281,7 @@ def test_skip_connections_add_the_embeddings_of_the_encoder_times_their_weights(
 
     def with_weights(weights):
         params = jax.tree.map(lambda x: x, variables["params"])
-        params["decoder"]["skip_weights"] = jnp.asarray(weights, jnp.float32)
+        params["decoder"]["skip_weights"] = jnp.asarray(weights___main__, jnp.float32)
         return params, apply({"params": params}, features)
 
     params, silent = with_weights(np.zeros(5))

@@ -148,7 +148,7 @@ def test_too_many_bad_tracks_keep_it_from_appearing(source, tmp_path, monkeypatc
     assert run(source, output, *DIRECT, "--max_bad_fraction=0.1") == 1
     assert "2 of 6 tracks are bad" in capsys.readouterr().err
     assert not (output / "audio_folder").exists()
-    monkeypatch.setattr(loading, "load_whole", None)  # what was written is used
+    monkeypatch.setattr(loading, "load_one", None)  # what was written is used
     assert run(source, output, *DIRECT) == 0
     assert {path.name for path in output.iterdir()} == {"audio_folder"}
     report = json.loads((output / "audio_folder" / records.REPORT_FILE).read_text())

@@ -9,7 +9,7 @@ import pytest
 
 from majl_jax.audio.pitch import CREPE_BIN_CENTS
 from majl_jax.datasets import builder, records
-from majl_jax.inference.segments import SegmentModel
+from majl_jax.inference.segments import Segmenting, SegmentModel
 from majl_jax.pseudo_labels import filtering, labelling
 from majl_jax.training.manifest import write_manifest
 
@@ -36,16 +36,26 @@ def source(tmp_path):
     return tmp_path / "source"
 
 
-def _write(source, tmp_path, model, **changes):
-    options = {"threshold": 0.7, "granularity": "frame", "labels": "pitch", "target": "soprano"}
-    options |= {"variables": {"params": {"w": np.ones(2, np.float32)}}, "overlap": 0.5}
+VARIABLES = {"params": {"w": np.ones(2, np.float32)}}
+
+
+def _write(source, tmp_path, model, *, labels="pitch", target="soprano", workdir=None, **changes):
+    """Labels, by a filter with the fields in `changes`."""
+    teacher = labelling.Teacher(
+        model,
+        changes.pop("variables", VARIABLES),
+        Segmenting(overlap=changes.pop("overlap", 0.5), batch_size=4),
+        step=changes.pop("teacher_step", None),
+    )
     return labelling.write(
         source,
         tmp_path / "labels",
-        model=model,
-        batch_size=4,
+        labels=labels,
+        teacher=teacher,
+        target=target,
+        kept=filtering.Filter(**({"threshold": 0.7} | changes)),
         file_format="tfrecord",
-        **(options | changes),
+        workdir=workdir,
     )
 
 
@@ -99,7 +109,7 @@ def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
 
 
 def test_an_unknown_target_is_named(source, tmp_path):
-    with pytest.raises(ValueError, match=r"config.data.target is 'alto'.*soprano, bass"):
+    with pytest.raises(ValueError, match=r"^target is 'alto'.*soprano, bass"):
         _write(source, tmp_path, _teacher(0.9), target="alto")
 
 
@@ -189,11 +199,9 @@ def test_a_song_is_kept_for_the_records_that_have_a_voice(tmp_path):
         counts = filtering.Counts()
         labelled = labelling.label_stems(
             [*pieces, *other],
-            _teacher(0.9),
-            {"params": {"w": np.ones(2, np.float32)}},
+            labelling.Teacher(_teacher(0.9), VARIABLES),
             target=0,
-            threshold=threshold,
-            granularity=granularity,
+            kept=filtering.Filter(threshold, granularity),
             counts=counts,
         )
         assert [bool(r["has_stems"][0]) for r in labelled] == expected

@@ -1,50 +1,41 @@
 """Jukebox's stages: what is handed over, what the codebook does, and what a wrong config is told."""
 
-import importlib.util
+import dataclasses
 import json
 import pathlib
 import shutil
 
 import jax
 import jax.numpy as jnp
-import made_music
 import numpy as np
 import pytest
-from places import ROOT
+import smoke_runs
 
 from majl_jax import weights
 from majl_jax.audio import files
+from majl_jax.datasets import builder, records
 from majl_jax.inference import segments
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.recipes import jukebox
 from majl_jax.separate import __main__ as separate
-from majl_jax.training import loop, restore
-from majl_jax.training.manifest import write_manifest
+from majl_jax.training import restore
 
-PATH = ROOT / "configs/jukebox.py"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made_music.prepare_jukebox(tmp_path_factory.mktemp("jukebox"))
+pytestmark = pytest.mark.xdist_group("jukebox")  # one worker makes what they share
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
+def data(smoke):
+    return smoke.data("jukebox")
+
+
+@pytest.fixture(scope="module")
+def run(smoke):
     """A whole run, and its config."""
-    workdir = tmp_path_factory.mktemp("runs") / "drums"
-    config = _config(data)
-    write_manifest(workdir, config, seed=0)
-    options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    loop.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
-    return workdir, config
+    return smoke.run("jukebox")[:2]
 
 
 def _config(data, preset="smoke", **fields):
-    spec = importlib.util.spec_from_file_location("jukebox_config", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(preset)
+    config = smoke_runs.load_config("jukebox", preset)
     config.data.directory = str(data)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config
@@ -191,9 +182,8 @@ def test_a_step_on_two_devices_is_that_on_one(data, tmp_path):
     found = []
     for count in (1, 2):
         config = _config(data, run=("music",), train__evaluate_every_steps=2)
-        options = {**config.train.to_dict(), "devices": jax.devices()[:count]}
         workdir = tmp_path / str(count)
-        loop.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
+        smoke_runs.train(config, workdir, devices=count)
         found.append(restore.load_variables(workdir, "music", "last")[0])
     one, two = found
     for name in ("params", "codebook", "averaged"):
@@ -229,7 +219,7 @@ def test_songs_in_segments_are_those_of_one_pass(run):
         ("data__stem", "vocals", "has the stems bass, drums, other; config.data.stem is 'vocals'"),
         ("data__segment_samples", 2052, "a multiple of 8, the samples of a latent"),
         ("data__segment_samples", 25_600, "longer --record_seconds"),
-        ("data__channels", 2, "prepared with 1 channels, config.data.channels is 2"),
+        ("data__channels", 2, "prepared with channels = 1, config.data.channels is 2"),
         ("data__music", "fma", "No prepared data set in"),
         ("evaluation__segment_samples", 64, "take more than twice as many, or"),
     ],
@@ -285,3 +275,34 @@ def test_a_song_is_separated_by_a_run_and_by_a_folder_of_runs(run, tmp_path, cap
     shutil.copytree(workdir, workdir.parent / "again")
     assert separate.main([*call, f"--output={tmp_path / 'twice'}"]) == 1
     assert "runs that separate different stems" in capsys.readouterr().err
+
+
+def test_a_single_song_of_unknown_stems_among_many_is_found(tmp_path):
+    layout = dataclasses.replace(
+        made_music.LAYOUT, stems=("bass", "drums", "other"), sample_rate_hz=8000, hop_samples=64, record_samples=100 * 64
+    )  # fmt: skip
+    names = [f"song {number}" for number in range(70)]
+
+    def write(unknown):
+        def track(name):
+            made = made_music._with_noise("a", layout)
+            first = {
+                k: v[: 100 * (64 if k == "stems" else 1)]
+                for k, v in made.items()
+                if k in ("stems", "f0_hz", "has_pitch")
+            }
+            known = np.full(3, name != unknown)
+            return {**made, **first, "track": name, "has_stems": known, "valid_samples": 6400}
+
+        cut = [record for name in names for record in records.cut(track(name), layout)]
+        folder = tmp_path / ("known" if unknown is None else "unknown")
+        builder.write_dataset(folder, {"train": cut}, layout=layout)
+        return records.open_prepared(folder)
+
+    known = write(None)
+    jukebox._refuse_unknown_stems(known)
+    # One that 64 records, evenly over the set, leave out.
+    left_out = set(range(70)) - set(np.linspace(0, 69, 64).astype(int).tolist())
+    missed = known.split("train").track[min(left_out)]
+    with pytest.raises(ValueError, match=f"the stems of {missed} are not known"):
+        jukebox._refuse_unknown_stems(write(missed))

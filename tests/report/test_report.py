@@ -12,6 +12,7 @@ import pytest
 
 from majl_jax.evaluation import target
 from majl_jax.evaluation.rows import write_rows
+from majl_jax.evaluation.take import Take
 from majl_jax.report import __main__ as report
 from majl_jax.report import run_page
 from majl_jax.report.svg import (
@@ -90,7 +91,7 @@ def write_stage(workdir, stage, *, steps=40, sdr_db=6.0, done=True, example="son
     time = np.arange(RATE_HZ) / RATE_HZ
     voice = (0.3 * np.sin(2 * np.pi * 220 * time)).astype(np.float32)[:, None]
     frames = RATE_HZ // HOP
-    take = target.Take(
+    take = Take(
         example, 2 * voice, voice, True, np.full(frames, 220.0), np.ones(frames, bool), RATE_HZ, HOP
     )
     target.write_example(

@@ -8,52 +8,11 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from halving import BIN_20_HZ, HALF, MODEL, RATE_HZ, make_model, read, write
 
 from majl_jax.audio import files
-from majl_jax.inference import segments
 from majl_jax.separate import __main__ as separate
 from majl_jax.separate import loading, outputs, stems
-
-RATE_HZ = 16_000
-BINS = 3000.0 + 20.0 * np.arange(40)
-
-
-def halve(variables, audio):
-    """Half of the input as the voice; a pitch of bin 20 wherever the input is loud."""
-    frames = audio.reshape(audio.shape[0], -1, 160, audio.shape[2])
-    loud = (abs(frames).max((2, 3)) > 0.01).astype(audio.dtype)
-    return {
-        "stems": variables["gain"] * audio[:, :, None],
-        "salience": 0.8 * loud[:, :, None] * (np.arange(40) == 20),
-    }
-
-
-def make_model(**changes):
-    parts = {
-        "apply": halve,
-        "sample_rate_hz": RATE_HZ,
-        "segment_samples": 3200,
-        "hop_samples": 160,
-        "stems": ("voice",),
-        "bin_cents": BINS,
-    }
-    return segments.SegmentModel(**{**parts, **changes})
-
-
-MODEL, HALF = make_model(), {"gain": np.float32(0.5)}
-BIN_20_HZ = 10 * 2 ** (BINS[20] / 1200)
-
-
-def write(path, *, seconds=1.0, channels=1, rate_hz=RATE_HZ, **kind):
-    """A band-limited sound, different in each channel."""
-    time = np.arange(round(seconds * rate_hz))[:, None] / rate_hz
-    audio = 0.4 * np.sin(2 * np.pi * 300 * (1 + np.arange(channels)) * time + 1.0)
-    soundfile.write(path, audio.astype(np.float32), rate_hz, **kind)
-    return soundfile.read(path, dtype="float32", always_2d=True)[0]
-
-
-def read(path):
-    return soundfile.read(path, dtype="float32", always_2d=True)
 
 
 def pitch_rows(path):
@@ -331,7 +290,7 @@ def test_the_missing_weights_package_is_named_with_the_command(tmp_path, capsys,
 def test_help_comes_without_loading_jax():
     code = (
         "import sys; sys.argv = ['separate', '--help']\n"
-        "from majl_jax import separate\n"
+        "from majl_jax.separate import __main__ as separate\n"
         "try: separate.main()\n"
         "except SystemExit: print(sorted({'jax', 'flax', 'orbax'} & set(sys.modules)))"
     )

@@ -14,7 +14,7 @@ from majl_jax.inference import multi_pitch
 from majl_jax.plotting.salience import Picture
 from majl_jax.separate import __main__ as separate
 from majl_jax.separate import notes as separate_notes
-from majl_jax.separate import outputs
+from majl_jax.separate import outputs, pitches
 from majl_jax.separate.pitches import transcribe_file
 from majl_jax.training import restore
 
@@ -114,7 +114,7 @@ def test_a_fault_while_writing_keeps_earlier_results(tmp_path, monkeypatch):
     def full(*arguments, **kind):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(separate_notes, "write_midi", full)
+    monkeypatch.setattr(pitches, "write_midi", full)
     with pytest.raises(OSError, match="disk is full"):
         transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
     assert not (tmp_path / "out").exists()
@@ -190,12 +190,7 @@ def test_the_picture_of_a_long_track_stays_small(tmp_path):
 def test_the_command_transcribes_a_run_whose_recipe_has_a_multi_pitch_model(
     tmp_path, monkeypatch, capsys
 ):
-    import sys
-    import types
-
-    module = types.ModuleType("majl_jax.recipes.ss_mpe")
-    module.multi_pitch_model = lambda config: MODEL
-    monkeypatch.setitem(sys.modules, "majl_jax.recipes.ss_mpe", module)
+    monkeypatch.setattr("majl_jax.recipes.ss_mpe.multi_pitch_model", lambda config: MODEL)
     monkeypatch.setattr(
         restore, "load_variables", lambda *which: (GAIN, {"stage": "main", "step": 7})
     )

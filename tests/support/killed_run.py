@@ -62,9 +62,8 @@ def stages(where=None, workdir=None):
 
 
 def run(workdir, where=None):
-    return loop.run(
-        stages(where, workdir), workdir, jax.random.key(0), devices=jax.devices()[:1], **OPTIONS
-    )
+    options, devices = loop.Options(**OPTIONS), jax.devices()[:1]
+    return loop.run(stages(where, workdir), workdir, jax.random.key(0), options, devices=devices)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,7 @@ def main(workdir, coordinator, count, index, *options):
         [stage],
         workdir,
         jax.random.key(0),
-        log_every_steps=20,
-        evaluate_every_steps=80,
-        checkpoint_every_steps=40,
+        loop.Options(log_every_steps=20, evaluate_every_steps=80, checkpoint_every_steps=40),
     )
 
 

@@ -97,7 +97,7 @@ def net_stage(name="first", steps=20, **changes):
         "batches": lambda previous: Batches(),
         "loss": net_loss,
         "evaluate": net_evaluate,
-        "optimizer": optimizer.optimizer(1e-2, clip_percentile=10.0, clip_history_steps=8),
+        "optimizer": optimizer.optimizer(1e-2, auto_clip=optimizer.AutoClip(10.0, 8)),
         "steps": steps,
     }
     return stage.Stage(**{**parts, **changes})

@@ -12,8 +12,9 @@ import tiny
 from small_disks import small_disk
 
 from majl_jax import atomic, parallel
-from majl_jax.training import checkpoint, loop, parameters, prefetch
+from majl_jax.training import checkpoint, parameters, prefetch
 from majl_jax.training.restore import CheckpointError, load_variables
+from majl_jax.training.step import TrainState
 
 # Orbax leaves coroutines behind when a file turns out to be damaged.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -39,7 +40,7 @@ def make_state(step=0, size=4, mutables=None):
     moments = jax.tree.map(
         lambda x: rng.standard_normal(x.shape).astype(x.dtype), optimizer.init(params)
     )
-    state = loop.TrainState(np.int32(step), params, mutables, moments, jax.random.key(9))
+    state = TrainState(np.int32(step), params, mutables, moments, jax.random.key(9))
     return parallel.replicate(state, parallel.mesh(jax.devices()[:1]))
 
 
@@ -253,9 +254,9 @@ NEW = {
 }
 
 
-def test_hand_over_fills_by_rules():
+def test_partial_restore_fills_by_rules():
     rules = ((r"params/enc/(.*)", r"params/body/\1"), ("params/mask/.*", None))
-    filled = parameters.hand_over(NEW, OLD, rules)
+    filled = parameters.partial_restore(NEW, OLD, rules)
     np.testing.assert_array_equal(filled["params"]["enc"]["w"], np.ones((2, 2)))
     np.testing.assert_array_equal(filled["params"]["mask"]["w"], np.full(5, 7))
     assert filled["params"]["enc"]["w"].dtype == np.float32
@@ -270,9 +271,9 @@ def test_hand_over_fills_by_rules():
         (((".*", None), ("params/gone", None)), r"match nothing: \['params/gone'\]"),
     ],
 )
-def test_hand_over_refuses_what_would_stay_unfilled(rules, message):
+def test_partial_restore_refuses_what_would_stay_unfilled(rules, message):
     with pytest.raises(ValueError, match=message):
-        parameters.hand_over(NEW, OLD, rules)
+        parameters.partial_restore(NEW, OLD, rules)
 
 
 # ---- a full disk ---------------------------------------------------------------------------------

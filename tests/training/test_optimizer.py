@@ -1,3 +1,4 @@
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_plateau_scales_the_updates():
     lowered = training_optimizer.at_plateau(state, np.float32(0.25))
     part, state = optimizer.update(grads, lowered, params)
     np.testing.assert_allclose(part["w"], 0.25 * whole["w"], rtol=1e-6)
-    assert training_optimizer.readings(state)["plateau_factor"] == 0.25
+    assert training_optimizer.step_metrics(state)["plateau_factor"] == 0.25
     with pytest.raises(ValueError, match="make it with plateau=True"):
         training_optimizer.at_plateau(training_optimizer.optimizer(1e-2).init(params), 0.5)
 
@@ -106,7 +107,9 @@ def test_a_plateau_scales_the_updates():
 @pytest.mark.parametrize("history_steps", [64, 7])
 @pytest.mark.parametrize("percentile", [10.0, 50.0])
 def test_auto_clip_is_a_percentile_of_the_norms_so_far(history_steps, percentile):
-    clip = training_optimizer.auto_clip(percentile=percentile, history_steps=history_steps)
+    clip = training_optimizer.clip_by_percentile(
+        training_optimizer.AutoClip(percentile, history_steps)
+    )
     rng = np.random.default_rng(0)
     state, update, norms = clip.init(None), jax.jit(clip.update), []
     for _ in range(40):
@@ -125,6 +128,20 @@ def test_auto_clip_is_a_percentile_of_the_norms_so_far(history_steps, percentile
         )
 
 
+@pytest.mark.parametrize("percentile", [10, 25])
+def test_auto_clip_is_that_of_its_authors(percentile):
+    _, inputs, output, _ = golden_files.read("chimera")
+    settings = training_optimizer.AutoClip(float(percentile), history_steps=64)
+    clip = training_optimizer.clip_by_percentile(settings)
+    state, update, thresholds, clipped = clip.init(None), jax.jit(clip.update), [], []
+    for norm in np.asarray(inputs["autoclip/grad_norms"], np.float32):
+        updates, state = update({"w": np.array([0.6, -0.8], np.float32) * norm}, state)
+        thresholds.append(state.clip_norm)
+        clipped.append(np.linalg.norm(updates["w"]))
+    for found, name in ((thresholds, "threshold"), (clipped, "clipped_norm")):
+        np.testing.assert_allclose(found, output[f"autoclip/{name}_p{percentile}"], rtol=1e-5)
+
+
 def test_optimizer_is_adam_or_adamw_after_clipping():
     params = {"w": jnp.arange(4.0)}
     grads = {"w": jnp.array([3.0, -4.0, 0.0, 12.0])}  # norm 13
@@ -140,13 +157,15 @@ def test_optimizer_is_adam_or_adamw_after_clipping():
     ours, _ = updates(training_optimizer.optimizer(1e-2, weight_decay=0.1))
     np.testing.assert_allclose(ours, updates(optax.adamw(1e-2, weight_decay=0.1))[0], rtol=1e-6)
     # eps as large as the gradient makes Adam's step depend on its size, and so shows the clipping
-    ours, _ = updates(training_optimizer.optimizer(1e-2, clip_norm=1.3, eps=1.0))
+    ours, _ = updates(
+        training_optimizer.optimizer(1e-2, clip_norm=1.3, adam=training_optimizer.Adam(eps=1.0))
+    )
     theirs, _ = updates(optax.chain(optax.clip_by_global_norm(1.3), optax.adam(1e-2, eps=1.0)))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     unclipped, _ = updates(optax.adam(1e-2, eps=1.0))
     assert np.max(np.abs(ours - unclipped)) > 1e-3
     with pytest.raises(ValueError, match="not by both"):
-        training_optimizer.optimizer(1e-2, clip_norm=1.0, clip_percentile=10.0)
+        training_optimizer.optimizer(1e-2, clip_norm=1.0, auto_clip=training_optimizer.AutoClip())
 
 
 def test_accumulated_gradients_make_one_update_and_schedules_count_updates():
@@ -167,26 +186,26 @@ def test_accumulated_gradients_make_one_update_and_schedules_count_updates():
         assert np.any(updates["w"]) == number % 2
         found = optax.apply_updates(found, updates)
     np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
-    np.testing.assert_allclose(training_optimizer.readings(state)["learning_rate"], 0.05)
+    np.testing.assert_allclose(training_optimizer.step_metrics(state)["learning_rate"], 0.05)
 
 
-def test_readings_tell_learning_rate_and_clip_norm_through_frozen_parts():
+def test_step_metrics_tell_learning_rate_and_clip_norm_through_frozen_parts():
     schedule = schedules.step_decay(0.1, factor=0.5, every_steps=2)
     params = {"a": jnp.ones(3), "b": jnp.ones(2)}
     mask = {"a": True, "b": False}
     made = parameters.only_trainable(
-        training_optimizer.optimizer(schedule, clip_percentile=10.0), mask
+        training_optimizer.optimizer(schedule, auto_clip=training_optimizer.AutoClip()), mask
     )
     state, rates = made.init(params), []
     for _ in range(4):
         _, state = made.update(params, state, params)
-        rates.append(float(training_optimizer.readings(state)["learning_rate"]))
+        rates.append(float(training_optimizer.step_metrics(state)["learning_rate"]))
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.05, 0.05])
     # the frozen b has no share in the norm
     np.testing.assert_allclose(
-        training_optimizer.readings(state)["clip_norm"], np.sqrt(3), rtol=1e-6
+        training_optimizer.step_metrics(state)["clip_norm"], np.sqrt(3), rtol=1e-6
     )
-    assert training_optimizer.readings(optax.sgd(0.1).init(params)) == {}
+    assert training_optimizer.step_metrics(optax.sgd(0.1).init(params)) == {}
 
 
 def test_frozen_leaves_do_not_move_not_even_by_weight_decay():

@@ -3,18 +3,11 @@
 Files below `train/`, `valid/` and `test/` are of that split; without such folders all are train.
 """
 
-import functools
 import pathlib
 
-from majl_jax.datasets import notes
-from majl_jax.datasets.source_files import (
-    OUTSIDE,
-    SUFFIXES,
-    UNREADABLE_SUFFIXES,
-    about_seconds,
-    find_files,
-    identity,
-)
+from majl_jax.audio import libav
+from majl_jax.datasets import notes, streamed
+from majl_jax.datasets.source_files import OUTSIDE, SUFFIXES, about_seconds, find_files, identity
 from majl_jax.datasets.track import Track
 
 STEMS = notes.MIXTURE
@@ -44,6 +37,9 @@ def tracks(
     for path in found:
         inside = path.relative_to(root)
         top = inside.parts[0] if len(inside.parts) > 1 else ""
+        audio = streamed.unlabelled(
+            path, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
+        )
         out.append(
             Track(
                 id=identity(inside.as_posix()),
@@ -51,22 +47,9 @@ def tracks(
                 group=inside.parent.as_posix(),
                 paths=(path,),
                 seconds=about_seconds(path),
-                load=functools.partial(
-                    notes.load_unlabelled,
-                    path,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
-                ),
-                left_out=_fault(path) or ("" if top in SPLITS or not divided else OUTSIDE),
+                load=audio.load,
+                streamed=audio,
+                left_out=libav.lacking(path) or ("" if top in SPLITS or not divided else OUTSIDE),
             )
         )
     return out
-
-
-def _fault(path: pathlib.Path) -> str:
-    """Why a file cannot be read, if so."""
-    suffix = path.suffix.lower()
-    if suffix not in UNREADABLE_SUFFIXES:
-        return ""
-    return f"{suffix} files cannot be read: convert them to .wav or .flac"

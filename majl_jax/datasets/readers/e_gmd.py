@@ -3,10 +3,9 @@
 Splits are the data set's own.
 """
 
-import functools
 import pathlib
 
-from majl_jax.datasets import notes, source_files
+from majl_jax.datasets import notes, source_files, streamed
 from majl_jax.datasets.track import Track
 
 STEMS = notes.MIXTURE
@@ -40,13 +39,12 @@ def tracks(
                 group=row.get("id", ""),  # one performance, played on every kit
                 paths=(found or audio,),
                 seconds=float(row["duration"]),
-                load=functools.partial(
-                    notes.load_unlabelled,
+                load=streamed.unlabelled(
                     found or audio,
                     sample_rate_hz=sample_rate_hz,
                     hop_samples=hop_samples,
                     channels=channels,
-                ),
+                ).load,
                 left_out="" if found else NO_AUDIO,
             )
         )

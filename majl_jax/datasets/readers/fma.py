@@ -7,7 +7,7 @@ import csv
 import functools
 import pathlib
 
-from majl_jax.datasets import notes
+from majl_jax.datasets import notes, streamed
 from majl_jax.datasets.track import BadTrack, Track
 
 STEMS = notes.MIXTURE
@@ -35,6 +35,12 @@ def tracks(
     del seed
     songs = find_songs(source)
     listed = read_metadata(songs)
+    open_song = functools.partial(
+        streamed.unlabelled,
+        sample_rate_hz=sample_rate_hz,
+        hop_samples=hop_samples,
+        channels=channels,
+    )
     return [
         Track(
             id=name,
@@ -42,15 +48,11 @@ def tracks(
             group=genre,
             paths=(path,),
             seconds=path.stat().st_size * 8 / BITS_PER_S,
-            load=functools.partial(
-                notes.load_unlabelled,
-                path,
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                channels=channels,
-            ),
+            load=audio.load,
+            streamed=audio,
         )
         for name, path in sorted(songs.items())
+        for audio in [open_song(path)]
         for split, genre in [listed.get(int(name), ("training", NO_GENRE))]
     ]
 

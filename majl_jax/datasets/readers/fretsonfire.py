@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from majl_jax.audio import files
+from majl_jax.datasets import source_files
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
 STEMS = ("guitar", "rest")
@@ -38,7 +39,9 @@ def tracks(
         )
     root = pathlib.Path(source)
     root = root / SONGS if (root / SONGS).is_dir() else root
-    folders = sorted({path.parent for path in root.glob(f"**/{FILES['guitar']}")})
+    folders = sorted(
+        folder for folder in source_files.find_folders(root) if (folder / FILES["guitar"]).is_file()
+    )
     if not folders:
         raise FileNotFoundError(
             f"{source} has no */SONG/{FILES['guitar']}; expected the songs of Frets on Fire: `{INSTALL}`"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from majl_jax.audio import files
+from majl_jax.datasets import source_files
 from majl_jax.datasets.curves import on_frames, read_annotation
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import LENGTHS_DIFFER_S, BadTrack, Recording, Track, frame_count, stack
@@ -57,7 +58,7 @@ def tracks(
     if source is None:
         raise ValueError(f"--source is missing: the folder of MedleyDB; expected {TREE} in it")
     root = pathlib.Path(source)
-    folders = sorted(path.parent for path in (root / "Audio").glob("*/*_STEMS"))
+    folders = [path.parent for path in source_files.visible(root / "Audio", "*/*_STEMS")]
     if not folders:
         raise FileNotFoundError(f"{root} is no copy of MedleyDB: expected {TREE} in it")
     if not any((root / "Annotations").rglob("*.csv")):

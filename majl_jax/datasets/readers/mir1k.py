@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 from majl_jax.audio import files
-from majl_jax.datasets import notes
+from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import (
     BadTrack,
@@ -91,7 +91,7 @@ def find_clips(source: str | None) -> list[pathlib.Path]:
     of_clip = {
         path.stem: path
         for suffix in (*LOSSY, *reversed(LOSSLESS))
-        for path in folder.glob("Wavfile/*")
+        for path in source_files.visible(folder, "Wavfile/*")
         if path.suffix.lower() == suffix
     }
     if not of_clip or not (folder / "PitchLabel").is_dir():

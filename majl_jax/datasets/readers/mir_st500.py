@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from majl_jax.audio import files
+from majl_jax.audio import files, libav
 from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count, stack
 
 STEMS = ("accompaniment", "voice")
 LABEL_FILE = "MIR-ST500_corrected.json"
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3")  # in this order, where a song is there more than once
-UNREADABLE_SUFFIXES = (".m4a", ".webm", ".mp4", ".opus")
+SUFFIXES = (*AUDIO_SUFFIXES, ".opus", *libav.SUFFIXES)  # in this order, where a song is there twice
 FIRST_VALID, FIRST_TEST, LAST = 361, 401, 500
 PITCH_RANGE_MIDI = (20.0, 110.0)
 PAST_THE_END_S = 1.0  # by at most so much a note may end after its song
@@ -79,10 +79,7 @@ def _fault(path: pathlib.Path | None) -> str:
     """Why there is no audio to load, if so."""
     if path is None:
         return NO_AUDIO
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        return ""
-    suffix = path.suffix.lower()
-    return f"{suffix} files cannot be read: convert them to .wav or .flac beside the original"
+    return libav.lacking(path)
 
 
 def split_of(number: int) -> str:
@@ -96,7 +93,7 @@ def find_audio(folder: pathlib.Path, number: int) -> pathlib.Path | None:
         folder / ("test" if number >= FIRST_TEST else "train") / str(number) / "Mixture",
         folder / "audio" / str(number),
     )
-    for suffix in (*AUDIO_SUFFIXES, *UNREADABLE_SUFFIXES):
+    for suffix in SUFFIXES:
         for place in places:
             for spelling in (suffix, suffix.upper()):
                 if (path := place.with_name(place.name + spelling)).is_file():

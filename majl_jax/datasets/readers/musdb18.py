@@ -6,13 +6,14 @@ the AAC edition it differs from that sum, by 15 to 32 dB in two excerpts.
 
 import functools
 import pathlib
-
-import numpy as np
+from collections.abc import Iterator
 
 from majl_jax.audio import files
-from majl_jax.datasets import stem_mp4
+from majl_jax.audio.resampling import Block
+from majl_jax.datasets import source_files, stem_mp4
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
-from majl_jax.datasets.track import Recording, Track, no_pitch, stack
+from majl_jax.datasets.streamed import Stems, Streamed, together
+from majl_jax.datasets.track import Track
 
 STEMS = ("drums", "bass", "other", "vocals")
 STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a stem.mp4; 0 is the mixture
@@ -48,8 +49,8 @@ def tracks(
     listed = {kind: set[str]() for kind in ("valid", "medleydb")}
     for kind, *name in read_split(SPLIT_LIST):
         listed[kind].add(" ".join(name))
-    load_song = functools.partial(
-        load, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
+    of_song = functools.partial(
+        streamed, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
     )
     return [
         Track(
@@ -58,10 +59,12 @@ def tracks(
             group=name.split(" - ")[0],
             paths=(path,),
             seconds=MEAN_S,
-            load=functools.partial(load_song, path),
+            load=audio.load,
+            streamed=audio,
             left_out="" if with_medleydb or name not in listed["medleydb"] else IN_MEDLEYDB,
         )
         for folder, name, path in find_songs(source, edition)
+        for audio in [of_song(path)]
     ]
 
 
@@ -73,36 +76,37 @@ def find_songs(source: str | None, edition: str) -> list[tuple[str, str, pathlib
         raise ValueError(f"--source is missing: the folder of {name}; {expected}")
     found = []
     for folder in ("train", "test"):
-        for path in sorted((pathlib.Path(source) / folder).glob("*")):
+        for path in source_files.visible(pathlib.Path(source) / folder, "*"):
             if edition == "aac" and path.name.endswith(".stem.mp4"):
                 found.append((folder, path.name.removesuffix(".stem.mp4"), path))
-            elif edition == "wav" and path.is_dir() and any(path.glob("*.wav")):
+            elif edition == "wav" and path.is_dir() and source_files.visible(path, "*.wav"):
                 found.append((folder, path.name, path))
     if not found:
         raise FileNotFoundError(f"{source} is no copy of {name}: {expected}")
     return found
 
 
-def load(path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int) -> Recording:
+def streamed(
+    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int
+) -> Streamed:
     """The four stems of one song, without pitch labels."""
-    stems = []
-    for name in STEMS:
-        if path.suffix == ".mp4":
-            stem = stem_mp4.read_stream(
-                path, STREAMS[name], sample_rate_hz=sample_rate_hz, channels=channels
-            )
-        else:
-            file = path / f"{name}.wav"
-            stem, _ = files.read(file, sample_rate_hz=sample_rate_hz, channels=channels)
-        stems.append(stem)
-    audio = stack(stems, sample_rate_hz=sample_rate_hz)
-    f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), hop_samples=hop_samples)
-    return Recording(
-        audio=audio,
-        stems=STEMS,
-        has_stems=np.ones(len(STEMS), bool),
-        f0_hz=f0_hz,
-        has_pitch=has_pitch,
+    blocks = functools.partial(_blocks, path, sample_rate_hz=sample_rate_hz, channels=channels)
+    return Streamed(
+        blocks,
+        STEMS,
+        known=True,
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,
+        channels=channels,
     )
+
+
+def _blocks(path: pathlib.Path, *, sample_rate_hz: int, channels: int) -> Iterator[Stems]:
+    def stem(name: str) -> Iterator[Block]:
+        if path.suffix == ".mp4":
+            return stem_mp4.stream(
+                path, STREAMS[name], sample_rate_hz=sample_rate_hz, channels=channels
+            )
+        return files.stream(path / f"{name}.wav", sample_rate_hz=sample_rate_hz, channels=channels)
+
+    return together({name: stem(name) for name in STEMS}, sample_rate_hz=sample_rate_hz)

@@ -7,7 +7,8 @@
 | incoherent | SOURCE/any name.wav, in subfolders or not | one file of each source, paired by the seed |
 
 All may be below train/, valid/ (or validation/) and test/; else a tenth is test and a tenth of the rest valid, drawn by the
-seed. The mixture is the sum of the stems: a folder or file named mix or mixture is not read.
+seed. The mixture is the sum of the stems: a folder or file named mix, mixture, mixdown (in any case) is not read, and
+a song in which one of three or more stems is the sum of the others cannot be used.
 
 Of incoherent stems, every file is in a track. Where a source has fewer files than another, its files are used again: with
 silence instead there would be nothing to separate, and no score is defined on it. Shorter files end in silence.
@@ -16,16 +17,16 @@ silence instead there would be nothing to separate, and no score is defined on i
 import collections
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from majl_jax.audio import files
+from majl_jax.audio import files, libav
 from majl_jax.datasets import source_files
 from majl_jax.datasets.readers import stem_pairs
 from majl_jax.datasets.splits import seeded_split
-from majl_jax.datasets.track import Recording, Track, no_pitch, stack
+from majl_jax.datasets.streamed import Stems, Streamed, together
+from majl_jax.datasets.track import Track
 
 TREES = {
     "by_song": "SONG/SOURCE.wav or SONG/SOURCE/SOURCE.wav",
@@ -33,9 +34,20 @@ TREES = {
     "incoherent": "SOURCE/any name.wav",
 }
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
-MIXTURES = ("mix", "mixture")
+# Without what is no letter.
+MIXTURES = frozenset(
+    {
+        "mix",
+        "mixture",
+        "mixdown",
+        "fullmix",
+        "stereomix",
+        "finalmix",
+        "originalmix",
+        "linearmixture",
+    }
+)
 MOST_STEMS = 16
-UNREADABLE = "files of this format cannot be read: convert them to .wav or .flac"
 ELSEWHERE = "not where this layout has files"
 NO_AUDIO = "no audio file in it"
 
@@ -65,8 +77,8 @@ def tracks(
     """
     found = find_files(source, layout)
     root, stems = pathlib.Path(str(source)), stems_of(found, str(source), layout)
-    load_stems = functools.partial(
-        load,
+    of_files = functools.partial(
+        streamed,
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,
         channels=channels,
@@ -77,7 +89,7 @@ def tracks(
             id=source_files.identity(one.path.relative_to(root).as_posix()),
             split=one.split or "train",
             paths=(one.path,),
-            load=functools.partial(load_stems, {one.source: one.path}),
+            load=of_files({one.source: one.path}).load,
             left_out=one.left_out,
         )
         for one in found
@@ -88,15 +100,15 @@ def tracks(
         of_source = {
             stem: {one.path: one.split for one in used if one.source == stem} for stem in stems
         }
-        return stem_pairs.tracks(of_source, root=root, load=load_stems, seed=seed) + left_out
-    return _songs(used, stems, f"{source}: {_expected(layout)}", load_stems, seed) + left_out
+        return stem_pairs.tracks(of_source, root=root, of_files=of_files, seed=seed) + left_out
+    return _songs(used, stems, f"{source}: {_expected(layout)}", of_files, seed) + left_out
 
 
 def _songs(
     used: Sequence[File],
     stems: tuple[str, ...],
     expected: str,
-    load_stems: functools.partial[Recording],
+    of_files: Callable[..., Streamed],
     seed: int,
 ) -> list[Track]:
     """The songs of coherent stems; those with other stems than most are left out."""
@@ -112,6 +124,10 @@ def _songs(
             f"{expected}; no song has {', '.join(stems)} and nothing else: is a name misspelt?"
         )
     drawn = seeded_split((names[key] for key, fault in faults.items() if not fault), seed=seed)
+    audio = {
+        key: of_files({stem: paths[stem] for stem in stems if stem in paths})
+        for key, paths in songs.items()
+    }
     return [
         Track(
             id=source_files.identity(names[key]),
@@ -119,9 +135,8 @@ def _songs(
             group=key[1],
             paths=tuple(paths.values()),
             seconds=max(map(source_files.about_seconds, paths.values())),
-            load=functools.partial(
-                load_stems, {stem: paths[stem] for stem in stems if stem in paths}
-            ),
+            load=audio[key].load,
+            streamed=audio[key],
             left_out=faults[key],
         )
         for key, paths in songs.items()
@@ -182,20 +197,23 @@ def find_files(source: str | None, layout: str) -> list[File]:
         if is_mixture(parts, layout):
             continue
         placed = place(parts, layout)
-        fault = "" if placed else ELSEWHERE
-        if path.suffix.lower() in source_files.UNREADABLE_SUFFIXES:
-            fault = UNREADABLE
+        fault = libav.lacking(path) or ("" if placed else ELSEWHERE)
         out.append(File(path, split, *(placed or ("", "")), fault))
     if all(one.left_out for one in out):
         raise FileNotFoundError(f"{source}: no stems found; {_expected(layout)}")
-    if layout == "by_song" and any(one.song in MIXTURES for one in out):
+    if layout == "by_song" and any(is_mixture_name(one.song) for one in out):
         raise ValueError(f"{source} has a folder of mixtures, so use stems_coherent_by_source")
     return out + _empty_folders(root, tops, out, layout)
 
 
 def is_mixture(parts: tuple[str, ...], layout: str) -> bool:
     """Whether a file, by its path without suffix, is a mixture."""
-    return parts[-1 if layout == "by_song" else 0] in MIXTURES
+    return is_mixture_name(parts[-1 if layout == "by_song" else 0])
+
+
+def is_mixture_name(name: str) -> bool:
+    """Whether a name is one that mixtures have: Mix, mix-down, "Full Mix"."""
+    return re.sub("[^a-z]", "", name.casefold()) in MIXTURES
 
 
 def place(parts: tuple[str, ...], layout: str) -> tuple[str, str] | None:
@@ -219,7 +237,7 @@ def _empty_folders(
     out = []
     for top in tops or [""]:
         for folder in sorted(path for path in (root / top).iterdir() if path.is_dir()):
-            hidden = folder.name.startswith(".") or folder.name in MIXTURES
+            hidden = folder.name.startswith(".") or is_mixture_name(folder.name)
             if hidden or any(one.path.is_relative_to(folder) for one in found):
                 continue
             if layout != "by_song":
@@ -232,30 +250,40 @@ def _expected(layout: str) -> str:
     return f"expected {TREES[layout]}, or the same below train/, valid/ and test/"
 
 
-def load(
+def streamed(
     paths: Mapping[str, pathlib.Path],
     *,
     sample_rate_hz: int,
     hop_samples: int,
     channels: int = 1,
     pad: bool = False,
-) -> Recording:
-    """The files by their stems, without pitch labels; pad: they may be of any lengths."""
-    given = [
-        files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)[0]
-        for path in paths.values()
-    ]
-    if pad:
-        samples = max(map(len, given))
-        given = [np.pad(one, ((0, samples - len(one)), (0, 0))) for one in given]
-    audio = stack(given, sample_rate_hz=sample_rate_hz)
-    f0_hz, has_pitch = no_pitch(len(audio), stems=len(paths), hop_samples=hop_samples)
-    return Recording(
-        audio=audio,
-        stems=tuple(paths),
-        has_stems=np.ones(len(paths), bool),
-        f0_hz=f0_hz,
-        has_pitch=has_pitch,
+) -> Streamed:
+    """The files by their stems, without pitch labels.
+
+    pad: they do not belong together, and may be of any lengths.
+    """
+    blocks = functools.partial(
+        _blocks, dict(paths), sample_rate_hz=sample_rate_hz, channels=channels, pad=pad
+    )
+    return Streamed(
+        blocks,
+        tuple(paths),
+        known=True,
         sample_rate_hz=sample_rate_hz,
         hop_samples=hop_samples,
+        channels=channels,
+    )
+
+
+def _blocks(
+    paths: Mapping[str, pathlib.Path], *, sample_rate_hz: int, channels: int, pad: bool
+) -> Iterator[Stems]:
+    return together(
+        {
+            stem: files.stream(path, sample_rate_hz=sample_rate_hz, channels=channels)
+            for stem, path in paths.items()
+        },
+        sample_rate_hz=sample_rate_hz,
+        pad=pad,
+        mixture_is_a_fault=not pad,
     )

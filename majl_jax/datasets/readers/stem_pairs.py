@@ -1,13 +1,13 @@
 """Made-up songs of unrelated files, one of each source: what `stems_incoherent` prepares."""
 
-import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from majl_jax.audio import files
 from majl_jax.datasets import source_files
 from majl_jax.datasets.splits import FEWEST, seeded_split, shuffled
-from majl_jax.datasets.track import Recording, Track
+from majl_jax.datasets.streamed import Streamed
+from majl_jax.datasets.track import Track
 
 SPLITS = ("train", "valid", "test")
 Files = Mapping[
@@ -16,18 +16,18 @@ Files = Mapping[
 
 
 def tracks(
-    given: Files, *, root: pathlib.Path, load: Callable[..., Recording], seed: int
+    given: Files, *, root: pathlib.Path, of_files: Callable[..., Streamed], seed: int
 ) -> list[Track]:
     """The pairs of each split; a file that is no audio, or visibly cut off, is a track of its own, which cannot be loaded.
 
-    load: from {source: file} to a recording. ValueError where a source has no file in a split that others have.
+    of_files: from {source: file} to its audio. ValueError where a source has no file in a split that others have.
     """
     seconds: dict[pathlib.Path, float] = {}
     out = []
     for source, paths in given.items():
         for path, split in paths.items():
             try:
-                seconds[path] = files.inspect(path).seconds
+                seconds[path] = files.inspect(path, headers_only=True).seconds
             except files.AudioFileError:
                 name, alone = path.relative_to(root).as_posix(), {source: path}
                 out.append(
@@ -35,7 +35,7 @@ def tracks(
                         id=source_files.identity(name),
                         split=split or "train",
                         paths=(path,),
-                        load=functools.partial(load, alone),
+                        load=of_files(alone).load,
                     )
                 )
     good = {
@@ -56,7 +56,8 @@ def tracks(
                     split=split,
                     paths=tuple(paths.values()),
                     seconds=max(seconds[path] for path in paths.values()),
-                    load=functools.partial(load, paths),
+                    load=of_files(paths).load,
+                    streamed=of_files(paths),
                 )
             )
     return out

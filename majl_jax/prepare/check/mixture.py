@@ -11,7 +11,7 @@ from jaxtyping import Float, Int32
 from majl_jax.audio import files
 from majl_jax.datasets import stem_mp4
 
-NAME = re.compile(r"(^|[_ .-])(mix|mixture|aumix)([_ .-]|$)", re.IGNORECASE)
+NAME = re.compile(r"(^|[_ .-])(mix|mixture|mixdown|aumix)([_ .-]|$)", re.IGNORECASE)
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
 STEM_MP4 = ".stem.mp4"
 LEAST_DB = 10.0  # mixtures of AAC stems agree to 15 dB or more, a missing stem leaves less

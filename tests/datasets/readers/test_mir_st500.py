@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from majl_jax.audio import libav
 from majl_jax.datasets import track
 from majl_jax.datasets.readers import READERS, mir_st500
 from majl_jax.datasets.track import BadTrack
@@ -99,17 +100,18 @@ def test_the_split_is_by_number(tmp_path):
     }
 
 
-def test_the_lossless_copy_comes_first_and_m4a_is_left_out(tmp_path):
+def test_the_lossless_copy_comes_first_and_m4a_takes_pyav(tmp_path, monkeypatch):
+    monkeypatch.setattr(libav, "is_installed", lambda: False)
     write_copy(tmp_path, "audio/7.flac", labels={"7": NOTES, "8": NOTES, "9": NOTES})
     for place in ("train/7/Mixture.mp3", "audio/7.m4a", "audio/8.m4a"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
     seven, eight, nine = mir_st500.tracks(str(tmp_path), **OPTIONS)
     assert seven.paths[-1].name == "7.flac" and not seven.left_out
-    assert eight.left_out.startswith(".m4a files cannot be read: convert")
+    assert eight.left_out.startswith(".m4a files are read with PyAV, which is not installed: pip")
     assert nine.left_out == mir_st500.NO_AUDIO
     for one, message in (
-        (eight, r"8\.m4a: \.m4a files cannot be read"),
+        (eight, r"8\.m4a: \.m4a files are read with PyAV"),
         (nine, "song 9: no audio"),
     ):
         with pytest.raises(BadTrack, match=message):

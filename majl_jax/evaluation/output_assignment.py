@@ -15,7 +15,7 @@ _EPSILON = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadSelection:
+class OutputAssignment:
     """The output of each stem and what it was chosen by.
 
     `votes` [stem, output]: in how many segments the output was the stem's. `mean_snr_db` [stem, output]: SNR over the
@@ -41,13 +41,13 @@ class HeadSelection:
         )
 
 
-def select_heads(
+def assign_outputs(
     segments: Iterable[
         tuple[
             Float[np.ndarray, "_time _output _channel"], Float[np.ndarray, "_time _stem _channel"]
         ]
     ],
-) -> HeadSelection:
+) -> OutputAssignment:
     """One output for each stem from (estimates [time, output, channel], references [time, stem, channel]) of segments.
 
     In a segment the stems that sound get the outputs with the largest sum of SNRs of the first channel, no two the same: a vote
@@ -76,7 +76,7 @@ def select_heads(
         votes[stems, outputs] += 1
         sums[stems] += snr_db[stems]
     if not count:
-        raise ValueError("select_heads got no segment; expected some in which each stem sounds.")
+        raise ValueError("assign_outputs got no segment; expected some in which each stem sounds.")
     sounding = votes.sum(axis=1)
     if not sounding.all():
         raise ValueError(
@@ -84,10 +84,10 @@ def select_heads(
             "which each stem sounds. Take more of the validation set, or leave the stem out."
         )
     mean_snr_db = sums / sounding[:, None]
-    return HeadSelection(unique_heads(votes, mean_snr_db), votes, mean_snr_db, count)
+    return OutputAssignment(unique_outputs(votes, mean_snr_db), votes, mean_snr_db, count)
 
 
-def unique_heads(
+def unique_outputs(
     votes: Int[np.ndarray, "stem output"], scores: Float[np.ndarray, "stem output"]
 ) -> tuple[int, ...]:
     """The output of each stem, no two the same, with most votes in sum; of equal sums that of the largest sum of scores."""

@@ -1,0 +1,150 @@
+"""WAV files, written whole or not at all."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import types
+import warnings
+
+import numpy as np
+
+from majl_jax.audio.faults import AudioFileWarning, reason
+from majl_jax.audio.resampling import Audio
+
+WAV_LIMIT_BYTES = 4_000_000_000  # beyond it the same samples are written as RF64
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What went into a file."""
+
+    path: pathlib.Path
+    samples: int
+    peak: float
+    """Largest magnitude, 1 = full scale."""
+    clipped_samples: int
+
+    @property
+    def peak_db(self) -> float:
+        """The peak in dB of full scale; -inf for silence."""
+        return float(20 * np.log10(self.peak)) if self.peak > 0 else -np.inf
+
+
+class WavWriter:
+    """Writes blocks into a WAV file that appears under its name only once it is complete.
+
+    subtype "FLOAT" keeps what lies beyond full scale; "PCM_16" limits it to full scale and warns.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sample_rate_hz: int,
+        channels: int,
+        subtype: str = "FLOAT",
+        expected_samples: int = 0,
+    ) -> None:
+        import soundfile
+
+        if subtype not in ("FLOAT", "PCM_16"):
+            raise ValueError(f"subtype is {subtype!r}; expected 'FLOAT' or 'PCM_16'")
+        self.path = pathlib.Path(path)
+        self._draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._limit = subtype == "PCM_16"
+        large = expected_samples * channels * (2 if self._limit else 4) > WAV_LIMIT_BYTES
+        self._samples, self._peak, self._clipped = 0, 0.0, 0
+        self.written: Written | None = None
+        try:
+            self._file = soundfile.SoundFile(
+                self._draft,
+                "w",
+                samplerate=int(sample_rate_hz),
+                channels=channels,
+                format="RF64" if large else "WAV",
+                subtype=subtype,
+            )
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise OSError(f"{self.path}: cannot be written: {reason(error)}") from error
+
+    def write(self, block: Audio) -> None:
+        """Appends a block; fails without leaving a half-written file under the final name."""
+        import soundfile
+
+        if not np.isfinite(block).all():
+            raise ValueError(f"{self.path}: refused to write NaN or infinite samples")
+        magnitude = np.abs(block)
+        self._peak = max(self._peak, float(magnitude.max(initial=0.0)))
+        if self._limit:
+            self._clipped += int((np.round(magnitude * 32768.0) > 32768.0).sum())
+            block = np.clip(np.round(block * 32768.0), -32768, 32767).astype(np.int16)
+        try:
+            self._file.write(block)
+        except (
+            OSError,
+            AssertionError,
+            soundfile.LibsndfileError,
+        ) as error:  # assert: a short write
+            raise OSError(
+                f"{self.path}: writing stopped after {self._samples} samples: {reason(error)}; "
+                "is the disk full?"
+            ) from error
+        self._samples += len(block)
+
+    def close(self) -> Written:
+        """Puts the finished file in place and returns what it holds."""
+        import soundfile
+
+        try:
+            self._file.close()
+            os.replace(self._draft, self.path)
+        except (OSError, soundfile.LibsndfileError) as error:
+            self.abort()
+            raise OSError(f"{self.path}: cannot be finished: {reason(error)}") from error
+        self.written = Written(self.path, self._samples, self._peak, self._clipped)
+        if self._clipped:
+            warnings.warn(
+                f"{self.path}: {self._clipped} samples beyond full scale were clipped "
+                f"(peak {self.written.peak_db:+.1f} dB); write float, or lower the gain",
+                AudioFileWarning,
+                stacklevel=2,
+            )
+        return self.written
+
+    def abort(self) -> None:
+        """Drops what was written; the final name is untouched."""
+        with contextlib.suppress(Exception):
+            self._file.close()
+        self._draft.unlink(missing_ok=True)
+
+    def __enter__(self) -> "WavWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def write_wav(
+    path: str | os.PathLike[str], audio: Audio, *, sample_rate_hz: int, subtype: str = "PCM_16"
+) -> Written:
+    """Writes a whole WAV file (see WavWriter) and returns its peak and clipping."""
+    audio = np.asarray(audio, np.float32)
+    with WavWriter(
+        path,
+        sample_rate_hz=sample_rate_hz,
+        channels=audio.shape[1],
+        subtype=subtype,
+        expected_samples=len(audio),
+    ) as writer:
+        writer.write(audio)
+    assert writer.written is not None
+    return writer.written

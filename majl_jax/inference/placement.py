@@ -1,0 +1,48 @@
+"""Rows of a batch over this process's devices, with the variables whole on each of them."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Devices = tuple[Any, ...]
+_ROW = "row"
+
+
+def dividing(batch_size: int, devices: Sequence[Any] | None = None) -> Devices:
+    """As many of the devices (None: of this process's) as divide the batch."""
+    local = tuple(jax.local_devices() if devices is None else devices)
+    return local[: math.gcd(batch_size, len(local))]
+
+
+def by_rows(function: Callable[..., Any], devices: Devices, *, whole: int, rows: int) -> Any:
+    """Compiles a function of `whole` arguments that every device has and `rows` that are split.
+
+    The first axis of the split arguments, and of what the function returns, is the row.
+    """
+    everywhere, split = PartitionSpec(), PartitionSpec(_ROW)
+    # shard_map, not automatic sharding: FFTs would otherwise gather the batch on every device.
+    mapped = jax.shard_map(
+        function,
+        mesh=Mesh(np.array(devices), (_ROW,)),
+        in_specs=(everywhere,) * whole + (split,) * rows,
+        out_specs=split,
+        check_vma=False,
+    )
+    return jax.jit(mapped)
+
+
+def everywhere(variables: Any, devices: Devices) -> Any:
+    """Puts variables, or several systems' in a list, whole on every device."""
+    sharding = NamedSharding(Mesh(np.array(devices), (_ROW,)), PartitionSpec())
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            # Replicated over processes: this process's copy.
+            leaf = leaf.addressable_data(0)
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(place, variables)

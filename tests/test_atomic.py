@@ -1,0 +1,108 @@
+"""Whole files or none, and what is said where a file cannot be written."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+from small_disks import small_disk
+
+from majl_jax import atomic
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with atomic.draft(path) as part:
+        part.write_text("half")
+        assert part.parent == path.parent and not path.exists()
+        part.write_text("whole")
+    assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError("unnamed")])
+def test_what_fails_in_between_leaves_the_old_file_and_passes(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)) as found, atomic.draft(path) as part:
+        part.write_text("new")
+        raise error
+    assert found.value is error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_another_file_is_not_taken_for_one_of_this(tmp_path):
+    with pytest.raises(FileNotFoundError) as found, atomic.draft(tmp_path / "file") as part:
+        part.write_bytes((tmp_path / "absent").read_bytes())
+    assert not isinstance(found.value, atomic.WriteError)
+    assert found.value.filename == str(tmp_path / "absent") and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_said_as_such(tmp_path):
+    with small_disk(tmp_path / "disk", "100k") as disk:
+        path = disk / "run" / "file"
+        atomic.write_text(path, "old")
+        with pytest.raises(atomic.WriteError) as found:
+            atomic.write_bytes(path, bytes(2**20))
+        said = str(found.value)
+        assert f"could not write {path}: the disk is full." in said and ".part" not in said
+        assert found.value.errno == errno.ENOSPC
+        # Through a file that is written piece by piece as well, also where closing it fails.
+        for size in (2**20, 150_000):
+            with (
+                pytest.raises(atomic.WriteError, match=r"write .*/file: the disk is full"),
+                atomic.draft(path) as part,
+                part.open("wb", buffering=2**21) as file,
+            ):
+                file.write(bytes(size))
+        assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_read_only_folder_is_said_as_such(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        atomic.write_text(disk / "file", "old")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for path in (disk / "file", disk / "new" / "file"):
+            with pytest.raises(atomic.WriteError) as found:
+                atomic.write_text(path, "new")
+            said = str(found.value)
+            assert f"could not write {path}: the disk is read-only." in said
+            assert "choose another folder" in said and ".part" not in said
+        assert (disk / "file").read_text() == "old"
+
+
+def test_a_folder_without_rights_is_said_as_such(tmp_path):
+    said = str(atomic.no_write(tmp_path / "a", PermissionError(errno.EACCES, "x", "draft")))
+    assert f"could not write {tmp_path / 'a'}: its folder is read-only for this user" in said
+    if os.getuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(atomic.WriteError, match="its folder is read-only for this user"):
+        atomic.write_text(tmp_path / "a", "new")
+
+
+def test_a_file_in_place_of_the_folder_is_said(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(atomic.WriteError, match=r"could not write .*/run/a: "):
+        atomic.write_text(tmp_path / "run" / "a", "new")
+
+
+def test_of_several_drafts_the_one_that_is_written_is_blamed(tmp_path):
+    with (
+        pytest.raises(atomic.WriteError, match=r"write .*/a: the disk is full"),
+        atomic.draft(tmp_path / "a") as first,
+        atomic.draft(tmp_path / "b"),
+        atomic.explained(tmp_path / "a", only=first),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_both_the_file_and_its_folder_are_synced(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic.write_text(tmp_path / "file", "text")
+    assert len(synced) == 2 and synced[0].endswith(".part") and synced[1] == str(tmp_path)
