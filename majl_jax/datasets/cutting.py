@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import Recording
 
 INT16_SCALE = 32768.0
@@ -38,6 +39,11 @@ class Layout:
             )
         if self.voices < 0:
             raise ValueError(f"voices must be 0 (one per stem) or more, got {self.voices}")
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of audio and labels."""
+        return Grid(self.sample_rate_hz, self.hop_samples, self.channels)
 
     @property
     def pitch_voices(self) -> int:

@@ -7,7 +7,11 @@ import re
 import urllib.parse
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Float32
+
 from majl_jax.audio import files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a track is there twice
@@ -19,6 +23,11 @@ def find_audio(path: pathlib.Path) -> pathlib.Path | None:
         if (other := path.with_suffix(suffix)).is_file():
             return other
     return None
+
+
+def read_audio(path: pathlib.Path, *, grid: Grid) -> Float32[np.ndarray, "time channel"]:
+    """The audio of a file at the rate and in the channels of a grid; raises AudioFileError."""
+    return files.read(path, sample_rate_hz=grid.sample_rate_hz, channels=grid.channels)[0]
 
 
 def header_seconds(path: pathlib.Path) -> float:

@@ -63,13 +63,10 @@ def load_whole(one: track.Track, layout: records.Layout) -> records.Record:
             warnings.simplefilter("ignore")
             recording = one.load()
         track.check(recording)
-        channels, voices = recording.audio.shape[2], recording.f0_hz.shape[1]
-        found = (recording.stems, recording.sample_rate_hz, channels, voices)
-        expected = (layout.stems, layout.sample_rate_hz, layout.channels, layout.pitch_voices)
+        found = (recording.stems, recording.grid, recording.f0_hz.shape[1])
+        expected = (layout.stems, layout.grid, layout.pitch_voices)
         if found != expected:
-            raise track.BadTrack(
-                f"has (stems, rate, channels, voices) {found}, expected {expected}"
-            )
+            raise track.BadTrack(f"has (stems, grid, voices) {found}, expected {expected}")
         return records.whole(recording, one.id)
     except MemoryError:
         raise

@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from majl_jax.datasets import builder, records, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.prepare import check
 from majl_jax.prepare.check.findings import Finding
 
@@ -105,8 +106,7 @@ def as_recording(one: records.Record) -> track.Recording:
         has_stems=one["has_stems"],
         f0_hz=one["f0_hz"],
         has_pitch=one["has_pitch"],
-        sample_rate_hz=RATE_HZ,
-        hop_samples=HOP,
+        grid=Grid(RATE_HZ, HOP),
     )
 
 

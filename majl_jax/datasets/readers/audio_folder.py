@@ -7,6 +7,7 @@ import functools
 import pathlib
 
 from majl_jax.datasets import notes
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.source_files import (
     OUTSIDE,
     SUFFIXES,
@@ -22,14 +23,7 @@ VOICES = 1
 SPLITS = ("train", "valid", "test")
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The audio files below `source`, in natural order; hidden files are passed over."""
     del seed
     expected = f"expected audio files ({', '.join(SUFFIXES)}) in it, in subfolders or not"
@@ -51,13 +45,7 @@ def tracks(
                 group=inside.parent.as_posix(),
                 paths=(path,),
                 seconds=about_seconds(path),
-                load=functools.partial(
-                    notes.load_unlabelled,
-                    path,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
-                ),
+                load=functools.partial(notes.load_unlabelled, path, grid=grid),
                 left_out=_fault(path) or ("" if top in SPLITS or not divided else OUTSIDE),
             )
         )

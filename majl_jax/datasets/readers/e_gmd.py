@@ -7,6 +7,7 @@ import functools
 import pathlib
 
 from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import Track
 
 STEMS = notes.MIXTURE
@@ -16,14 +17,7 @@ TREE = "e-gmd-v1.0.0.csv, and the files it names, drummerN/SESSION/NAME.wav (.fl
 NO_AUDIO = "no audio: the file that e-gmd-v*.csv names is missing"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The recordings that the table below `source` lists; those without audio are left out."""
     del seed
     folder, rows = source_files.find_table(
@@ -40,13 +34,7 @@ def tracks(
                 group=row.get("id", ""),  # one performance, played on every kit
                 paths=(found or audio,),
                 seconds=float(row["duration"]),
-                load=functools.partial(
-                    notes.load_unlabelled,
-                    found or audio,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
-                ),
+                load=functools.partial(notes.load_unlabelled, found or audio, grid=grid),
                 left_out="" if found else NO_AUDIO,
             )
         )

@@ -8,6 +8,7 @@ import functools
 import pathlib
 
 from majl_jax.datasets import notes
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack, Track
 
 STEMS = notes.MIXTURE
@@ -20,14 +21,7 @@ LONGEST_CELL = 1 << 24  # the biographies in the table are long
 TREE = "DDD/DDDDDD.mp3 (as fma_large.zip unpacks), and fma_metadata/tracks.csv in or beside it"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The songs below `source`; group is the top genre.
 
     Songs that tracks.csv does not list are train and of no genre.
@@ -42,13 +36,7 @@ def tracks(
             group=genre,
             paths=(path,),
             seconds=path.stat().st_size * 8 / BITS_PER_S,
-            load=functools.partial(
-                notes.load_unlabelled,
-                path,
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                channels=channels,
-            ),
+            load=functools.partial(notes.load_unlabelled, path, grid=grid),
         )
         for name, path in sorted(songs.items())
         for split, genre in [listed.get(int(name), ("training", NO_GENRE))]

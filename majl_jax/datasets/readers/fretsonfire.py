@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-from majl_jax.audio import files
+from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
 STEMS = ("guitar", "rest")
@@ -22,14 +23,7 @@ MEAN_S = 202.0
 PEAK = 0.98  # of the mixture: the stems of most songs add up to more than full scale
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The songs below `source`, the game's folder of songs, or the folder that its packages were unpacked into."""
     del seed
     if source is None:
@@ -50,36 +44,24 @@ def tracks(
             group=folder.name,
             paths=tuple(folder / name for name in FILES.values()),
             seconds=MEAN_S,
-            load=functools.partial(
-                load,
-                folder,
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                channels=channels,
-            ),
+            load=functools.partial(load, folder, grid=grid),
         )
         for folder in folders
     ]
 
 
-def load(
-    folder: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int
-) -> Recording:
+def load(folder: pathlib.Path, *, grid: Grid) -> Recording:
     """Guitar and rest of a song, turned down together where their sum is louder than full scale."""
-    stems = [
-        files.read(folder / FILES[stem], sample_rate_hz=sample_rate_hz, channels=channels)[0]
-        for stem in STEMS
-    ]
-    audio = stack(stems, sample_rate_hz=sample_rate_hz)
+    stems = [source_files.read_audio(folder / FILES[stem], grid=grid) for stem in STEMS]
+    audio = stack(stems, grid=grid)
     peak = np.abs(audio.sum(axis=1)).max(initial=0.0)
     audio = audio * np.float32(min(1.0, PEAK / max(peak, PEAK)))
-    f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), hop_samples=hop_samples)
+    f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), grid=grid)
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from majl_jax.audio import files
+from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import (
     BadTrack,
     Recording,
     Track,
-    frame_count,
     nearest_rows,
     stack,
 )
@@ -34,14 +34,7 @@ NO_LABELS = f"no {LABELS}/NAME.jams"
 NO_AUDIO = f"no {AUDIO}/NAME_mic.wav"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The excerpts below `source` that have both audio and annotation; the others are left out."""
     del seed
     if source is None:
@@ -63,13 +56,7 @@ def tracks(
                     group=player,
                     paths=tuple(path for path in paths if path is not None),
                     seconds=MEAN_S,
-                    load=functools.partial(
-                        load,
-                        *paths,
-                        sample_rate_hz=sample_rate_hz,
-                        hop_samples=hop_samples,
-                        channels=channels,
-                    ),
+                    load=functools.partial(load, *paths, grid=grid),
                     left_out=NO_LABELS if name not in labels else "" if name in audio else NO_AUDIO,
                 )
             )
@@ -77,38 +64,31 @@ def tracks(
 
 
 def load(
-    audio_path: pathlib.Path | None,
-    label_path: pathlib.Path | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    audio_path: pathlib.Path | None, label_path: pathlib.Path | None, *, grid: Grid
 ) -> Recording:
     """One excerpt with the pitches of its six strings."""
     if audio_path is None or label_path is None:
         raise BadTrack(NO_AUDIO if audio_path is None else NO_LABELS)
     strings = read_labels(label_path)
-    one, _ = files.read(audio_path, sample_rate_hz=sample_rate_hz, channels=channels)
-    audio = stack([one], sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    one = source_files.read_audio(audio_path, grid=grid)
+    audio = stack([one], grid=grid)
+    frames = grid.frame_count(len(audio))
     rows = nearest_rows(
         GRID_S * np.arange(len(strings)),
         name=str(label_path),
         frames=frames,
-        hop_samples=hop_samples,
-        sample_rate_hz=sample_rate_hz,
+        grid=grid,
     )
     f0_hz = strings[rows].astype(np.float32)
     # No pitch is held beyond the end of the annotation.
-    f0_hz[np.arange(frames) * hop_samples / sample_rate_hz > GRID_S * (len(strings) - 1)] = 0
+    f0_hz[grid.frame_times_s(frames) > GRID_S * (len(strings) - 1)] = 0
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.zeros(1, bool),
         f0_hz=f0_hz,
         has_pitch=np.ones(f0_hz.shape, bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )
 

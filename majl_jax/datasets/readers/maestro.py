@@ -8,6 +8,7 @@ import functools
 import pathlib
 
 from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.source_files import SPLITS, find_table
 from majl_jax.datasets.track import Track
 
@@ -18,14 +19,7 @@ TREE = "maestro-v3.0.0.csv, and YEAR/NAME.wav (.flac, .ogg, .mp3) with YEAR/NAME
 NO_AUDIO = "no audio: the file that maestro-v*.csv names is missing"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The performances that the table below `source` lists; those without audio are left out."""
     del seed
     folder, rows = find_table(source, "maestro-v*.csv", COLUMNS, title="MAESTRO", tree=TREE)
@@ -46,9 +40,7 @@ def tracks(
                     midi,
                     read=notes.read_midi,
                     voices=VOICES,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
+                    grid=grid,
                 ),
                 left_out="" if found else NO_AUDIO,
             )

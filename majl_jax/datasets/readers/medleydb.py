@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.audio import files
+from majl_jax.datasets import source_files
 from majl_jax.datasets.curves import on_frames, read_annotation
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
-from majl_jax.datasets.track import LENGTHS_DIFFER_S, BadTrack, Recording, Track, frame_count, stack
+from majl_jax.datasets.track import LENGTHS_DIFFER_S, BadTrack, Recording, Track, stack
 
 STEMS = ("accompaniment", "voice")
 SINGERS = frozenset({"male singer", "female singer", "vocalists"})
@@ -41,14 +42,7 @@ class Annotation:
     voiced_only: bool
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The tracks below `source`; those of other melodies, or without a pitch annotation, left out.
 
     No artist is in two splits; artists not listed in data/splits/medleydb.txt are in train.
@@ -85,9 +79,7 @@ def tracks(
                     voice=voice,
                     annotation=annotation,
                     fault=fault or NO_ANNOTATION,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
+                    grid=grid,
                 ),
                 left_out=fault or ("" if annotation else NO_ANNOTATION),
             )
@@ -168,9 +160,7 @@ def load(
     voice: int,
     annotation: Annotation | None,
     fault: str = "",
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    grid: Grid,
 ) -> Recording:
     """The stem `voice`, the sum of the others, and the pitch of the voice."""
     if annotation is None:
@@ -178,28 +168,24 @@ def load(
     rows = read_annotation(annotation.path)
     given = []
     for path in stems:
-        one, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)
+        one = source_files.read_audio(path, grid=grid)
         given.append(one)
     lengths = sorted(len(one) for one in given)
-    if lengths[-1] - lengths[0] > LENGTHS_DIFFER_S * sample_rate_hz:
+    if lengths[-1] - lengths[0] > LENGTHS_DIFFER_S * grid.sample_rate_hz:
         short = stems[int(np.argmin([len(one) for one in given]))]
         raise BadTrack(
-            f"{short}: {lengths[0] / sample_rate_hz:.2f} s, while another stem of the track is "
-            f"{lengths[-1] / sample_rate_hz:.2f} s long: is it cut off?"
+            f"{short}: {grid.seconds(lengths[0]):.2f} s, while another stem of the track is "
+            f"{grid.seconds(lengths[-1]):.2f} s long: is it cut off?"
         )
-    accompaniment = np.zeros((lengths[-1], channels), np.float32)
+    accompaniment = np.zeros((lengths[-1], grid.channels), np.float32)
     for number, one in enumerate(given):
         if number != voice:
             accompaniment[: len(one)] += one
-    audio = stack([accompaniment, given[voice]], sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    audio = stack([accompaniment, given[voice]], grid=grid)
+    frames = grid.frame_count(len(audio))
     f0_hz, has_pitch = np.zeros((frames, 2), np.float32), np.zeros((frames, 2), bool)
     f0_hz[:, 1], has_pitch[:, 1] = on_frames(
-        rows,
-        voiced_only=annotation.voiced_only,
-        frames=frames,
-        hop_samples=hop_samples,
-        sample_rate_hz=sample_rate_hz,
+        rows, voiced_only=annotation.voiced_only, frames=frames, grid=grid
     )
     return Recording(
         audio=audio,
@@ -207,6 +193,5 @@ def load(
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )

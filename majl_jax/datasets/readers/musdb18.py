@@ -9,8 +9,8 @@ import pathlib
 
 import numpy as np
 
-from majl_jax.audio import files
-from majl_jax.datasets import stem_mp4
+from majl_jax.datasets import source_files, stem_mp4
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
@@ -28,9 +28,7 @@ TREES = {
 def tracks(
     source: str | None,
     *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    grid: Grid,
     seed: int = 0,
     edition: str = "aac",
     with_medleydb: bool = True,
@@ -48,9 +46,7 @@ def tracks(
     listed = {kind: set[str]() for kind in ("valid", "medleydb")}
     for kind, *name in read_split(SPLIT_LIST):
         listed[kind].add(" ".join(name))
-    load_song = functools.partial(
-        load, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
-    )
+    load_song = functools.partial(load, grid=grid)
     return [
         Track(
             id=f"{folder}/{name}",
@@ -83,26 +79,25 @@ def find_songs(source: str | None, edition: str) -> list[tuple[str, str, pathlib
     return found
 
 
-def load(path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int) -> Recording:
+def load(path: pathlib.Path, *, grid: Grid) -> Recording:
     """The four stems of one song, without pitch labels."""
     stems = []
     for name in STEMS:
         if path.suffix == ".mp4":
             stem = stem_mp4.read_stream(
-                path, STREAMS[name], sample_rate_hz=sample_rate_hz, channels=channels
+                path, STREAMS[name], sample_rate_hz=grid.sample_rate_hz, channels=grid.channels
             )
         else:
             file = path / f"{name}.wav"
-            stem, _ = files.read(file, sample_rate_hz=sample_rate_hz, channels=channels)
+            stem = source_files.read_audio(file, grid=grid)
         stems.append(stem)
-    audio = stack(stems, sample_rate_hz=sample_rate_hz)
-    f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), hop_samples=hop_samples)
+    audio = stack(stems, grid=grid)
+    f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), grid=grid)
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from majl_jax.datasets import notes, source_files
-from majl_jax.datasets.track import Recording, Track, frame_count
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.track import Recording, Track
 
 STEMS = notes.MIXTURE
 VOICES = 1
@@ -29,14 +30,7 @@ TREE = (
 OUT_OF_RANGE = f"its pitch is not within {RANGE_HZ[0]:g} to {RANGE_HZ[1]:g} Hz"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The notes of the parts below `source` (any of train, valid and test)."""
     del seed
     if source is None:
@@ -57,14 +51,7 @@ def tracks(
                     group=instrument,
                     paths=(path,),
                     seconds=SECONDS,
-                    load=functools.partial(
-                        load,
-                        path,
-                        midi=midi,
-                        sample_rate_hz=sample_rate_hz,
-                        hop_samples=hop_samples,
-                        channels=channels,
-                    ),
+                    load=functools.partial(load, path, midi=midi, grid=grid),
                     left_out="" if low <= notes.midi_hz(float(midi)) <= high else OUT_OF_RANGE,
                 )
             )
@@ -93,24 +80,21 @@ def read_examples(path: pathlib.Path) -> dict[str, tuple[int, str]]:
     return out
 
 
-def load(
-    path: pathlib.Path, *, midi: int, sample_rate_hz: int, hop_samples: int, channels: int = 1
-) -> Recording:
+def load(path: pathlib.Path, *, midi: int, grid: Grid) -> Recording:
     """One note, labelled with its pitch while it is heard."""
     path = source_files.find_audio(path) or path
-    audio = notes.read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    heard = activity(audio[:, 0].mean(1), midi=midi, sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    audio = notes.read_mixture(path, grid=grid)
+    heard = activity(audio[:, 0].mean(1), midi=midi, sample_rate_hz=grid.sample_rate_hz)
+    frames = grid.frame_count(len(audio))
     note_hz = float(notes.midi_hz(float(midi)))
-    f0_hz = np.where(heard[: frames * hop_samples : hop_samples], note_hz, 0.0)
+    f0_hz = np.where(heard[: frames * grid.hop_samples : grid.hop_samples], note_hz, 0.0)
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.zeros(1, bool),
         f0_hz=f0_hz.astype(np.float32)[:, None],
         has_pitch=np.ones((frames, VOICES), bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )
 

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.synthesis import performance, rendering
 from majl_jax.datasets.synthesis.performance import ScoreNote, excerpt
@@ -37,19 +38,12 @@ RANGES_MIDI = ((55, 91), (55, 88), (48, 77), (35, 71))  # lowest and highest not
 
 
 def tracks(
-    source: str | None = None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    view: str = "full",
+    source: str | None = None, *, grid: Grid, seed: int = 0, view: str = "full"
 ) -> list[Track]:
     """The excerpts of one view: "full", "ensemble", or "unlabelled", the mixtures of the train split alone.
 
     All excerpts of a movement are one group; all movements of a quartet are in one split.
     """
-    del channels
     if source is not None:
         raise ValueError(f"quartets come with music21; leave out --source (got {source!r})")
     if view not in VIEWS:
@@ -65,8 +59,7 @@ def tracks(
                 movement,
                 float(first),
                 quarters_per_minute=float(tempo),
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
+                grid=grid,
                 seed=seed,
                 view=view,
             ),
@@ -81,8 +74,7 @@ def load(
     first: float,
     *,
     quarters_per_minute: float,
-    sample_rate_hz: int,
-    hop_samples: int,
+    grid: Grid,
     seed: int,
     view: str = "full",
 ) -> Recording:
@@ -98,9 +90,7 @@ def load(
     alone = view == "ensemble"
     programs = tuple((program,) for program in ENSEMBLE.values()) if alone else PROGRAMS
     played = performance.perform(score, rng, quarters_per_minute=(tempo, tempo), programs=programs)
-    recording = rendering.render_voices(
-        played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples
-    )
+    recording = rendering.render_voices(played, grid=grid)
     recording = dataclasses.replace(recording, stems=tuple(ENSEMBLE) if alone else STEMS)
     return unknown_pitch(unknown_stems(recording)) if view == "unlabelled" else recording
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from majl_jax.audio import files
 from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import stem_pairs
 from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
@@ -51,13 +51,7 @@ class File(NamedTuple):
 
 
 def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    layout: str = "by_song",
+    source: str | None, *, grid: Grid, seed: int = 0, layout: str = "by_song"
 ) -> list[Track]:
     """The songs below `source`, or made-up ones of unrelated files; beside them all that is left out.
 
@@ -65,13 +59,7 @@ def tracks(
     """
     found = find_files(source, layout)
     root, stems = pathlib.Path(str(source)), stems_of(found, str(source), layout)
-    load_stems = functools.partial(
-        load,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-        pad=layout == "incoherent",
-    )
+    load_stems = functools.partial(load, grid=grid, pad=layout == "incoherent")
     left_out = [
         Track(
             id=source_files.identity(one.path.relative_to(root).as_posix()),
@@ -232,30 +220,19 @@ def _expected(layout: str) -> str:
     return f"expected {TREES[layout]}, or the same below train/, valid/ and test/"
 
 
-def load(
-    paths: Mapping[str, pathlib.Path],
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    pad: bool = False,
-) -> Recording:
+def load(paths: Mapping[str, pathlib.Path], *, grid: Grid, pad: bool = False) -> Recording:
     """The files by their stems, without pitch labels; pad: they may be of any lengths."""
-    given = [
-        files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)[0]
-        for path in paths.values()
-    ]
+    given = [source_files.read_audio(path, grid=grid) for path in paths.values()]
     if pad:
         samples = max(map(len, given))
         given = [np.pad(one, ((0, samples - len(one)), (0, 0))) for one in given]
-    audio = stack(given, sample_rate_hz=sample_rate_hz)
-    f0_hz, has_pitch = no_pitch(len(audio), stems=len(paths), hop_samples=hop_samples)
+    audio = stack(given, grid=grid)
+    f0_hz, has_pitch = no_pitch(len(audio), stems=len(paths), grid=grid)
     return Recording(
         audio=audio,
         stems=tuple(paths),
         has_stems=np.ones(len(paths), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.synthesis import performance
 from majl_jax.datasets.track import (
     Recording,
@@ -96,13 +97,11 @@ TAIL_S = 1.0
 PEAK = 0.7  # of the mixture or of the loudest stem, whichever is larger
 
 
-def render_voices(
-    played: performance.Performance, *, sample_rate_hz: int, hop_samples: int
-) -> Recording:
+def render_voices(played: performance.Performance, *, grid: Grid) -> Recording:
     """Audio, frame labels and notes of a performance, all stems scaled by one gain."""
     seconds = max(part.times_s[-1, 1] for part in played.parts if len(part.times_s)) + TAIL_S
-    frames = int(np.ceil(seconds * sample_rate_hz / hop_samples))
-    samples = frames * hop_samples
+    frames = grid.frames_over(seconds)
+    samples = frames * grid.hop_samples
     audio = np.zeros((samples, len(STEMS), 1), np.float32)
     f0_hz = np.zeros((frames, len(STEMS)), np.float32)
     has_pitch = np.ones((frames, len(STEMS)), bool)
@@ -113,8 +112,7 @@ def render_voices(
         f0_hz[:, stem], has_pitch[:, stem] = frames_from_notes(
             notes[-1],
             frames=frames,
-            hop_samples=hop_samples,
-            sample_rate_hz=sample_rate_hz,
+            grid=grid,
             attack_s=ATTACK_S,
             release_s=RELEASE_S,
         )
@@ -124,10 +122,10 @@ def render_voices(
             part.velocities,
             program=part.program,
             tuning_cents=played.tuning_cents,
-            duration_s=samples / sample_rate_hz,
+            duration_s=grid.seconds(samples),
         )
-        sound = render(midi, sample_rate_hz=sample_rate_hz, samples=samples)
-        audio[:, stem, 0] = level(sound, f0_hz[:, stem] > 0, part.gain_db, hop_samples)
+        sound = render(midi, sample_rate_hz=grid.sample_rate_hz, samples=samples)
+        audio[:, stem, 0] = level(sound, f0_hz[:, stem] > 0, part.gain_db, grid.hop_samples)
     peak = max(np.abs(audio).max(), np.abs(audio.sum(axis=1)).max())
     return Recording(
         audio=audio * np.float32(PEAK / peak),
@@ -135,8 +133,7 @@ def render_voices(
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         notes=tuple(notes),
     )
 

@@ -215,12 +215,13 @@ def test_tf_data_says_what_it_cannot_read(prepared, tmp_path, cut_records):
 def test_memory_and_readers_need_no_tensorflow(prepared):
     script = """
 import sys
-from majl_jax import datasets
-from majl_jax.datasets import memory, records
+from majl_jax.datasets import readers, records
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.input import memory
 batches = memory.open_batches([(sys.argv[1], "train", 1.0)], batch_size=2, segment_samples=16, seed=0)
 assert next(batches)["stems"].shape == (2, 16, 2, 1)
 list(records.read_tracks(sys.argv[1], "train"))
-datasets.READERS["chorales"].tracks(sample_rate_hz=16000, hop_samples=320)
+readers.READERS["chorales"].tracks(grid=Grid(16000, 320))
 for name in ("tensorflow", "librosa", "music21", "jax"):
     assert name not in sys.modules, name
 """

@@ -1,5 +1,6 @@
 """Bach10: a made-up copy, the pitches of its parts, and what is wrong with a chorale."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -9,6 +10,7 @@ import scipy.io
 import soundfile
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, bach10
 from majl_jax.datasets.track import BadTrack
 
@@ -16,7 +18,7 @@ FILE_RATE, SECONDS = 44100, 2.0
 CHANGE_S, END_S = 0.7037, 1.5
 LOW_MIDI = np.array([69.0, 64.25, 57.0, 45.0])  # of the four parts
 NAME = "01-AchGott"
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 160}
+GRID = Grid(16000, 160)
 
 
 def truth_midi(times_s: np.ndarray) -> np.ndarray:
@@ -46,7 +48,7 @@ def row_s() -> np.ndarray:
 
 
 def load(folder: pathlib.Path, **options) -> track.Recording:
-    recording = bach10.load(folder, **{**OPTIONS, **options})
+    recording = bach10.load(folder, grid=dataclasses.replace(GRID, **options))
     track.check(recording)
     return recording
 
@@ -93,23 +95,23 @@ def test_the_saxophone_is_found_as_the_release_spells_it(tmp_path):
     expected = load(folder)
     (folder / f"{NAME}-saxophone.wav").rename(folder / f"{NAME}-saxphone.wav")
     np.testing.assert_array_equal(load(folder).audio, expected.audio)
-    (one,) = bach10.tracks(str(tmp_path), **OPTIONS)
+    (one,) = bach10.tracks(str(tmp_path), grid=GRID)
     assert all(path.is_file() for path in one.paths)
 
 
 def test_all_are_test(tmp_path):
     for name in ("01-One", "10-Ten", "Code"):
         (tmp_path / name).mkdir()
-    found = READERS["bach10"].tracks(str(tmp_path), **OPTIONS)
+    found = READERS["bach10"].tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split) for one in found] == [("01-One", "test"), ("10-Ten", "test")]
 
 
 def test_a_wrong_folder_is_told_what_is_expected(tmp_path):
     for source in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(FileNotFoundError, match="no copy of Bach10: expected NN-Name/"):
-            bach10.tracks(str(source), **OPTIONS)
+            bach10.tracks(str(source), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing"):
-        bach10.tracks(None, **OPTIONS)
+        bach10.tracks(None, grid=GRID)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_bad_annotations_are_named(tmp_path, content, message):
     elif content is not None:
         scipy.io.savemat(path, content)
     with pytest.raises(BadTrack, match=message) as error:
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
     assert str(path) in str(error.value)
 
 
@@ -145,7 +147,7 @@ def test_a_cut_off_annotation_file_is_named(tmp_path):
     path = folder / f"{NAME}-GTF0s.mat"
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(BadTrack, match=r"GTF0s\.mat: "):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
 
 
 def test_missing_and_bad_audio_is_named(tmp_path):
@@ -153,11 +155,11 @@ def test_missing_and_bad_audio_is_named(tmp_path):
     path = folder / f"{NAME}-saxophone.wav"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"-saxophone\.wav"):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
     path.unlink()
     with pytest.raises(BadTrack, match=r"-saxophone\.wav: no such file, while other parts"):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
     for wav in folder.glob("*.wav"):
         wav.unlink()
     with pytest.raises(BadTrack, match=r"01-AchGott\.wav: no such file, nor the four parts"):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)

@@ -1,5 +1,6 @@
 """GuitarSet: a made-up copy, the pitches of its strings on the grid, and what is wrong with an excerpt."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 import soundfile
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, guitarset
 from majl_jax.datasets.track import BadTrack
 
 FILE_RATE, SECONDS, POINT_S = 44100, 1.5, 256 / 44100
 NAME = "00_BN1-129-Eb_comp"
-OPTIONS = {"sample_rate_hz": 22050, "hop_samples": 256}  # every second point of the grid
+GRID = Grid(22050, 256)  # every second point of the grid
 # string, start, end, Hz: contours begin anywhere; two of them follow each other on a string.
 NOTES = (
     (0, 0.1013, 0.6, 110.0),
@@ -58,7 +60,7 @@ def write_excerpt(root: pathlib.Path, name: str = NAME, **options) -> None:
 
 
 def load_only(root: pathlib.Path, **options) -> track.Recording:
-    (one,) = guitarset.tracks(str(root), **{**OPTIONS, **options})
+    (one,) = guitarset.tracks(str(root), grid=dataclasses.replace(GRID, **options))
     recording = one.load()
     track.check(recording)
     return recording
@@ -106,7 +108,7 @@ def test_all_are_test_and_player_05_is_valid_as_well(tmp_path):
         write_excerpt(tmp_path, name)
     (tmp_path / guitarset.AUDIO / "03_Rock1-90-C_comp_mic.wav").touch()
     (tmp_path / guitarset.LABELS / "04_Rock1-90-C_comp.jams").touch()
-    found = guitarset.tracks(str(tmp_path), **OPTIONS)
+    found = guitarset.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.left_out) for one in found] == [
         (NAME, "test", ""),
         ("03_Rock1-90-C_comp", "test", guitarset.NO_LABELS),
@@ -125,9 +127,9 @@ def test_a_wrong_folder_is_told_what_is_expected(tmp_path):
         with pytest.raises(
             FileNotFoundError, match=r"no copy of GuitarSet: expected annotation/NAME"
         ):
-            guitarset.tracks(str(source), **OPTIONS)
+            guitarset.tracks(str(source), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing"):
-        guitarset.tracks(None, **OPTIONS)
+        guitarset.tracks(None, grid=GRID)
 
 
 def with_value(**changes) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def test_bad_annotations_are_named(tmp_path, made, message):
     write_excerpt(tmp_path)
     path = tmp_path / guitarset.LABELS / f"{NAME}.jams"
     path.write_text(made)
-    (one,) = guitarset.tracks(str(tmp_path), **OPTIONS)
+    (one,) = guitarset.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(BadTrack, match=message) as error:
         one.load()
     assert str(path) in str(error.value)

@@ -11,11 +11,12 @@ import pytest
 import soundfile
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import maestro, musicnet, nsynth, su, trios
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 22050, 256
-OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}
+GRID = Grid(RATE, HOP)
 # Onset and offset in s, MIDI number: a chord, then one tone; all are away from frame times.
 NOTES = [(0.3, 0.9, 57), (0.5, 0.9, 64), (1.2, 1.6, 69)]
 MODULES = {"musicnet": musicnet, "maestro": maestro, "su": su, "trios": trios, "nsynth": nsynth}
@@ -108,7 +109,7 @@ WRITE = {
 
 
 def listed(name: str, root: pathlib.Path):
-    return [one for one in MODULES[name].tracks(str(root), **OPTIONS) if not one.left_out]
+    return [one for one in MODULES[name].tracks(str(root), grid=GRID) if not one.left_out]
 
 
 def load_only(name: str, root: pathlib.Path):
@@ -133,7 +134,7 @@ def test_notes_become_voices_at_their_frames(tmp_path, name):
     recording = load_only(name, tmp_path)
     assert recording.stems == MODULES[name].STEMS == ("mixture",)
     assert MODULES[name].VOICES == VOICES[name] == recording.f0_hz.shape[1] == recording.voices
-    assert recording.audio.shape == (2 * RATE, 1, 1) and recording.sample_rate_hz == RATE
+    assert recording.audio.shape == (2 * RATE, 1, 1) and recording.grid == GRID
     assert recording.f0_hz.shape[0] == 2 * RATE // HOP and recording.f0_hz.dtype == np.float32
     assert recording.has_pitch.all() and recording.has_stems.tolist() == [False]
     assert sounding(recording.f0_hz) == expected_frames(NOTES, 172)
@@ -168,9 +169,9 @@ def test_too_many_notes_at_once_are_counted(tmp_path, name, place):
 @pytest.mark.parametrize("name", MODULES)
 def test_a_folder_that_is_no_copy_is_refused(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=r"is no copy of .*: expected .*(wav|csv|json)"):
-        MODULES[name].tracks(str(tmp_path), **OPTIONS)
+        MODULES[name].tracks(str(tmp_path), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing: the folder of"):
-        MODULES[name].tracks(None, **OPTIONS)
+        MODULES[name].tracks(None, grid=GRID)
 
 
 @pytest.mark.parametrize("name", WRITE)
@@ -195,7 +196,7 @@ def test_musicnet_parts_are_splits_and_times_are_at_44100_whatever_the_audio(tmp
     (tmp_path / "musicnet_metadata.csv").write_text(
         "id,composer,composition\n1727,Schubert,Quintet\n"
     )
-    found = musicnet.tracks(str(tmp_path), **OPTIONS)
+    found = musicnet.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.group) for one in found] == [
         ("900", "train", "900"),
         ("1727", "train", "Schubert: Quintet"),
@@ -227,7 +228,7 @@ def test_musicnet_labels_that_cannot_be_used(tmp_path, text, message):
 def test_maestro_splits_and_what_is_missing(tmp_path):
     write_maestro(tmp_path / "maestro-v3.0.0")
     write_audio(tmp_path / "maestro-v3.0.0/2018/test.flac")
-    found = {one.split: one for one in maestro.tracks(str(tmp_path), **OPTIONS)}
+    found = {one.split: one for one in maestro.tracks(str(tmp_path), grid=GRID)}
     assert set(found) == {"train", "valid", "test"}
     assert found["train"].id == "2018/train" and found["train"].group == "Bach, J. S.: Prelude"
     assert found["test"].paths[0].name == "test.flac"
@@ -240,7 +241,7 @@ def test_maestro_splits_and_what_is_missing(tmp_path):
     for path in (tmp_path / "maestro-v3.0.0/2018").iterdir():
         path.unlink()
     with pytest.raises(FileNotFoundError, match="no audio of any of its 3 performances"):
-        maestro.tracks(str(tmp_path), **OPTIONS)
+        maestro.tracks(str(tmp_path), grid=GRID)
 
 
 def test_maestro_tables_that_cannot_be_used(tmp_path):
@@ -256,10 +257,10 @@ def test_maestro_tables_that_cannot_be_used(tmp_path):
     ):
         table.write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):
-            maestro.tracks(str(tmp_path), **OPTIONS)
+            maestro.tracks(str(tmp_path), grid=GRID)
     table.write_text(MAESTRO_HEADER)
     with pytest.raises(ValueError, match="lists nothing"):
-        maestro.tracks(str(tmp_path), **OPTIONS)
+        maestro.tracks(str(tmp_path), grid=GRID)
 
 
 def test_maestro_notes_ring_under_the_pedal(tmp_path):
@@ -283,7 +284,7 @@ def test_all_88_keys_under_the_pedal_fit(tmp_path):
 def test_su_pieces_without_notes_are_left_out_and_bad_lines_named(tmp_path):
     labels = write_su(tmp_path)
     write_audio(tmp_path / "audio/VS04_Franck_audio.flac")
-    found = su.tracks(str(tmp_path), **OPTIONS)
+    found = su.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.left_out) for one in found] == [
         ("PQ02_Dvorak", "test", ""),
         ("VS04_Franck", "test", su.NO_LABELS),
@@ -302,7 +303,7 @@ def test_su_pieces_without_notes_are_left_out_and_bad_lines_named(tmp_path):
 def test_trios_takes_the_pitched_instruments_and_misses_none(tmp_path):
     write_trios(tmp_path / "TRIOS Dataset", "take_five")
     (tmp_path / "TRIOS Dataset/mozart").mkdir()
-    found = trios.tracks(str(tmp_path), **OPTIONS)
+    found = trios.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.left_out) for one in found] == [
         ("mozart", "test", trios.NO_AUDIO),
         ("take_five", "test", ""),
@@ -322,7 +323,7 @@ def test_trios_takes_the_pitched_instruments_and_misses_none(tmp_path):
 def test_nsynth_has_its_pitch_while_it_is_heard(tmp_path):
     write_nsynth(tmp_path, "valid")
     write_nsynth(tmp_path, "train", 119)
-    found = nsynth.tracks(str(tmp_path), **OPTIONS)
+    found = nsynth.tracks(str(tmp_path), grid=GRID)
     assert [(one.split, one.left_out) for one in found] == [
         ("train", nsynth.OUT_OF_RANGE),
         ("valid", ""),
@@ -363,7 +364,7 @@ def test_nsynth_lists_that_cannot_be_used(tmp_path, text, message):
     path = write_nsynth(tmp_path)
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        nsynth.tracks(str(tmp_path), **OPTIONS)
+        nsynth.tracks(str(tmp_path), grid=GRID)
 
 
 def test_a_missing_nsynth_file_is_named(tmp_path):

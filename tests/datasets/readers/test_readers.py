@@ -5,6 +5,7 @@ The copies are those that the tests of each reader write.
 
 import argparse
 import collections
+import dataclasses
 import pathlib
 import pickle
 import re
@@ -29,6 +30,7 @@ import test_urmp
 from places import ROOT
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, fretsonfire
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.prepare import __main__ as prepare
@@ -44,7 +46,7 @@ PROMISED = (
     *("urmp", "bach10", "guitarset", "su", "trios", "musicnet", "maestro", "nsynth"),
     *("fma", "e_gmd"),
 )
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
+GRID = Grid(16000, 320)
 
 
 def test_every_data_set_that_the_project_promises_has_a_reader():
@@ -209,7 +211,8 @@ def written(name: str, root: pathlib.Path) -> str:
 def test_a_made_up_copy_is_read_as_the_reader_announces(tmp_path, name):
     source, reader = written(name, tmp_path / "copy"), READERS[name]
     for channels in reader.channels:
-        found = reader.tracks(source, channels=channels, seed=0, **OPTIONS)
+        grid = dataclasses.replace(GRID, channels=channels)
+        found = reader.tracks(source, grid=grid, seed=0)
         assert len({one.id for one in found}) == len(found)
         assert {one.split for one in found} <= {"train", "valid", "test"}
         one = next(one for one in found if not one.left_out)
@@ -218,8 +221,7 @@ def test_a_made_up_copy_is_read_as_the_reader_announces(tmp_path, name):
         track.check(recording)
         assert recording.stems == reader.stems_of(source) and recording.voices == reader.voices
         assert recording.audio.shape[2] == channels and recording.audio.dtype == np.float32
-        grid = (recording.sample_rate_hz, recording.hop_samples)
-        assert grid == (OPTIONS["sample_rate_hz"], OPTIONS["hop_samples"])
+        assert recording.grid == grid
 
 
 @pytest.mark.parametrize("name", NEEDS_SOURCE)
@@ -227,6 +229,6 @@ def test_a_folder_that_is_no_copy_is_refused_with_what_is_expected(tmp_path, nam
     if name in ("musdb18", "musdb18_no_medleydb"):
         pytest.importorskip("av", reason="PyAV (pip install av) is not installed")
     with pytest.raises((FileNotFoundError, ValueError), match=r"expected|has no|no copy"):
-        READERS[name].tracks(str(tmp_path), **OPTIONS)
+        READERS[name].tracks(str(tmp_path), grid=GRID)
     with pytest.raises(ValueError, match="--source"):
-        READERS[name].tracks(None, **OPTIONS)
+        READERS[name].tracks(None, grid=GRID)

@@ -1,6 +1,7 @@
 """Stems of one's own, in made-up folders of every layout."""
 
 import collections
+import dataclasses
 import pathlib
 import pickle
 
@@ -10,12 +11,13 @@ import soundfile
 
 from majl_jax.audio import files
 from majl_jax.datasets import records, source_files, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, stem_folders, stem_pairs
 from majl_jax.datasets.splits import seeded_split, shuffled
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
+GRID = Grid(16000, 320)
 NAMES = {
     "by_song": "stems_coherent",
     "by_source": "stems_coherent_by_source",
@@ -32,8 +34,9 @@ def write_audio(
     return path
 
 
-def tracks(root: pathlib.Path, layout: str, **options) -> list[track.Track]:
-    return READERS[NAMES[layout]].tracks(str(root), **{**OPTIONS, **options})
+def tracks(root: pathlib.Path, layout: str, *, channels: int = 1, **options) -> list[track.Track]:
+    grid = dataclasses.replace(GRID, channels=channels)
+    return READERS[NAMES[layout]].tracks(str(root), grid=grid, **options)
 
 
 def stems(root: pathlib.Path, layout: str) -> tuple[str, ...]:
@@ -267,7 +270,7 @@ def test_a_folder_without_stems_is_refused(tmp_path, layout):
         with pytest.raises(FileNotFoundError, match=r"no stems found; expected SO(NG|URCE)/"):
             tracks(source, layout)
     with pytest.raises(ValueError, match="--source is missing: a folder of stems"):
-        READERS[NAMES[layout]].tracks(None, **OPTIONS)
+        READERS[NAMES[layout]].tracks(None, grid=GRID)
     write_audio(tmp_path / "only/a.wav", 0.1)  # nothing to separate
     with pytest.raises(ValueError, match=r"has 1 sources \((a|only)\), expected 2 to 16"):
         tracks(tmp_path, layout)
