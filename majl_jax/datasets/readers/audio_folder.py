@@ -12,6 +12,7 @@ from majl_jax.datasets.source_files import (
     OUTSIDE,
     SUFFIXES,
     UNREADABLE_SUFFIXES,
+    Copy,
     about_seconds,
     find_files,
     identity,
@@ -21,18 +22,16 @@ from majl_jax.datasets.track import Track
 STEMS = notes.MIXTURE
 VOICES = 1
 SPLITS = ("train", "valid", "test")
+COPY = Copy("audio files", f"{', '.join(SUFFIXES)} in it, in subfolders or not", own=True)
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The audio files below `source`, in natural order; hidden files are passed over."""
     del seed
-    expected = f"expected audio files ({', '.join(SUFFIXES)}) in it, in subfolders or not"
-    if source is None:
-        raise ValueError(f"--source is missing: a folder; {expected}")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     found = find_files(root)
     if not any(path.suffix.lower() in SUFFIXES for path in found):
-        raise FileNotFoundError(f"{source}: no audio files found; {expected}")
+        raise COPY.nothing(root)
     divided = any((root / split).is_dir() for split in SPLITS)
     out = []
     for path in found:

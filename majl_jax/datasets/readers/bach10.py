@@ -26,23 +26,24 @@ FIRST_S, ROW_S = 0.023, 0.010  # the times of an annotation's columns
 HIGHEST_MIDI = 127.0
 KEY = "GTF0s"
 MEAN_S = 33.0
-TREE = "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone (or -saxphone), -bassoon, NN-Name-GTF0s.mat}"
+COPY = source_files.Copy(
+    "Bach10",
+    "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone (or -saxphone), -bassoon, NN-Name-GTF0s.mat}",
+)
 SPELLINGS = {"saxophone": ("saxophone", "saxphone")}  # in the release it is the second
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The chorales below `source`, all test."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of Bach10; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     folders = [
         path
         for path in (sorted(root.iterdir()) if root.is_dir() else [])
         if path.is_dir() and re.match(r"\d\d-", path.name)
     ]
     if not folders:
-        raise FileNotFoundError(f"{root} is no copy of Bach10: expected {TREE} in it")
+        raise COPY.nothing(root)
     return [
         Track(
             id=folder.name,
@@ -81,7 +82,7 @@ def load(folder: pathlib.Path, *, grid: Grid) -> Recording:
     for path in paths:
         if not path.is_file():
             what = "while other parts are there" if in_parts else "nor the four parts"
-            raise BadTrack(f"{path}: no such file, {what}; expected {TREE}")
+            raise BadTrack(f"{path}: no such file, {what}; expected {COPY.tree}")
     given = [source_files.read_audio(path, grid=grid) for path in paths]
     given += [np.zeros_like(given[0])] * (len(STEMS) - len(given))
     audio = stack(given, grid=grid)

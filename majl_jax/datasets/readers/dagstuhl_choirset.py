@@ -24,7 +24,9 @@ VOICES = 0
 AUDIO_FOLDER = "audio_wav_22050_mono"
 ARCHIVES = "DagstuhlChoirSet_V*"  # as it unpacks
 SINGER = re.compile(r"(?P<take>DCS_.+)_(?P<part>[SATB])(?P<singer>\d+)_(?P<microphone>DYN|LRX|HSM)")
-TREE = f"{AUDIO_FOLDER}/DCS_PIECE_SETTING_TAKE_" + "{S1,A2,T2,B2}_DYN.wav"
+COPY = source_files.Copy(
+    "the Dagstuhl ChoirSet", f"{AUDIO_FOLDER}/DCS_PIECE_SETTING_TAKE_" + "{S1,A2,T2,B2}_DYN.wav"
+)
 NOT_ALL_PARTS = "not every part (S, A, T, B) has a singer with a DYN microphone"
 
 
@@ -34,15 +36,10 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     Of each piece, a tenth of the takes is test and a tenth of the others valid, drawn by the seed. Takes of the same piece
     by the same singers are in all splits, as a split by take means.
     """
-    if source is None:
-        raise ValueError(
-            f"--source is missing: the folder of the Dagstuhl ChoirSet; expected {TREE} in it"
-        )
-    takes = find_takes(pathlib.Path(source))
+    root = COPY.root(source)
+    takes = find_takes(root)
     if not takes:
-        raise FileNotFoundError(
-            f"{source} is no copy of the Dagstuhl ChoirSet: expected {TREE} in it"
-        )
+        raise COPY.nothing(root)
     of_piece = collections.defaultdict(list)
     for name, parts in takes.items():
         if set(parts) == set(PARTS):

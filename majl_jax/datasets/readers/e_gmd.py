@@ -13,16 +13,17 @@ from majl_jax.datasets.track import Track
 STEMS = notes.MIXTURE
 VOICES = 1
 COLUMNS = ("split", "audio_filename", "duration")
-TREE = "e-gmd-v1.0.0.csv, and the files it names, drummerN/SESSION/NAME.wav (.flac, .ogg, .mp3)"
+COPY = source_files.Copy(
+    "E-GMD",
+    "e-gmd-v1.0.0.csv, and the files it names, drummerN/SESSION/NAME.wav (.flac, .ogg, .mp3)",
+)
 NO_AUDIO = "no audio: the file that e-gmd-v*.csv names is missing"
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The recordings that the table below `source` lists; those without audio are left out."""
     del seed
-    folder, rows = source_files.find_table(
-        source, "e-gmd-v*.csv", COLUMNS, title="E-GMD", tree=TREE
-    )
+    folder, rows = source_files.find_table(source, "e-gmd-v*.csv", COLUMNS, copy=COPY)
     out = []
     for row in sorted(rows, key=lambda row: row["audio_filename"]):
         audio = folder / row["audio_filename"]
@@ -39,7 +40,5 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
             )
         )
     if all(one.left_out for one in out):
-        raise FileNotFoundError(
-            f"{folder} has no audio of any of its {len(out)} recordings; expected {TREE} in it"
-        )
+        raise COPY.lacking(folder, f"audio of any of its {len(out)} recordings")
     return out

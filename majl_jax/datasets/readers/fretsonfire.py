@@ -14,6 +14,10 @@ FILES = {"guitar": "guitar.ogg", "rest": "song.ogg"}  # song.ogg is the song wit
 VOICES = 0
 SONGS = pathlib.PurePosixPath("usr/share/games/fretsonfire/data/songs")
 INSTALL = "apt install fretsonfire-songs-muldjord fretsonfire-songs-sectoid"
+COPY = source_files.Copy(
+    "the songs of Frets on Fire",
+    f"*/SONG/{FILES['guitar']} (`{INSTALL}` puts them into /{SONGS}; the packages unpacked will do)",
+)
 SPLITS = {
     "mutilated_mime": "valid",
     "Metal madness": "test",
@@ -26,17 +30,11 @@ PEAK = 0.98  # of the mixture: the stems of most songs add up to more than full 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The songs below `source`, the game's folder of songs, or the folder that its packages were unpacked into."""
     del seed
-    if source is None:
-        raise ValueError(
-            f"--source is missing: the folder of songs, /{SONGS} after `{INSTALL}` (or any folder that the packages are unpacked in)"
-        )
-    root = pathlib.Path(source)
-    root = root / SONGS if (root / SONGS).is_dir() else root
+    folder = COPY.root(source)
+    root = folder / SONGS if (folder / SONGS).is_dir() else folder
     folders = sorted({path.parent for path in root.glob(f"**/{FILES['guitar']}")})
     if not folders:
-        raise FileNotFoundError(
-            f"{source} has no */SONG/{FILES['guitar']}; expected the songs of Frets on Fire: `{INSTALL}`"
-        )
+        raise COPY.nothing(folder)
     return [
         Track(
             id=folder.name.replace(" ", "_"),

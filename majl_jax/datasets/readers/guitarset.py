@@ -29,7 +29,7 @@ GRID_S = 256 / 44100  # between the points of an annotation
 HIGHEST_HZ = 5000.0
 MEAN_S = 30.0
 AUDIO, LABELS = "audio_mono-mic", "annotation"
-TREE = f"{LABELS}/NAME.jams and {AUDIO}/NAME_mic.wav"
+COPY = source_files.Copy("GuitarSet", f"{LABELS}/NAME.jams and {AUDIO}/NAME_mic.wav")
 NO_LABELS = f"no {LABELS}/NAME.jams"
 NO_AUDIO = f"no {AUDIO}/NAME_mic.wav"
 
@@ -37,13 +37,11 @@ NO_AUDIO = f"no {AUDIO}/NAME_mic.wav"
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The excerpts below `source` that have both audio and annotation; the others are left out."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of GuitarSet; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     labels = {path.stem: path for path in (root / LABELS).glob("[0-9]*.jams")}
     audio = {path.stem[: -len("_mic")]: path for path in (root / AUDIO).glob("[0-9]*_mic.wav")}
     if not labels and not audio:
-        raise FileNotFoundError(f"{root} is no copy of GuitarSet: expected {TREE} in it")
+        raise COPY.nothing(root)
     out = []
     for name in sorted(labels | audio):
         paths = audio.get(name), labels.get(name)

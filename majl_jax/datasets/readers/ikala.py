@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets import notes
+from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split, seeded_split
 from majl_jax.datasets.track import BadTrack, Recording, Track, stack
@@ -24,7 +24,9 @@ SECONDS = 30.0
 SPLITS_BY = ("singer", "song")
 SPLIT_LIST = SPLITS_FOLDER / "ikala.txt"
 SINGERS_FILE = "id_mapping.txt"
-TREE = "Wavfile/ID_verse.wav, ID_chorus.wav (.flac) and PitchLabel/ID_verse.pv, ID_chorus.pv"
+COPY = source_files.Copy(
+    "iKala", "Wavfile/ID_verse.wav, ID_chorus.wav (.flac) and PitchLabel/ID_verse.pv, ID_chorus.pv"
+)
 NO_SINGER = f"its song is not in {SINGERS_FILE}, so its singer is not known"
 
 
@@ -66,9 +68,7 @@ def tracks(
 
 def find_clips(source: str | None) -> list[pathlib.Path]:
     """The audio files of a copy, one per clip."""
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of iKala; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     of_clip = {
         path.stem: path
         for suffix in SUFFIXES
@@ -76,7 +76,7 @@ def find_clips(source: str | None) -> list[pathlib.Path]:
         if not path.name.startswith(".")
     }
     if not of_clip or not (root / "PitchLabel").is_dir():
-        raise FileNotFoundError(f"{root} is no copy of iKala: expected {TREE} in it")
+        raise COPY.nothing(root)
     return [path for _, path in sorted(of_clip.items())]
 
 

@@ -24,10 +24,11 @@ MEAN_S = 180.0
 # As in the data set and as in the repository marl/medleydb, which holds the same annotations.
 PITCH_FOLDERS = ("Annotations/Pitch_Annotations", "Annotations/Pitch")
 MELODY_FOLDERS = ("Annotations/Melody_Annotations/MELODY{}", "Annotations/Melody/Melody{}")
-TREE = (
+COPY = source_files.Copy(
+    "MedleyDB",
     "Audio/TRACK/TRACK_STEMS/TRACK_STEM_01.wav, Audio/TRACK/TRACK_METADATA.yaml (or "
     "Metadata/TRACK_METADATA.yaml), Annotations/Pitch_Annotations/TRACK_STEM_01.csv and "
-    "Annotations/Melody_Annotations/MELODY1/TRACK_MELODY1.csv"
+    "Annotations/Melody_Annotations/MELODY1/TRACK_MELODY1.csv",
 )
 NO_METADATA = "no TRACK_METADATA.yaml beside the audio or in Metadata/"
 OTHER_MELODY = "not exactly one melody stem, or it is not sung"
@@ -48,16 +49,15 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     No artist is in two splits; artists not listed in data/splits/medleydb.txt are in train.
     """
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of MedleyDB; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     folders = sorted(path.parent for path in (root / "Audio").glob("*/*_STEMS"))
     if not folders:
-        raise FileNotFoundError(f"{root} is no copy of MedleyDB: expected {TREE} in it")
+        raise COPY.nothing(root)
     if not any((root / "Annotations").rglob("*.csv")):
-        raise FileNotFoundError(
-            f"{root} has no annotations; expected {TREE} in it: copy the folder Annotations of the "
-            "data set, or that of the repository marl/medleydb (data/Annotations)"
+        raise COPY.lacking(
+            root,
+            "annotations (copy the folder Annotations of the data set, or that of the repository "
+            "marl/medleydb, data/Annotations)",
         )
     splits = dict(read_split(SPLIT_LIST))
     out = []

@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 
 from majl_jax.audio import files
-from majl_jax.datasets import notes
+from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import (
@@ -22,6 +22,7 @@ from majl_jax.datasets.track import (
 )
 
 STEMS = ("accompaniment", "voice")
+COPY = source_files.Copy("MIR-1K", "Wavfile/*.wav (.flac, .mp3) and PitchLabel/*.pv")
 LOSSLESS, LOSSY = (".wav", ".flac"), (".mp3",)
 FILE_RATE_HZ = 16000
 LABEL_HOP_SAMPLES = 320
@@ -83,10 +84,7 @@ def tracks(
 
 def find_clips(source: str | None) -> list[pathlib.Path]:
     """The audio files of a copy, one per clip: the lossless one where there are two."""
-    expected = "expected Wavfile/*.wav (.flac, .mp3) and PitchLabel/*.pv in it"
-    if source is None:
-        raise ValueError(f"mir1k needs --source: the folder of MIR-1K; {expected}")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     of_clip = {
         path.stem: path
         for suffix in (*LOSSY, *reversed(LOSSLESS))
@@ -94,7 +92,7 @@ def find_clips(source: str | None) -> list[pathlib.Path]:
         if path.suffix.lower() == suffix
     }
     if not of_clip or not (folder / "PitchLabel").is_dir():
-        raise FileNotFoundError(f"{folder} is no copy of MIR-1K: {expected}")
+        raise COPY.nothing(folder)
     return [path for _, path in sorted(of_clip.items())]
 
 

@@ -24,11 +24,12 @@ FIRST_VALID, FIRST_TEST, LAST = 361, 401, 500
 PITCH_RANGE_MIDI = (20.0, 110.0)
 PAST_THE_END_S = 1.0  # by at most so much a note may end after its song
 MEAN_S = 245.0
-TREE = (
+COPY = source_files.Copy(
+    "MIR-ST500",
     f"{LABEL_FILE} and its audio, train/N/Mixture.wav and test/N/Mixture.wav, or audio/N.wav "
-    "(.flac, .mp3)"
+    "(.flac, .mp3)",
 )
-NO_AUDIO = f"no audio: expected {TREE}"
+NO_AUDIO = f"no audio: expected {COPY.tree}"
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
@@ -38,15 +39,11 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     audio is left out.
     """
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of MIR-ST500; expected {TREE} in it")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     labels = read_labels(folder / LABEL_FILE)
     audio = {number: find_audio(folder, number) for number in labels}
     if not any(path.suffix.lower() in AUDIO_SUFFIXES for path in audio.values() if path):
-        raise FileNotFoundError(
-            f"{folder} has no audio of any of its {len(labels)} songs; expected {TREE} in it"
-        )
+        raise COPY.lacking(folder, f"audio of any of its {len(labels)} songs")
     return [
         Track(
             id=f"{number:03d}",
@@ -99,7 +96,7 @@ def find_audio(folder: pathlib.Path, number: int) -> pathlib.Path | None:
 def read_labels(path: pathlib.Path) -> dict[int, Any]:
     """The notes of every song as they stand in the label file; each song's are checked when it loads."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is no copy of MIR-ST500: expected {TREE} in it")
+        raise COPY.nothing(path.parent)
     expected = 'expected {"1": [[onset_s, offset_s, midi], ...], ...}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -19,9 +19,14 @@ STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a stem.mp4; 0 i
 SPLIT_LIST = SPLITS_FOLDER / "musdb18.txt"
 MEAN_S = 236.0
 IN_MEDLEYDB = "it is in MedleyDB as well"
-TREES = {
-    "aac": "train/ARTIST - TITLE.stem.mp4 and test/ARTIST - TITLE.stem.mp4",
-    "wav": "train/ARTIST - TITLE/{drums,bass,other,vocals}.wav and the same below test/",
+COPIES = {
+    "aac": source_files.Copy(
+        "MUSDB18", "train/ARTIST - TITLE.stem.mp4 and test/ARTIST - TITLE.stem.mp4"
+    ),
+    "wav": source_files.Copy(
+        "MUSDB18-HQ",
+        "train/ARTIST - TITLE/{drums,bass,other,vocals}.wav and the same below test/",
+    ),
 }
 
 
@@ -63,19 +68,15 @@ def tracks(
 
 def find_songs(source: str | None, edition: str) -> list[tuple[str, str, pathlib.Path]]:
     """(train or test, name, file or folder) of every song of a copy."""
-    name = {"aac": "MUSDB18", "wav": "MUSDB18-HQ"}[edition]
-    expected = f"expected {TREES[edition]} in it"
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of {name}; {expected}")
-    found = []
+    root, found = COPIES[edition].root(source), []
     for folder in ("train", "test"):
-        for path in sorted((pathlib.Path(source) / folder).glob("*")):
+        for path in sorted((root / folder).glob("*")):
             if edition == "aac" and path.name.endswith(".stem.mp4"):
                 found.append((folder, path.name.removesuffix(".stem.mp4"), path))
             elif edition == "wav" and path.is_dir() and any(path.glob("*.wav")):
                 found.append((folder, path.name, path))
     if not found:
-        raise FileNotFoundError(f"{source} is no copy of {name}: {expected}")
+        raise COPIES[edition].nothing(root)
     return found
 
 

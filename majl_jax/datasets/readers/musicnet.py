@@ -17,7 +17,10 @@ STEMS = MIXTURE
 VOICES = 32
 LABEL_RATE_HZ = 44100
 PITCHES = (1, 127)
-TREE = "train_data/ID.wav, train_labels/ID.csv and the same for test (.flac, .ogg, .mp3 as well)"
+COPY = source_files.Copy(
+    "MusicNet",
+    "train_data/ID.wav, train_labels/ID.csv and the same for test (.flac, .ogg, .mp3 as well)",
+)
 COLUMNS = ("start_time", "end_time", "note")
 NO_LABELS = "no label file beside the audio (train_labels/ID.csv, test_labels/ID.csv)"
 
@@ -25,11 +28,9 @@ NO_LABELS = "no label file beside the audio (train_labels/ID.csv, test_labels/ID
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The recordings below `source`: train_data is train, test_data is test."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of MusicNet; expected {TREE} in it")
-    folder = pathlib.Path(source)
+    folder = root = COPY.root(source)
     if not (folder / "train_data").is_dir() and not (folder / "test_data").is_dir():
-        folder = folder / "musicnet"  # as the archive unpacks
+        folder = root / "musicnet"  # as the archive unpacks
     groups = read_groups(folder)
     out = []
     for split in ("train", "test"):
@@ -49,7 +50,7 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
                 )
             )
     if not out:
-        raise FileNotFoundError(f"{source} is no copy of MusicNet: expected {TREE} in it")
+        raise COPY.nothing(root)
     return out
 
 

@@ -24,8 +24,9 @@ LOWEST_CUTOFF_HZ = 27.5
 WINDOW_S = 0.1
 ENVELOPE_HZ = 30.0
 ACTIVE = 0.1  # of the largest envelope
-TREE = (
-    "nsynth-train/examples.json, nsynth-train/audio/NAME.wav (.flac) and the same for valid, test"
+COPY = source_files.Copy(
+    "NSynth",
+    "nsynth-train/examples.json, nsynth-train/audio/NAME.wav (.flac) and the same for valid, test",
 )
 OUT_OF_RANGE = f"its pitch is not within {RANGE_HZ[0]:g} to {RANGE_HZ[1]:g} Hz"
 
@@ -33,9 +34,7 @@ OUT_OF_RANGE = f"its pitch is not within {RANGE_HZ[0]:g} to {RANGE_HZ[1]:g} Hz"
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The notes of the parts below `source` (any of train, valid and test)."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of NSynth; expected {TREE} in it")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     out = []
     for split in SPLITS:
         part = folder / f"nsynth-{split}"
@@ -56,7 +55,7 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
                 )
             )
     if not out:
-        raise FileNotFoundError(f"{source} is no copy of NSynth: expected {TREE} in it")
+        raise COPY.nothing(folder)
     return out
 
 
@@ -64,7 +63,7 @@ def read_examples(path: pathlib.Path) -> dict[str, tuple[int, str]]:
     """(pitch in MIDI, instrument) of every note that a part lists, in order of names."""
     expected = 'expected {NAME: {"pitch": 60, "instrument_str": "..."}, ...}'
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; expected {TREE}")
+        raise FileNotFoundError(f"{path} is missing; expected {COPY.tree}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         out = {

@@ -120,11 +120,10 @@ def find_songs(source: str | None, edition: str) -> tuple[pathlib.Path, list[pat
     """The folder of a copy, and those of its songs."""
     if edition not in EDITIONS:
         raise ValueError(f"expected an edition of {EDITIONS}; got {edition!r}")
-    name, expected = NAMES[edition], f"expected {TREES[edition]} in it"
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of {name}; {expected}")
-    inside = [pathlib.Path(source, archive) for archive in ARCHIVES[edition]]
-    root = next((path for path in inside if path.is_dir()), pathlib.Path(source))
+    copy = source_files.Copy(NAMES[edition], TREES[edition])
+    folder = copy.root(source)
+    inside = [folder / archive for archive in ARCHIVES[edition]]
+    root = next((path for path in inside if path.is_dir()), folder)
     folders = sorted(path for path in root.glob("*") if path.is_dir())
     songs = [path for path in folders if _is_song(path)] if edition in ("author", "baby") else []
     counts = {}
@@ -138,12 +137,12 @@ def find_songs(source: str | None, edition: str) -> tuple[pathlib.Path, list[pat
         songs += below
         counts[folder.name] = len(below)
     if not songs:
-        raise FileNotFoundError(f"{source} is no copy of {name}: {expected}")
+        raise copy.nothing(folder)
     if edition == "original" and counts.get(OMITTED):
         raise ValueError(f"{root} has {OMITTED}/, so it is {NAMES['redux']}: name that one")
     if counts.get("train", 0) > TRAIN_TRACKS.get(edition, ALL_TRACKS):
         raise ValueError(
-            f"{root}/train has {counts['train']} tracks, that of {name} {TRAIN_TRACKS[edition]}: "
+            f"{root}/train has {counts['train']} tracks, that of {copy.title} {TRAIN_TRACKS[edition]}: "
             "is it another edition?"
         )
     return root, songs

@@ -21,9 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from majl_jax.datasets import source_files
+from majl_jax.datasets import source_files, stem_pairs
 from majl_jax.datasets.grid import Grid
-from majl_jax.datasets.readers import stem_pairs
 from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
@@ -31,6 +30,12 @@ TREES = {
     "by_song": "SONG/SOURCE.wav or SONG/SOURCE/SOURCE.wav",
     "by_source": "SOURCE/SONG.wav, of the same name in the folder of every source",
     "incoherent": "SOURCE/any name.wav",
+}
+COPIES = {
+    layout: source_files.Copy(
+        "stems", f"{tree}, or the same below train/, valid/ and test/", own=True
+    )
+    for layout, tree in TREES.items()
 }
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
 MIXTURES = ("mix", "mixture")
@@ -77,7 +82,7 @@ def tracks(
             stem: {one.path: one.split for one in used if one.source == stem} for stem in stems
         }
         return stem_pairs.tracks(of_source, root=root, load=load_stems, seed=seed) + left_out
-    return _songs(used, stems, f"{source}: {_expected(layout)}", load_stems, seed) + left_out
+    return _songs(used, stems, f"{source}: {COPIES[layout].expected}", load_stems, seed) + left_out
 
 
 def _songs(
@@ -146,18 +151,16 @@ def stems_of(found: Sequence[File], source: str, layout: str) -> tuple[str, ...]
         advice = f"; if it is the other way round, use {other}" if other else ""
         named = ", ".join(stems[:4]) + ", ..." * (len(stems) > 4)
         raise ValueError(
-            f"{source} has {len(stems)} sources ({named}), expected 2 to {MOST_STEMS}: {_expected(layout)}{advice}"
+            f"{source} has {len(stems)} sources ({named}), expected 2 to {MOST_STEMS}: {COPIES[layout].expected}{advice}"
         )
     return stems
 
 
 def find_files(source: str | None, layout: str) -> list[File]:
     """The audio files below `source` but those of mixtures; ValueError where the folder of a source is empty."""
-    if layout not in TREES:
-        raise ValueError(f"expected a layout of {tuple(TREES)}; got {layout!r}")
-    if source is None:
-        raise ValueError(f"--source is missing: a folder of stems; {_expected(layout)}")
-    root = pathlib.Path(source)
+    if layout not in COPIES:
+        raise ValueError(f"expected a layout of {tuple(COPIES)}; got {layout!r}")
+    root = COPIES[layout].root(source)
     tops = [name for name in SPLITS if (root / name).is_dir()]
     out = []
     for path in source_files.find_files(root):
@@ -175,7 +178,7 @@ def find_files(source: str | None, layout: str) -> list[File]:
             fault = UNREADABLE
         out.append(File(path, split, *(placed or ("", "")), fault))
     if all(one.left_out for one in out):
-        raise FileNotFoundError(f"{source}: no stems found; {_expected(layout)}")
+        raise COPIES[layout].nothing(root)
     if layout == "by_song" and any(one.song in MIXTURES for one in out):
         raise ValueError(f"{source} has a folder of mixtures, so use stems_coherent_by_source")
     return out + _empty_folders(root, tops, out, layout)
@@ -211,13 +214,9 @@ def _empty_folders(
             if hidden or any(one.path.is_relative_to(folder) for one in found):
                 continue
             if layout != "by_song":
-                raise ValueError(f"{folder}: {NO_AUDIO}; {_expected(layout)}")
+                raise ValueError(f"{folder}: {NO_AUDIO}; {COPIES[layout].expected}")
             out.append(File(folder, SPLITS.get(top, ""), "", "", NO_AUDIO))
     return out
-
-
-def _expected(layout: str) -> str:
-    return f"expected {TREES[layout]}, or the same below train/, valid/ and test/"
 
 
 def load(paths: Mapping[str, pathlib.Path], *, grid: Grid, pad: bool = False) -> Recording:

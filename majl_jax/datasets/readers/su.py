@@ -15,16 +15,16 @@ from majl_jax.datasets.track import BadTrack, Track
 STEMS = notes.MIXTURE
 VOICES = 16
 AUDIO_END, NOTE_END = "_audio", "_note.txt"
-TREE = "audio/PIECE_audio.wav (.flac, .ogg, .mp3) and gt_Note/PIECE_note.txt"
+COPY = source_files.Copy(
+    "the Su data set", "audio/PIECE_audio.wav (.flac, .ogg, .mp3) and gt_Note/PIECE_note.txt"
+)
 NO_LABELS = "no note file of the piece in gt_Note/"
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The pieces below `source`, all test; those without notes are left out."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of the Su data set; expected {TREE}")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     of_piece = {
         path.stem.removesuffix(AUDIO_END): path
         for suffix in reversed(source_files.AUDIO_SUFFIXES)
@@ -32,7 +32,7 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
         if not path.name.startswith(".")
     }
     if not of_piece:
-        raise FileNotFoundError(f"{source} is no copy of the Su data set: expected {TREE} in it")
+        raise COPY.nothing(folder)
     out = []
     for piece, path in sorted(of_piece.items()):
         labels = folder / "gt_Note" / f"{piece}{NOTE_END}"

@@ -19,8 +19,9 @@ PITCHED = (
     *("bassoon", "cello", "clarinet", "horn", "piano"),
     *("saxophone", "trumpet", "viola", "violin"),
 )
-TREE = (
-    f"PIECE/mix.wav (.flac, .ogg, .mp3) and PIECE/INSTRUMENT.mid, PIECE one of {', '.join(PIECES)}"
+COPY = source_files.Copy(
+    "TRIOS",
+    f"PIECE/mix.wav (.flac, .ogg, .mp3) and PIECE/INSTRUMENT.mid, PIECE one of {', '.join(PIECES)}",
 )
 NO_AUDIO = "no audio: mix.wav is missing"
 
@@ -28,11 +29,9 @@ NO_AUDIO = "no audio: mix.wav is missing"
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The pieces below `source`, all test."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of TRIOS; expected {TREE} in it")
-    root = pathlib.Path(source)
+    folder = root = COPY.root(source)
     if not any((root / piece).is_dir() for piece in PIECES):
-        root = root / "TRIOS Dataset"  # as the archive unpacks
+        root = folder / "TRIOS Dataset"  # as the archive unpacks
     out = []
     for piece in PIECES:
         if not (root / piece).is_dir():
@@ -51,7 +50,7 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
             )
         )
     if all(one.left_out for one in out):
-        raise FileNotFoundError(f"{source} is no copy of TRIOS: expected {TREE} in it")
+        raise COPY.nothing(folder)
     return out
 
 

@@ -25,9 +25,10 @@ HALVES = ("", "T1", "T2")
 SPLIT_LIST = SPLITS_FOLDER / "urmp.txt"
 HIGHEST_HZ = 5000.0
 MEAN_S = 110.0
-TREE = (
+COPY = source_files.Copy(
+    "URMP",
     "NN_Piece_INS1_INS2/{AuMix_NN_Piece_INS1_INS2.wav, AuSep_1_INS1_NN_Piece.wav, F0s_1_INS1_NN_Piece.txt, ...}, "
-    "or these folders in Dataset/"
+    "or these folders in Dataset/",
 )
 NOT_LISTED = "its number is not in data/splits/urmp.txt"
 
@@ -45,11 +46,10 @@ def tracks(
         raise ValueError(
             f"expected a view of {VIEWS} and a half of {HALVES}; got {view!r}, {half!r}"
         )
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of URMP; expected {TREE} in it")
-    folders = find_pieces(pathlib.Path(source)) or find_pieces(pathlib.Path(source) / "Dataset")
+    root = COPY.root(source)
+    folders = find_pieces(root) or find_pieces(root / "Dataset")
     if not folders:
-        raise FileNotFoundError(f"{source} is no copy of URMP: expected {TREE} in it")
+        raise COPY.nothing(root)
     splits = {number: (split, which) for number, split, which in read_split(SPLIT_LIST)}
     out = []
     for folder in folders:

@@ -18,18 +18,16 @@ STEMS = ("voice",)
 VOICES = 0  # voice i is the pitch of stem i
 LENGTHS_DIFFER_S = 1.0
 METADATA, COLUMNS = "vocadito_metadata.csv", ("track_id", "singer_id")
-TREE = "Audio/vocadito_N.wav and Annotations/F0/vocadito_N_f0.csv"
+COPY = source_files.Copy("vocadito", "Audio/vocadito_N.wav and Annotations/F0/vocadito_N_f0.csv")
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The recordings below `source`, all test; their group is the singer, where vocadito_metadata.csv is there."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of vocadito; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     found = sorted(root.glob("Audio/vocadito_*.wav"), key=lambda path: natural_key(path.name))
     if not found:
-        raise FileNotFoundError(f"{root} is no copy of vocadito: expected {TREE} in it")
+        raise COPY.nothing(root)
     metadata = root / METADATA
     rows = source_files.read_table(metadata, COLUMNS) if metadata.is_file() else []
     singers = {f"vocadito_{row['track_id']}": row["singer_id"] for row in rows}

@@ -174,7 +174,7 @@ def test_other_rates_and_channels_are_refused(tmp_path):
 def test_a_folder_that_is_no_copy_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected Wavfile/"):
         mir1k.tracks(str(tmp_path), grid=GRID)
-    with pytest.raises(ValueError, match="needs --source"):
+    with pytest.raises(ValueError, match="--source is missing: the folder of MIR-1K"):
         mir1k.tracks(None, grid=GRID)
 
 

@@ -228,7 +228,11 @@ def test_a_made_up_copy_is_read_as_the_reader_announces(tmp_path, name):
 def test_a_folder_that_is_no_copy_is_refused_with_what_is_expected(tmp_path, name):
     if name in ("musdb18", "musdb18_no_medleydb"):
         pytest.importorskip("av", reason="PyAV (pip install av) is not installed")
-    with pytest.raises((FileNotFoundError, ValueError), match=r"expected|has no|no copy"):
+    with pytest.raises(FileNotFoundError, match=r"(is no copy of|no .* found).*[:;] expected"):
         READERS[name].tracks(str(tmp_path), grid=GRID)
-    with pytest.raises(ValueError, match="--source"):
+    for nowhere in (tmp_path / "nothing", tmp_path / "a file"):
+        (tmp_path / "a file").touch()
+        with pytest.raises(FileNotFoundError, match=rf"{nowhere.name}.* \(it is no folder\)"):
+            READERS[name].tracks(str(nowhere), grid=GRID)
+    with pytest.raises(ValueError, match=r"^--source is missing: (a|the) folder of .*; expected"):
         READERS[name].tracks(None, grid=GRID)
