@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-import soundfile
+from made_copies.mir_st500 import NOTES, write_copy
 
 from majl_jax.datasets import track
 from majl_jax.datasets.grid import Grid
@@ -15,25 +15,7 @@ from majl_jax.prepare import __main__ as prepare
 
 RATE, HOP = 16000, 320
 GRID = Grid(RATE, HOP)
-NOTES = [[0.303, 0.811, 57.0], [0.85, 1.357, 64.0]]  # 220 Hz, a rest, 329.6 Hz
 PLACES = ("train/7/Mixture.wav", "train/7/Mixture.flac", "audio/7.wav", "audio/7.flac")
-
-
-def write_copy(folder: pathlib.Path, *places: str, labels: dict | None = None) -> pathlib.Path:
-    """Labels of song 7 (by default) and its audio, tones as labelled, at these places."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"7": NOTES} if labels is None else labels)
-    (folder / mir_st500.LABEL_FILE).write_text(text)
-    times_s = np.arange(2 * 44100) / 44100
-    sound = np.zeros(len(times_s))
-    for onset_s, offset_s, midi in NOTES:
-        sounding = (times_s >= onset_s) & (times_s < offset_s)
-        note_hz = 440 * 2 ** ((midi - 69) / 12)
-        sound += 0.5 * sounding * np.sin(2 * np.pi * note_hz * (times_s - onset_s))
-    for place in places:
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / place, np.stack([sound, sound], axis=1), 44100)
-    return folder
 
 
 def load_only(folder: pathlib.Path):

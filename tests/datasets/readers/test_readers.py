@@ -1,6 +1,6 @@
 """Every data set at once: all are there, documented, and read from made-up copies as announced; every split list divides.
 
-The copies are those that the tests of each reader write.
+The copies are those of `made_copies`, which the tests of each reader take as well.
 """
 
 import argparse
@@ -14,19 +14,21 @@ import shlex
 import numpy as np
 import pytest
 import soundfile
-import test_audio_sets
-import test_bach10
-import test_dagstuhl_choirset
-import test_guitarset
-import test_medleydb
-import test_mir1k
-import test_mir_st500
-import test_musdb18
-import test_note_sets
-import test_singing_sets
-import test_slakh
-import test_stem_folders
-import test_urmp
+from made_copies import (
+    audio_sets,
+    bach10,
+    dagstuhl_choirset,
+    guitarset,
+    medleydb,
+    mir1k,
+    mir_st500,
+    musdb18,
+    note_sets,
+    singing_sets,
+    slakh,
+    stem_folders,
+    urmp,
+)
 from places import ROOT
 
 from majl_jax.datasets import track
@@ -135,22 +137,22 @@ def test_the_split_by_clip_has_the_leak_that_the_readme_states():
 
 def write_mir1k(root: pathlib.Path) -> None:
     for singer in ("abjones", "amy", "Ani"):  # one of each view
-        test_mir1k.write_clip(root, f"{singer}_1_01")
+        mir1k.write_clip(root, f"{singer}_1_01")
 
 
 def write_musdb18(root: pathlib.Path) -> None:
     pytest.importorskip("av", reason="PyAV (pip install av) is not installed")
-    test_musdb18.write_stem_mp4(root / "train/A - B.stem.mp4")
+    musdb18.write_stem_mp4(root / "train/A - B.stem.mp4")
 
 
 def write_ikala(root: pathlib.Path) -> None:
-    test_singing_sets.write_clip(root)
-    (root / "id_mapping.txt").write_text(test_singing_sets.SINGERS)
+    singing_sets.write_clip(root)
+    (root / "id_mapping.txt").write_text(singing_sets.SINGERS)
 
 
 def write_urmp(root: pathlib.Path) -> None:
     for name in ("03_Dance_fl_cl", "06_Dance_fl_cl"):  # one of each half of train
-        test_urmp.write_piece(root, name)
+        urmp.write_piece(root, name)
 
 
 def write_fretsonfire(root: pathlib.Path) -> None:
@@ -163,7 +165,7 @@ def write_fretsonfire(root: pathlib.Path) -> None:
 def write_stems(*places: str):
     def write(root: pathlib.Path) -> None:
         for place in places:
-            test_stem_folders.write_audio(root / place, 0.2, channels=2)
+            stem_folders.write_audio(root / place, 0.2, channels=2)
 
     return write
 
@@ -171,25 +173,25 @@ def write_stems(*places: str):
 WRITE = {
     "mir1k": write_mir1k,
     "musdb18": write_musdb18,
-    "musdb18_hq": lambda root: test_musdb18.write_wav_song(root, "A - B"),
-    "medleydb": lambda root: test_medleydb.write_track(root, "Amy_One"),
-    "mir_st500": lambda root: test_mir_st500.write_copy(root, "train/7/Mixture.wav"),
+    "musdb18_hq": lambda root: musdb18.write_wav_song(root, "A - B"),
+    "medleydb": lambda root: medleydb.write_track(root, "Amy_One"),
+    "mir_st500": lambda root: mir_st500.write_copy(root, "train/7/Mixture.wav"),
     "ikala": write_ikala,
-    "vocadito": test_singing_sets.write_voice,
-    "slakh2100": lambda root: test_slakh.write_song(root / "train/Track00001"),
-    "babyslakh": lambda root: test_slakh.write_song(root / "Track00001", suffix=".wav"),
-    "dagstuhl_choirset": test_dagstuhl_choirset.write_copy,
+    "vocadito": singing_sets.write_voice,
+    "slakh2100": lambda root: slakh.write_song(root / "train/Track00001"),
+    "babyslakh": lambda root: slakh.write_song(root / "Track00001", suffix=".wav"),
+    "dagstuhl_choirset": dagstuhl_choirset.write_copy,
     "urmp": write_urmp,
-    "bach10": test_bach10.write_chorale,
-    "guitarset": test_guitarset.write_excerpt,
-    "su": test_note_sets.write_su,
-    "trios": test_note_sets.write_trios,
-    "musicnet": test_note_sets.write_musicnet,
-    "maestro": test_note_sets.write_maestro,
-    "nsynth": test_note_sets.write_nsynth,
-    "fma": lambda root: test_audio_sets.write_fma(root, "000002"),
-    "e_gmd": test_audio_sets.write_e_gmd,
-    "audio_folder": lambda root: test_audio_sets.write_audio(root / "a.wav"),
+    "bach10": bach10.write_chorale,
+    "guitarset": guitarset.write_excerpt,
+    "su": note_sets.write_su,
+    "trios": note_sets.write_trios,
+    "musicnet": note_sets.write_musicnet,
+    "maestro": note_sets.write_maestro,
+    "nsynth": note_sets.write_nsynth,
+    "fma": lambda root: audio_sets.write_fma(root, "000002"),
+    "e_gmd": audio_sets.write_e_gmd,
+    "audio_folder": lambda root: audio_sets.write_audio(root / "a.wav"),
     "fretsonfire": write_fretsonfire,
     "stems_coherent": write_stems("one/drums.wav", "one/bass.wav"),
     "stems_coherent_by_source": write_stems("drums/one.wav", "bass/one.wav"),

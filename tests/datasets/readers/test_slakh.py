@@ -1,12 +1,12 @@
 """Slakh2100: made-up copies of every edition, and the real excerpts of two songs."""
 
-import pathlib
 import pickle
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
+from made_copies.slakh import PROGRAMS, RATE, SECONDS, touch_songs, write_song
 from places import RECORDINGS
 
 from majl_jax.audio import files
@@ -18,51 +18,10 @@ from majl_jax.prepare import loading
 
 REAL = RECORDINGS / "mirdata_fixtures/slakh"
 GRID = Grid(16000, 320)
-RATE, SECONDS = 22050, 0.5
-# stem: (program, is_drum, group)
-PROGRAMS = {
-    "S00": (0, False, "piano"),
-    "S01": (7, False, "piano"),
-    "S02": (8, False, "others"),
-    "S03": (24, False, "guitar"),
-    "S04": (31, False, "guitar"),
-    "S05": (32, False, "bass"),
-    "S06": (39, False, "bass"),
-    "S07": (40, False, "others"),
-    "S08": (128, True, "drums"),
-    "S09": (5, True, "drums"),
-    "S10": (23, False, "others"),
-}
-
-
-def write_song(
-    folder: pathlib.Path, *, suffix: str = ".flac", rate: int = RATE, **changes
-) -> pathlib.Path:
-    """A song whose stem SNN has the constant level (NN + 1) / 200; changes: of the rows of metadata.yaml."""
-    (folder / "stems").mkdir(parents=True)
-    rows = {
-        name: {"program_num": program, "is_drum": is_drum, "audio_rendered": True}
-        for name, (program, is_drum, _) in PROGRAMS.items()
-    }
-    for name, row in changes.items():
-        rows[name] = {**rows.get(name, {}), **row} if isinstance(row, dict) else row
-    (folder / "metadata.yaml").write_text(yaml.safe_dump({"UUID": "x", "stems": rows}))
-    for name in PROGRAMS:
-        level = np.full(int(SECONDS * rate), (int(name[1:]) + 1) / 200)
-        soundfile.write(folder / "stems" / f"{name}{suffix}", level, rate)
-    soundfile.write(folder / f"mix{suffix}", np.full(int(SECONDS * rate), 0.9), rate)
-    return folder
 
 
 def level_of(group: str) -> float:
     return sum((int(name[1:]) + 1) / 200 for name, row in PROGRAMS.items() if row[2] == group)
-
-
-def touch_songs(root: pathlib.Path, *places: str) -> None:
-    """Songs to be listed only."""
-    for place in places:
-        (root / place / "stems").mkdir(parents=True)
-        (root / place / "stems/S00.flac").touch()
 
 
 @pytest.mark.parametrize(("suffix", "rate"), [(".flac", 22050), (".wav", 16000)])

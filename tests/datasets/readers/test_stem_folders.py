@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import soundfile
+from made_copies.stem_folders import LEVELS, write_audio, write_incoherent
 
 from majl_jax.audio import files
 from majl_jax.datasets import records, source_files, stem_pairs, track
@@ -23,15 +24,6 @@ NAMES = {
     "by_source": "stems_coherent_by_source",
     "incoherent": "stems_incoherent",
 }
-LEVELS = {"kick": 0.1, "snare": 0.2, "hat": 0.4}
-
-
-def write_audio(
-    path: pathlib.Path, level: float, *, seconds: float = 0.5, rate: int = 16000, channels: int = 1
-) -> pathlib.Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.full((int(seconds * rate), channels), level), rate)
-    return path
 
 
 def tracks(root: pathlib.Path, layout: str, *, channels: int = 1, **options) -> list[track.Track]:
@@ -148,14 +140,6 @@ def test_folders_the_other_way_round_are_noticed(tmp_path):
     write_audio(tmp_path / "mix/1.wav", 0.9)
     with pytest.raises(ValueError, match="folder of mixtures, so use stems_coherent_by_source"):
         tracks(tmp_path, "by_song")
-
-
-def write_incoherent(root: pathlib.Path, counts: dict[str, int]) -> None:
-    """File n of a source is n + 1 tenths of a second long."""
-    for stem, count in counts.items():
-        for number in range(count):
-            name = f"{'sub/' * (number % 2)}{stem[0]} {number}.{('wav', 'flac')[number % 2]}"
-            write_audio(root / stem / name, LEVELS[stem], seconds=0.1 * (number + 1))
 
 
 def test_incoherent_files_are_paired_and_none_is_lost(tmp_path):
