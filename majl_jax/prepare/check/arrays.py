@@ -4,7 +4,8 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Float32, Int16, Integer
 
-FULL_SCALE = 32767
+from majl_jax.audio import int16
+
 SILENT_PEAK = 3  # -81 dB, a few steps of 16 bits: dither and rounding
 FLAT_PEAK = 8192  # -12 dB; a soft low tone may well hold its highest value for some samples
 CLIPPED_RUN, FLAT_RUN = 3, 4  # samples at one extreme value
@@ -31,7 +32,7 @@ def clipped_runs(signal: Int16[np.ndarray, " time"]) -> tuple[int, int]:
     high, low = int(signal.max(initial=0)), int(signal.min(initial=0))
     clipped = flat = 0
     for extreme, at_extreme in ((high, signal == high), (-low, signal == low)):
-        if extreme >= FULL_SCALE:
+        if extreme >= int16.HIGHEST:
             clipped += _runs(at_extreme, CLIPPED_RUN)
         elif extreme >= FLAT_PEAK:
             flat += _runs(at_extreme, FLAT_RUN)

@@ -14,6 +14,7 @@ import shlex
 import numpy as np
 import pytest
 import soundfile
+from etils import epath
 from made_copies import (
     audio_sets,
     bach10,
@@ -33,7 +34,7 @@ from places import ROOT
 
 from majl_jax.datasets import track
 from majl_jax.datasets.grid import Grid
-from majl_jax.datasets.readers import READERS, fretsonfire
+from majl_jax.datasets.readers import READERS, fretsonfire, how_to_prepare
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.prepare import __main__ as prepare
 
@@ -87,6 +88,20 @@ def test_commands_give_a_source_where_one_is_needed():
     for one in commands:
         needed = [READERS[name].needs_source for name in one.dataset]
         assert all(needed) if one.source else not any(needed), one
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("grid", [None, Grid(22050, 256, 1)])
+def test_the_command_that_prepares_each_is_understood(name, grid, tmp_path):
+    (command,) = commands_of(how_to_prepare(tmp_path / "prepared" / name, grid))
+    assert command.dataset == [name] and command.output == epath.Path(tmp_path / "prepared")
+    assert command.source == ("FOLDER" if READERS[name].needs_source else None)
+    if grid is not None:
+        assert Grid(command.sample_rate_hz, command.hop_samples, command.channels) == grid
+
+
+def test_a_set_that_no_reader_makes_has_the_plain_command():
+    assert how_to_prepare("data/mine") == "python -m majl_jax.prepare --dataset=mine --output=data"
 
 
 # Of each list: rows, the split of a row, what may not be in two splits, and how many of these each split has.
