@@ -41,14 +41,14 @@ class Copy:
             raise ValueError(f"--source is missing: {folder}; {self.expected}")
         root = pathlib.Path(source)
         if not root.is_dir():
-            raise self.nothing(root, " (it is no folder)")
+            raise self.nothing(root, ", but that is no folder")
         return root
 
     def nothing(self, root: pathlib.Path | str, why: str = "") -> FileNotFoundError:
         """The error of a folder in which nothing of the data set is."""
         if self.own:
-            return FileNotFoundError(f"{root}: no {self.title} found{why}; {self.expected}")
-        return FileNotFoundError(f"{root} is no copy of {self.title}{why}: {self.expected}")
+            return FileNotFoundError(f"{root}: no {self.title} found; {self.expected}{why}")
+        return FileNotFoundError(f"{root} is no copy of {self.title}: {self.expected}{why}")
 
     def lacking(self, root: pathlib.Path, what: str) -> FileNotFoundError:
         """The error of a folder in which the data set is, but none of `what`."""

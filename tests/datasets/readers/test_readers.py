@@ -249,7 +249,7 @@ def test_a_folder_that_is_no_copy_is_refused_with_what_is_expected(tmp_path, nam
         READERS[name].tracks(str(tmp_path), grid=GRID)
     for nowhere in (tmp_path / "nothing", tmp_path / "a file"):
         (tmp_path / "a file").touch()
-        with pytest.raises(FileNotFoundError, match=rf"{nowhere.name}.* \(it is no folder\)"):
+        with pytest.raises(FileNotFoundError, match=rf"{nowhere.name}.*, but that is no folder$"):
             READERS[name].tracks(str(nowhere), grid=GRID)
     with pytest.raises(ValueError, match=r"^--source is missing: (a|the) folder of .*; expected"):
         READERS[name].tracks(None, grid=GRID)

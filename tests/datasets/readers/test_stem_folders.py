@@ -250,8 +250,8 @@ def test_what_lies_beside_the_splits_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("layout", NAMES)
 def test_a_folder_without_stems_is_refused(tmp_path, layout):
-    for source, why in ((tmp_path, ""), (tmp_path / "nothing", r" \(it is no folder\)")):
-        with pytest.raises(FileNotFoundError, match=rf"no stems found{why}; expected SO(NG|URCE)/"):
+    for source in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(FileNotFoundError, match=r"no stems found; expected SO(NG|URCE)/"):
             tracks(source, layout)
     with pytest.raises(ValueError, match="--source is missing: a folder of stems"):
         READERS[NAMES[layout]].tracks(None, grid=GRID)
