@@ -32,10 +32,17 @@ def read_mixture(path: pathlib.Path, *, grid: Grid) -> Float32[np.ndarray, "time
 def load_with_notes(
     path: pathlib.Path, notes: NoteRows, *, name: str, voices: int, grid: Grid
 ) -> Recording:
-    """A mixture in which the notes are all that sounds; `name` says whose notes they are.
+    """A mixture in which the notes are all that sounds.
 
     Raises BadTrack for audio that cannot be read, bad notes, a note that begins after the end, or
     more than `voices` notes at once.
+
+    Args:
+        path: the audio.
+        notes: in s, s and Hz, in any order.
+        name: whose notes they are, for errors.
+        voices: number of voices of the labels.
+        grid: of audio and labels.
     """
     notes = check_notes(notes, name)
     audio = read_mixture(path, grid=grid)
@@ -71,7 +78,15 @@ def load_labelled(
     voices: int,
     grid: Grid,
 ) -> Recording:
-    """`load_with_notes` with the notes that `read` finds in a file of labels."""
+    """`load_with_notes` with the notes of a file.
+
+    Args:
+        path: the audio.
+        labels: the file of notes.
+        read: from that file to its notes; raises BadTrack.
+        voices: number of voices of the labels.
+        grid: of audio and labels.
+    """
     return load_with_notes(
         path,
         read(labels),
@@ -105,6 +120,13 @@ def frames_of_voices(
     A note sounds at frame k if onset <= k hop / rate < offset. It keeps its voice throughout, the
     lowest one free at its onset; two instruments in unison are two voices. Raises BadTrack where
     more than `voices` notes sound at once.
+
+    Args:
+        notes: in s, s and Hz.
+        name: whose notes they are, for errors.
+        voices: number of voices.
+        frames: number of frames.
+        grid: of the frames.
     """
     times_s = grid.frame_times_s(frames)
     first = np.searchsorted(times_s, notes[:, 0], side="left")

@@ -61,8 +61,12 @@ def frames_from_notes(
 ) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Frame labels (f0 in Hz with 0 = unvoiced, is it a label) of a monophonic list of notes.
 
-    For `attack_s` before a note and `release_s` after it the instrument may sound: those frames are
-    no label.
+    Args:
+        notes: in s, s and Hz.
+        frames: number of frames.
+        grid: of the frames.
+        attack_s: for so long before a note the instrument may sound, so those frames are no label.
+        release_s: the same after a note.
     """
     times_s = grid.frame_times_s(frames)
     f0_hz = np.zeros(frames, np.float32)

@@ -134,7 +134,16 @@ def tracks(
 def load(
     name: str, *, style: str, kit: int, grid: Grid, seed: int, view: str = "full"
 ) -> Recording:
-    """Draws and renders one groove; the same seed gives the same samples, and every view the same groove."""
+    """Draws and renders one groove; every view has the same, and the same seed the same samples.
+
+    Args:
+        name: of the groove; with the seed it decides what is drawn.
+        style: one of PATTERNS.
+        kit: program of the drum channel.
+        grid: of audio and labels.
+        seed: of what is drawn.
+        view: "full", one stem, or "kit", by the parts of the kit.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     strokes = play(style, rng)
     parts, stems = (by_part(strokes), KIT_STEMS) if view == "kit" else ((strokes,), STEMS)

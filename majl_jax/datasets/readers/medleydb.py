@@ -162,7 +162,15 @@ def load(
     fault: str = "",
     grid: Grid,
 ) -> Recording:
-    """The stem `voice`, the sum of the others, and the pitch of the voice."""
+    """The voice, the sum of the other stems, and the pitch of the voice.
+
+    Args:
+        stems: the files of all stems.
+        voice: which of them is the voice.
+        annotation: its pitch; None is a BadTrack.
+        fault: the reason of that.
+        grid: of audio and labels.
+    """
     if annotation is None:
         raise BadTrack(fault)
     rows = read_annotation(annotation.path)

@@ -45,10 +45,15 @@ def tracks(
     split_by: str = "singer",
     view: str | None = None,
 ) -> list[Track]:
-    """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv), split by "singer", "song" or "clip".
+    """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv); unlisted ones are in train.
 
-    view: None, or one of "full" (its training singers, valid, test), "stems" (no pitch labels),
-    "pitch" (mixture only); each training singer belongs to one. Unlisted clips are in train.
+    Args:
+        source: the folder of MIR-1K.
+        grid: has to be that of its labels; its channels do not matter.
+        seed: does not matter.
+        split_by: "singer", "song" or "clip".
+        view: None, or one of "full" (its training singers, valid, test), "stems" (no pitch labels),
+            "pitch" (mixture only); each training singer belongs to one.
     """
     del seed
     if (grid.sample_rate_hz, grid.hop_samples) != (GRID.sample_rate_hz, GRID.hop_samples):

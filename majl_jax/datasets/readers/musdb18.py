@@ -38,9 +38,14 @@ def tracks(
     edition: str = "aac",
     with_medleydb: bool = True,
 ) -> list[Track]:
-    """The songs below `source`, of the "aac" (stem.mp4) or the "wav" edition (MUSDB18-HQ).
+    """The songs below `source`; 14 songs of train/ are valid.
 
-    14 songs of train/ are valid. with_medleydb: False leaves out the songs that are in MedleyDB.
+    Args:
+        source: the folder of MUSDB18.
+        grid: of audio and labels.
+        seed: does not matter.
+        edition: "aac" (stem.mp4) or "wav" (MUSDB18-HQ).
+        with_medleydb: False leaves out the songs that are in MedleyDB.
     """
     del seed
     if edition == "aac" and not stem_mp4.can_be_read():

@@ -78,9 +78,17 @@ def load(
     seed: int,
     view: str = "full",
 ) -> Recording:
-    """Performs and renders a movement from quarter note `first` on, for at most a minute.
+    """Performs and renders an excerpt of a movement, at most a minute.
 
     The same seed gives the same samples.
+
+    Args:
+        movement: its place in music21's corpus.
+        first: quarter note that the excerpt begins with.
+        quarters_per_minute: tempo about which one is drawn.
+        grid: of audio and labels.
+        seed: of what is drawn.
+        view: "full", "unlabelled" (the mixture alone) or "ensemble" (an instrument per part).
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{movement} {first}".encode())])
     tempo = quarters_per_minute * rng.uniform(1 - TEMPO_SPREAD, 1 + TEMPO_SPREAD)

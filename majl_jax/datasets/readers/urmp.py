@@ -38,8 +38,13 @@ def tracks(
 ) -> list[Track]:
     """The pieces below `source`.
 
-    view: "stems", up to five parts with their pitches; "mixture", the data set's own mixture with all pitches.
-    half: of train, "T1" or "T2"; "" is all.
+    Args:
+        source: the folder of URMP.
+        grid: of audio and labels.
+        seed: does not matter.
+        view: "stems", up to five parts with their pitches; "mixture", the data set's own mixture
+            with all pitches.
+        half: of train, "T1" or "T2"; "" is all.
     """
     del seed
     if view not in VIEWS or half not in HALVES:

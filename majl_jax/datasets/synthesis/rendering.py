@@ -50,9 +50,16 @@ def midi_bytes(
     tuning_cents: float,
     duration_s: float,
 ) -> bytes:
-    """One part as a MIDI file that lasts `duration_s` seconds, transposed by `tuning_cents`.
+    """One part as a MIDI file.
 
-    `times_s` says when each pitch is heard; key strokes come earlier, by the program's lag.
+    Args:
+        times_s: when each note begins and ends to be heard; key strokes come earlier, by the lag
+            of the program.
+        pitches: MIDI numbers.
+        velocities: 1 to 127.
+        program: of General MIDI, from 0.
+        tuning_cents: how far all is above A = 440 Hz.
+        duration_s: of the file.
     """
     import pretty_midi
 

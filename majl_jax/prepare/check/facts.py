@@ -178,8 +178,7 @@ def _label_facts(
 
 def _fit(record: Record, layout: Layout, *, compare: bool) -> np.ndarray:
     """How well labels and audio agree at each shift, over all voices."""
-    grid = {"hop_samples": layout.hop_samples, "sample_rate_hz": layout.sample_rate_hz}
-    total = np.zeros((len(arrays.label_shifts(**grid)), 2))
+    total = np.zeros((len(arrays.label_shifts(layout.grid)), 2))
     f0_hz = np.where(record["has_pitch"] & np.isfinite(record["f0_hz"]), record["f0_hz"], 0)
     if not compare or not (f0_hz > 0).any():
         return total
@@ -187,5 +186,5 @@ def _fit(record: Record, layout: Layout, *, compare: bool) -> np.ndarray:
     for voice in np.flatnonzero((f0_hz > 0).any(axis=0)):
         separate = layout.voices_are_stems and record["has_stems"][voice]
         signal = stems[voice] if separate else stems.sum(axis=0)
-        total += arrays.label_fit(signal, f0_hz[:, voice].astype(np.float32), **grid)
+        total += arrays.label_fit(signal, f0_hz[:, voice].astype(np.float32), grid=layout.grid)
     return total
