@@ -17,7 +17,7 @@ from etils import epath
 
 from majl_jax.datasets import readers, records
 from majl_jax.prepare.preparation import prepare
-from majl_jax.prepare.selection import SPLITS, Options, PrepareError, list_tracks
+from majl_jax.prepare.selection import SPLITS, Options, PrepareError
 
 SHARED = (  # by all data sets of a command
     "sample_rate_hz",
@@ -29,7 +29,6 @@ SHARED = (  # by all data sets of a command
     "drop_silence",
     "stems",
 )
-__all__ = ["Options", "PrepareError", "list_tracks", "prepare"]
 
 
 def parse_tracks(text: str) -> dict[str, int]:

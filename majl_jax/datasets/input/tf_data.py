@@ -14,7 +14,6 @@ import numpy as np
 
 from majl_jax.datasets.input import schedule, tf_places
 from majl_jax.datasets.input.sources import AnySource, Opened, open_sources
-from majl_jax.datasets.records import open_prepared, read_records, read_tracks
 
 # Batches that are made ahead, and records that are read at the same time.
 PREFETCH_BATCHES, PARALLEL_READS = 2, 4
@@ -79,9 +78,6 @@ class Pipeline(schedule.Position):
             deterministic=True,
         )
         return dataset.batch(local, drop_remainder=True).prefetch(PREFETCH_BATCHES)
-
-
-__all__ = ["Pipeline", "open_batches", "open_prepared", "read_records", "read_tracks"]
 
 
 def open_batches(

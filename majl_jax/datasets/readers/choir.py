@@ -26,7 +26,6 @@ GAIN_RANGE_DB = (-3.0, 3.0)  # of each part; in a choir none is the loudest
 # General MIDI programs with a solo voice that have their pitch at once: solo vox (called lead 6), space voice (pad 4),
 # brightness (effect 5).
 PROGRAMS = (85, 91, 100)
-RANGE_MIDI = (40, 81)  # lowest and highest note of all parts
 
 
 def tracks(source: str | None = None, *, grid: Grid, seed: int = 0) -> list[Track]:

@@ -34,7 +34,6 @@ PROGRAMS = (
     (27, 44, 61, 62, 67, 80, 81),
     (27, 44, 61, 62, 67, 80, 81),
 )
-RANGES_MIDI = ((55, 91), (55, 88), (48, 77), (35, 71))  # lowest and highest note of each part
 
 
 def tracks(

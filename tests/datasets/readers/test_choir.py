@@ -15,6 +15,7 @@ from majl_jax.datasets.track import Recording
 
 RATE_HZ, HOP = 16000, 320
 GRID = Grid(RATE_HZ, HOP)
+RANGE_MIDI = (40, 81)  # lowest and highest note of all parts
 MOVEMENT, FIRST = "Kyrie_00", 80.0
 
 
@@ -43,7 +44,7 @@ def test_the_score_has_four_parts_from_high_to_low_within_the_range():
     means = [np.mean([note.midi[0] for note in part]) for part in parts]
     assert len(parts) == 4 and means == sorted(means, reverse=True)
     pitches = [pitch for part in parts for note in part for pitch in note.midi]
-    assert choir.RANGE_MIDI[0] <= min(pitches) and max(pitches) <= choir.RANGE_MIDI[1]
+    assert RANGE_MIDI[0] <= min(pitches) and max(pitches) <= RANGE_MIDI[1]
     for part in parts:
         starts = [note.start for note in part]
         assert starts == sorted(set(starts)) and all(note.end > note.start for note in part)
@@ -58,7 +59,7 @@ def test_no_voice_is_one_of_the_chorales():
 def test_every_program_has_the_right_pitch(program):
     import librosa
 
-    pitches = np.linspace(*choir.RANGE_MIDI, 6).astype(int)
+    pitches = np.linspace(*RANGE_MIDI, 6).astype(int)
     times_s = 0.1 + 0.8 * np.arange(len(pitches))[:, None] + np.asarray([0.0, 0.6])
     seconds = 0.8 * len(pitches) + 0.5
     midi = rendering.midi_bytes(

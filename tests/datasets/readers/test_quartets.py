@@ -14,6 +14,7 @@ from majl_jax.datasets.synthesis import performance, rendering
 
 RATE_HZ, HOP = 16000, 320
 GRID = Grid(RATE_HZ, HOP)
+RANGES_MIDI = ((55, 91), (55, 88), (48, 77), (35, 71))  # lowest and highest note of each part
 
 
 @functools.cache
@@ -67,7 +68,7 @@ def test_every_excerpt_has_its_own_notes_within_the_ranges_of_the_parts():
             continue
         parts = performance.excerpt(scores()[movement], first, ends[movement])
         assert all(len(part) > 10 for part in parts), (movement, first)
-        for part, (lowest, highest) in zip(parts, quartets.RANGES_MIDI, strict=True):
+        for part, (lowest, highest) in zip(parts, RANGES_MIDI, strict=True):
             pitches = [pitch for note in part for pitch in note.midi]
             assert lowest <= min(pitches) and max(pitches) <= highest, movement
 
@@ -109,7 +110,7 @@ def test_no_instrument_is_one_of_the_chorales():
 def test_every_program_has_the_right_pitch(part):
     import librosa
 
-    lowest, highest = quartets.RANGES_MIDI[part]
+    lowest, highest = RANGES_MIDI[part]
     pitches = np.unique(np.linspace(lowest, highest, 5).astype(int))
     times_s = 0.1 + 0.8 * np.arange(len(pitches))[:, None] + np.asarray([0.0, 0.6])
     seconds = 0.8 * len(pitches) + 0.5
