@@ -42,6 +42,7 @@ class Crops:
             )
 
 
+@runtime_checkable
 class Group(Protocol):
     """Records of a stream that are drawn by one weight."""
 
