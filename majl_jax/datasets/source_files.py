@@ -50,9 +50,9 @@ class Copy:
             return FileNotFoundError(f"{root}: no {self.title} found; {self.expected}{why}")
         return FileNotFoundError(f"{root} is no copy of {self.title}: {self.expected}{why}")
 
-    def lacking(self, root: pathlib.Path, what: str) -> FileNotFoundError:
+    def lacking(self, root: pathlib.Path, what: str, advice: str = "") -> FileNotFoundError:
         """The error of a folder in which the data set is, but none of `what`."""
-        return FileNotFoundError(f"{root} has no {what}; {self.expected}")
+        return FileNotFoundError(f"{root} has no {what}; {self.expected}{advice}")
 
 
 def find_audio(path: pathlib.Path) -> pathlib.Path | None:

@@ -56,8 +56,9 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     if not any((root / "Annotations").rglob("*.csv")):
         raise COPY.lacking(
             root,
-            "annotations (copy the folder Annotations of the data set, or that of the repository "
-            "marl/medleydb, data/Annotations)",
+            "annotations",
+            ": copy the folder Annotations of the data set, or that of the repository marl/medleydb "
+            "(data/Annotations)",
         )
     splits = dict(read_split(SPLIT_LIST))
     out = []
