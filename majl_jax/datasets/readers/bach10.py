@@ -28,7 +28,8 @@ KEY = "GTF0s"
 MEAN_S = 33.0
 COPY = source_files.Copy(
     "Bach10",
-    "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone (or -saxphone), -bassoon, NN-Name-GTF0s.mat}",
+    "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone (or -saxphone), -bassoon, "
+    "NN-Name-GTF0s.mat}",
 )
 SPELLINGS = {"saxophone": ("saxophone", "saxphone")}  # in the release it is the second
 

@@ -16,7 +16,8 @@ SONGS = pathlib.PurePosixPath("usr/share/games/fretsonfire/data/songs")
 INSTALL = "apt install fretsonfire-songs-muldjord fretsonfire-songs-sectoid"
 COPY = source_files.Copy(
     "the songs of Frets on Fire",
-    f"*/SONG/{FILES['guitar']} (`{INSTALL}` puts them into /{SONGS}; the packages unpacked will do)",
+    f"*/SONG/{FILES['guitar']} (`{INSTALL}` puts them into /{SONGS}; "
+    "the packages unpacked will do)",
 )
 SPLITS = {
     "mutilated_mime": "valid",
