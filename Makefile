@@ -15,13 +15,21 @@ run: $(VENV)/.installed
 	$(BIN)/python -m majl_jax.prepare --dataset=chorales,chorales_stems,chorales_pitch --tracks=$(TRACKS)
 	$(BIN)/python -m majl_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
 
+# Two workers; tests of one group (what they share is made once) go to one of them.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist=loadgroup
+
+# Minutes on two cores: all but what is marked slow.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist=worksteal
+	$(PYTEST) -m "not slow"
+
+test-all: lint docs
+	$(PYTEST) --durations=25
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+	$(BIN)/lint-imports --quiet
 
 # The site, into build/site; a warning is an error.
 docs: $(VENV)/.installed-docs

@@ -41,6 +41,14 @@ def fully_optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Data, configs and `smoke` runs of the recipes, made once a worker (tests/support)."""
+    from smoke_runs import SmokeRuns
+
+    return SmokeRuns(tmp_path_factory.mktemp)
+
+
 # Whole runs, tens of seconds each: they begin first, so that no worker is left with them at the end.
 _LONG = (
     "test_recipes",

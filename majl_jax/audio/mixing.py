@@ -64,18 +64,6 @@ def apply_gains(
     return stems * (10.0 ** (gain_db / 20.0))[:, None, :, None]
 
 
-def limit_peak(
-    stems: Float[Array, "batch time stem channel"], *, ceiling: float = 1.0
-) -> Float[Array, "batch time stem channel"]:
-    """Scales all stems of an example by min(1, ceiling / max |mixture|), so the mix cannot clip.
-
-    One factor per example keeps the balance; quieter mixtures and silence stay as they are.
-    """
-    peak = jnp.abs(mixture(stems)).max(axis=(1, 2))
-    factor = ceiling / jnp.maximum(peak, ceiling)
-    return stems * factor[:, None, None, None]
-
-
 def incoherent_sources(
     key: Key[Array, ""], *, batch: int, stems: int
 ) -> Int[Array, "{batch} {stems}"]:

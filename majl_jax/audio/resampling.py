@@ -59,12 +59,3 @@ def resample_blocks(
     tail = np.pad(tail, ((0, max(0, missing)), (0, 0)))[: length_samples - given]
     if len(tail):
         yield tail
-
-
-def resample(
-    audio: Audio, *, source_hz: int, target_hz: int
-) -> Float[np.ndarray, "resampled channel"]:
-    """Returns the audio at another rate (soxr HQ); for its length see `resample_blocks`."""
-    return np.concatenate(
-        [audio[:0], *resample_blocks([audio], source_hz=source_hz, target_hz=target_hz)]
-    )

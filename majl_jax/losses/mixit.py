@@ -62,23 +62,19 @@ def mixit(
     mixtures: Float[Array, "batch time 2 channel"],
     *,
     assignment: str = "exhaustive",
-    allow_empty: bool = True,
     max_snr_db: float | int | None = 30.0,
 ) -> tuple[Float[Array, "batch 2 channel"], Int[Array, "batch output"]]:
     """`thresholded_neg_snr` of the summed outputs against both mixtures, and the mixture 0 or 1 that each output went to.
 
     "exhaustive" takes the best of all 2^N choices (`exhaustive_assignment`), "least_squares" the authors' way
-    (`least_squares_assignment`). The choice carries no gradient; the value is that of the summed waveforms. Without
-    `allow_empty` each mixture gets an output at least.
+    (`least_squares_assignment`). The choice carries no gradient; the value is that of the summed waveforms.
     """
     if assignment not in ASSIGNMENTS:
         raise ValueError(f"assignment={assignment!r} is not one of {', '.join(ASSIGNMENTS)}.")
     if assignment == "exhaustive":
-        chosen = exhaustive_assignment(
-            estimates, mixtures, allow_empty=allow_empty, max_snr_db=max_snr_db
-        )
+        chosen = exhaustive_assignment(estimates, mixtures, max_snr_db=max_snr_db)
     else:
-        chosen = least_squares_assignment(estimates, mixtures, allow_empty=allow_empty)
+        chosen = least_squares_assignment(estimates, mixtures)
     sums = assigned_sums(estimates, chosen)
     return thresholded_neg_snr(sums, mixtures, max_snr_db=max_snr_db), chosen
 
@@ -128,41 +124,27 @@ def exhaustive_assignment(
     estimates: Float[Array, "batch time output channel"],
     mixtures: Float[Array, "batch time 2 channel"],
     *,
-    allow_empty: bool = True,
     max_snr_db: float | int | None = 30.0,
 ) -> Int[Array, "batch output"]:
     """The mixture of each output, by the smallest of `all_losses`; the first of equal ones."""
     estimates, mixtures = jax.lax.stop_gradient((estimates, mixtures))
     losses = all_losses(estimates, mixtures, max_snr_db=max_snr_db)
-    if not allow_empty:
-        _check_sides(estimates)
-        losses = losses.at[:, jnp.array([0, -1])].set(jnp.inf)
     return _choices(estimates.shape[2])[jnp.argmin(losses, axis=1)]
 
 
 def least_squares_assignment(
     estimates: Float[Array, "batch time output channel"],
     mixtures: Float[Array, "batch time 2 channel"],
-    *,
-    allow_empty: bool = True,
 ) -> Int[Array, "batch output"]:
     """The mixture with the larger of an output's `least_squares_coefficients`, 0 if equal (Wisdom et al., WASPAA 2021).
 
-    A mixture that is silent, whose coefficients are all 0, gets none, or the outputs of negative coefficients would go to it. Without `allow_empty`, a mixture that gets none takes the output that leans to it most.
+    A mixture that is silent, whose coefficients are all 0, gets none, or the outputs of negative coefficients would go to it.
     """
     coefficients = least_squares_coefficients(*jax.lax.stop_gradient((estimates, mixtures)))
     lean = coefficients[..., 1] - coefficients[..., 0]
     sounds = jnp.any(mixtures[..., 0] != 0.0, axis=1)
     lean = jnp.where(jnp.all(sounds, axis=1)[:, None], lean, jnp.where(sounds[:, 1:], 1.0, -1.0))
-    assignment = (lean > 0.0).astype(jnp.int32)
-    if allow_empty:
-        return assignment
-    _check_sides(estimates)
-    # The last of equal minima and the first of equal maxima are two outputs also where all are equal.
-    last = lean.shape[1] - 1
-    lowest, highest = last - jnp.argmin(lean[:, ::-1], axis=1), jnp.argmax(lean, axis=1)
-    rows = jnp.arange(len(lean))
-    return assignment.at[rows, lowest].set(0).at[rows, highest].set(1)
+    return (lean > 0.0).astype(jnp.int32)
 
 
 def least_squares_coefficients(
@@ -202,13 +184,6 @@ def _folded(x: Array) -> Array:
 def _choices(outputs: int) -> Array:
     """The mixture of each output in each choice, [choice, output]."""
     return (jnp.arange(2**outputs)[:, None] >> jnp.arange(outputs)) & 1
-
-
-def _check_sides(estimates: Array) -> None:
-    if estimates.shape[2] < 2:
-        raise ValueError(
-            "MixIT got a single output and allow_empty=False; expected two outputs or more."
-        )
 
 
 def _in_db(noise: Array, power: Array, max_snr_db: float | int | None) -> Array:

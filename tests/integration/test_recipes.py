@@ -1,102 +1,45 @@
 """Every config in `smoke`: two steps a stage, resumed exactly, and what a run leaves behind."""
 
-import collections
 import dataclasses
-import importlib.util
+import importlib
 import json
 
 import jax
 import made_music
 import numpy as np
 import pytest
+import smoke_runs
 from places import ROOT
 
 from majl_jax import main
 from majl_jax.datasets import builder, records
 from majl_jax.models import by_name
-from majl_jax.training import loop, run_log
+from majl_jax.training import run_log
 from majl_jax.training.manifest import write_manifest
 from majl_jax.training.restore import load_variables
 
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+# One worker makes what tests of a recipe share.
+RECIPES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
+majl = pytest.mark.xdist_group("majl")
 
 
-def _config(path, preset):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(preset)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made_music.prepare(tmp_path_factory.mktemp("prepared"))
-
-
-@pytest.fixture(scope="module")
-def multi_pitch(tmp_path_factory):
-    return made_music.prepare_multi_pitch(tmp_path_factory.mktemp("multi_pitch"))
-
-
-@pytest.fixture(scope="module")
-def stems(tmp_path_factory):
-    return made_music.prepare_transfer(tmp_path_factory.mktemp("stems"))
-
-
-@pytest.fixture(scope="module")
-def mixtures(tmp_path_factory):
-    return made_music.prepare_mixit(tmp_path_factory.mktemp("mixtures"))
-
-
-@pytest.fixture(scope="module")
-def coded(tmp_path_factory):
-    return made_music.prepare_jukebox(tmp_path_factory.mktemp("coded"))
-
-
-@pytest.fixture
-def data_of(data, multi_pitch, stems, mixtures, coded):
-    """The set of each recipe; a new one gets that of `majl`, a voice and a bass with their pitch."""
-    of_recipe = {"ss_mpe": multi_pitch, "transfer": stems, "mixit": mixtures, "jukebox": coded}
-    return collections.defaultdict(lambda: data, of_recipe)
-
-
-def _stages(config, workdir):
-    recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
-    return recipe.stages(config, workdir)
-
-
-def _smoke(path, data):
-    config = _config(path, "smoke")
-    config.data.directory = str(data)
-    if config.recipe == "ss_mpe":  # with the labelled one, three sets at once
-        config.data.unlabelled = "quartets_unlabelled: 3, drums: 1"
-    return config
-
-
-def _train(config, workdir, stages=None):
-    stages = _stages(config, workdir) if stages is None else stages
-    return loop.run(
-        stages, workdir, jax.random.key(0), **config.train.to_dict(), devices=jax.devices()[:1]
-    )
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_smoke_and_exact_resume(path, data_of, tmp_path):
-    config = _smoke(path, data_of[path.stem])
-    results = _train(config, tmp_path / "whole")
+@pytest.mark.parametrize("name", RECIPES)
+def test_smoke_and_exact_resume(name, smoke, tmp_path):
+    whole_run, config, results = smoke.run(name)
     assert list(results) == list(config.run)
     assert all(np.isfinite(value) for scores in results.values() for value in scores.values())
 
-    stages = _stages(config, tmp_path / "cut")
+    stages = smoke_runs.stages(config, tmp_path / "cut")
     broken = [dataclasses.replace(s, batches=_breaking(s.batches)) for s in stages]
     for number in range(len(stages)):
         # Crash in every stage at its second batch; each start goes on from what is saved.
         with pytest.raises(RuntimeError, match="power cut"):
-            _train(config, tmp_path / "cut", [*stages[:number], broken[number]])
-    _train(config, tmp_path / "cut", stages)
-    for name in config.run:
-        whole, _ = load_variables(tmp_path / "whole", name)
-        resumed, _ = load_variables(tmp_path / "cut", name)
+            smoke_runs.train(config, tmp_path / "cut", [*stages[:number], broken[number]])
+    smoke_runs.train(config, tmp_path / "cut", stages)
+    for stage in config.run:
+        whole, _ = load_variables(whole_run, stage)
+        resumed, _ = load_variables(tmp_path / "cut", stage)
         assert jax.tree.structure(whole) == jax.tree.structure(resumed)
         jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     lines = [(r["stage"], r["step"], r["kind"]) for r in run_log.read_metrics(tmp_path / "cut")]
@@ -129,9 +72,9 @@ def _breaking(batches):
     return broken
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_preset_builds_its_full_networks(path):
-    config = _config(path, "paper")
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_preset_builds_its_full_networks(name):
+    config = smoke_runs.load_config(name, "paper")
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     if config.recipe == "ss_mpe":
         assert len(recipe.multi_pitch_model(config).bin_hz) == 440
@@ -139,27 +82,21 @@ def test_every_preset_builds_its_full_networks(path):
         part = config.evaluation if config.recipe in ("mixit", "jukebox") else config.data
         assert recipe.segment_model(config).segment_samples == part.segment_samples
     with pytest.raises(ValueError, match=r"no preset 'papper'; expected one of"):
-        _config(path, "papper")
+        smoke_runs.load_config(name, "papper")
 
 
 def test_every_config_names_a_recipe_that_main_knows():
-    assert {path.stem for path in CONFIGS} == set(main.RECIPES)
+    assert set(NAMES) == set(main.RECIPES)
 
 
-MAJL = next(path for path in CONFIGS if path.stem == "majl")
-
-
-def test_majl_leaves_rows_examples_and_what_the_teacher_said(data, tmp_path):
-    config = _smoke(MAJL, data)
-    config.run = ("teacher", "student")
-    _train(config, tmp_path)
-    rows = [
-        json.loads(line) for line in (tmp_path / "student/tracks.jsonl").read_text().splitlines()
-    ]
+@majl
+def test_majl_leaves_rows_examples_and_what_the_teacher_said(smoke):
+    run = smoke.run("majl").workdir
+    rows = [json.loads(line) for line in (run / "student/tracks.jsonl").read_text().splitlines()]
     assert {row["system"] for row in rows} == {"student", "mixture", "true stem"}
     assert {"sdr_db", "si_sdr_db", "usdr_db", "rpa", "rca", "oa", "vr", "vfa"} <= rows[0].keys()
-    assert len(list((tmp_path / "student/examples").glob("*/*.wav"))) == 3
-    folder = tmp_path / "student/pseudo_labels"
+    assert len(list((run / "student/examples").glob("*/*.wav"))) == 3
+    folder = run / "student/pseudo_labels"
     for dataset, unit in (("chorales_stems", "frames"), ("chorales_pitch", "records")):
         said = json.loads((folder / f"{dataset}.json").read_text())
         assert (
@@ -168,8 +105,9 @@ def test_majl_leaves_rows_examples_and_what_the_teacher_said(data, tmp_path):
         assert records.is_prepared(folder / f"{dataset}-{said['teacher']}-0.7-frame")
 
 
-def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(data, tmp_path):
-    config = _smoke(MAJL, data)
+@majl
+def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(smoke, tmp_path):
+    config = smoke.config("majl")
     config.weights.separation = 0.0
     for run, stop, reaches in (
         ("teacher", False, True),
@@ -177,7 +115,7 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
         ("pipeline", False, False),
     ):
         config.run, config.stop_gradient_between = (run,), stop
-        (stage,) = _stages(config, tmp_path)
+        (stage,) = smoke_runs.stages(config, tmp_path)
         variables = stage.init(jax.random.key(0), None)
         params = variables.pop("params")
         batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
@@ -188,13 +126,14 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(d
         assert (norm > 0) == reaches, (run, stop)
 
 
+@majl
 @pytest.mark.parametrize("separator", by_name.SEPARATORS)
 @pytest.mark.parametrize("pitch", by_name.PITCH_ESTIMATORS)
-def test_majl_joins_any_separator_with_any_pitch_estimator(data, tmp_path, separator, pitch):
+def test_majl_joins_any_separator_with_any_pitch_estimator(smoke, tmp_path, separator, pitch):
     """One field each swaps a network; the loss is traced, and its gradient has the parameters' shapes."""
-    config = _smoke(MAJL, data)
+    config = smoke.config("majl")
     config.run, config.separator, config.pitch = ("teacher",), separator, pitch
-    (stage,) = _stages(config, tmp_path)
+    (stage,) = smoke_runs.stages(config, tmp_path)
     variables = dict(jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0)))
     params = variables.pop("params")
     batch = jax.tree.map(jax.numpy.asarray, next(iter(stage.batches(None))))
@@ -209,7 +148,8 @@ def test_majl_joins_any_separator_with_any_pitch_estimator(data, tmp_path, separ
     assert len(model.bin_cents) == {"crepe": 360, "harmof0": 352}[pitch]
 
 
-def test_majl_learns_from_sets_with_other_stems(data, tmp_path):
+@majl
+def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
     """A set with three stems, whose target has another name, beside the one with two."""
     stems = ("drums", "vocals", "other")
     layout = dataclasses.replace(made_music.LAYOUT, stems=stems)
@@ -218,19 +158,22 @@ def test_majl_learns_from_sets_with_other_stems(data, tmp_path):
     track["stems"] = np.concatenate([silent, track["stems"]], axis=1)
     for key, axis in (("has_stems", 0), ("f0_hz", 1), ("has_pitch", 1)):
         track[key] = np.repeat(track[key], [2, 1], axis=axis)
-    builder.write_dataset(data / "band", {"train": records.cut(track, layout)}, layout=layout)
-    config = _smoke(MAJL, data)
+    builder.write_dataset(
+        smoke.data("majl") / "band", {"train": records.cut(track, layout)}, layout=layout
+    )
+    config = smoke.config("majl")
     config.data.target = "soprano,vocals"
     config.data.stems_only = "band"
     config.run = ("teacher", "student")
     write_manifest(tmp_path, config, seed=0)
-    results = _train(config, tmp_path)
+    results = smoke_runs.train(config, tmp_path)
     assert np.isfinite(results["student"]["sdr_db"])
     manifest = json.loads((tmp_path / "config.json").read_text())
     assert manifest["pseudo_labels"]["band"]["target"] == "vocals"
     assert manifest["pseudo_labels"]["band"]["threshold"] == 0.7
 
 
+@majl
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -255,9 +198,9 @@ def test_majl_learns_from_sets_with_other_stems(data, tmp_path):
         ("losses.pitch_frames", 100, "pitch_frames is 100; expected a divisor of 128"),
     ],
 )
-def test_majl_refuses_a_wrong_config_before_training(data, tmp_path, field, value, message):
-    config = _smoke(MAJL, data)
+def test_majl_refuses_a_wrong_config_before_training(smoke, tmp_path, field, value, message):
+    config = smoke.config("majl")
     with config.unlocked():
         config.update_from_flattened_dict({field: value})
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        _stages(config, tmp_path)
+        smoke_runs.stages(config, tmp_path)

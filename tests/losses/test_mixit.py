@@ -27,13 +27,11 @@ def _time_second(x):
 
 
 @functools.cache
-def _mixit(assignment, allow_empty=True):
+def _mixit(assignment):
     """A jitted (estimates, mixtures) -> ((mean, (values, assignment)), gradient of the mean)."""
 
     def loss(estimates, mixtures):
-        values, chosen = mixit.mixit(
-            estimates, mixtures, assignment=assignment, allow_empty=allow_empty
-        )
+        values, chosen = mixit.mixit(estimates, mixtures, assignment=assignment)
         return values.mean(), (values, chosen)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -223,9 +221,8 @@ def test_the_order_of_outputs_and_mixtures_does_not_matter(assignment):
     np.testing.assert_array_equal(swapped, 1 - chosen)
 
 
-@pytest.mark.parametrize("allow_empty", [True, False])
 @pytest.mark.parametrize("assignment", mixit.ASSIGNMENTS)
-def test_silence_gives_finite_values_and_gradients(assignment, allow_empty):
+def test_silence_gives_finite_values_and_gradients(assignment):
     estimates, mixtures, _ = _leaky(1)
     silence, no_mixtures = jnp.zeros_like(estimates), jnp.zeros_like(mixtures)
     alike = jnp.broadcast_to(estimates[:, :, :1], estimates.shape)
@@ -238,32 +235,10 @@ def test_silence_gives_finite_values_and_gradients(assignment, allow_empty):
         (alike, mixtures),
         (estimates.at[..., 0].set(0), mixtures),
     ):
-        (_, (values, chosen)), gradient = _mixit(assignment, allow_empty)(*pair)
+        (_, (values, chosen)), gradient = _mixit(assignment)(*pair)
         assert np.isfinite(values).all() and np.isfinite(gradient).all()
         assert set(np.unique(chosen)) <= {0, 1}
-        if not allow_empty:
-            assert (np.ptp(chosen, axis=1) == 1).all()
     np.testing.assert_allclose(_neg_snr_jax(no_mixtures, no_mixtures), 0, atol=1e-5)
-
-
-@pytest.mark.parametrize("assignment", mixit.ASSIGNMENTS)
-def test_no_mixture_stays_without_outputs_where_that_is_forbidden(assignment):
-    estimates, mixtures, sides = _leaky(2, leak=0.1)
-    # Everything belongs to mixture 0, output 3 least.
-    mixtures = mixtures.at[:, :, 0].set(
-        (estimates * jnp.array([1, 1, 1, 0.6, 1])[:, None]).sum(axis=2)
-    )
-    mixtures = mixtures.at[:, :, 1].set(0.2 * mixtures[:, :, 0])
-    (_, (_, free)), _ = _mixit(assignment)(estimates, mixtures)
-    np.testing.assert_array_equal(free, 0)
-    (_, (_, bound)), _ = _mixit(assignment, False)(estimates, mixtures)
-    np.testing.assert_array_equal(bound.sum(axis=1), 1)
-    if assignment == "least_squares":
-        np.testing.assert_array_equal(bound[:, 3], 1)
-    # Where nothing would stay empty, nothing changes.
-    estimates, mixtures, sides = _leaky(3, leak=0.1)
-    (_, (_, bound)), _ = _mixit(assignment, False)(estimates, mixtures)
-    np.testing.assert_array_equal(bound, sides)
 
 
 def test_the_first_channel_decides_by_least_squares():
@@ -310,9 +285,6 @@ def test_what_cannot_be_is_said():
         mixit.mixit(estimates, mixtures, assignment="best")
     with pytest.raises(ValueError, match="17 outputs have 131072 choices"):
         mixit.mixit(jnp.zeros((1, 4, 17, 1)), mixtures[:1, :4, :, :1])
-    for assignment in mixit.ASSIGNMENTS:
-        with pytest.raises(ValueError, match="single output"):
-            _mixit(assignment, False)(estimates[:, :, :1], mixtures)
 
 
 def test_no_output_goes_to_a_silent_mixture_by_least_squares():

@@ -1,16 +1,14 @@
 """Jukebox's stages: what is handed over, what the codebook does, and what a wrong config is told."""
 
-import importlib.util
 import json
 import pathlib
 import shutil
 
 import jax
 import jax.numpy as jnp
-import made_music
 import numpy as np
 import pytest
-from places import ROOT
+import smoke_runs
 
 from majl_jax import weights
 from majl_jax.audio import files
@@ -18,33 +16,24 @@ from majl_jax.inference import segments
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.recipes import jukebox
 from majl_jax.separate import __main__ as separate
-from majl_jax.training import loop, restore
-from majl_jax.training.manifest import write_manifest
+from majl_jax.training import restore
 
-PATH = ROOT / "configs/jukebox.py"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made_music.prepare_jukebox(tmp_path_factory.mktemp("jukebox"))
+pytestmark = pytest.mark.xdist_group("jukebox")  # one worker makes what they share
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
+def data(smoke):
+    return smoke.data("jukebox")
+
+
+@pytest.fixture(scope="module")
+def run(smoke):
     """A whole run, and its config."""
-    workdir = tmp_path_factory.mktemp("runs") / "drums"
-    config = _config(data)
-    write_manifest(workdir, config, seed=0)
-    options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    loop.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
-    return workdir, config
+    return smoke.run("jukebox")[:2]
 
 
 def _config(data, preset="smoke", **fields):
-    spec = importlib.util.spec_from_file_location("jukebox_config", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(preset)
+    config = smoke_runs.load_config("jukebox", preset)
     config.data.directory = str(data)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config
@@ -191,9 +180,8 @@ def test_a_step_on_two_devices_is_that_on_one(data, tmp_path):
     found = []
     for count in (1, 2):
         config = _config(data, run=("music",), train__evaluate_every_steps=2)
-        options = {**config.train.to_dict(), "devices": jax.devices()[:count]}
         workdir = tmp_path / str(count)
-        loop.run(jukebox.stages(config, workdir), workdir, jax.random.key(0), **options)
+        smoke_runs.train(config, workdir, devices=count)
         found.append(restore.load_variables(workdir, "music", "last")[0])
     one, two = found
     for name in ("params", "codebook", "averaged"):

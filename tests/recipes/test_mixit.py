@@ -1,15 +1,13 @@
 """MixIT's stages: what is handed over, which outputs become which stems, and what a wrong config is told."""
 
-import importlib.util
 import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
-import made_music
 import numpy as np
 import pytest
-from places import ROOT
+import smoke_runs
 
 from majl_jax import weights
 from majl_jax.audio import files
@@ -18,32 +16,24 @@ from majl_jax.models.band_split import select_outputs
 from majl_jax.prepare import __main__ as prepare
 from majl_jax.recipes import mixit
 from majl_jax.separate import __main__ as separate
-from majl_jax.training import loop, manifest, restore
+from majl_jax.training import loop, restore
 
-PATH = ROOT / "configs/mixit.py"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made_music.prepare_mixit(tmp_path_factory.mktemp("mixit"))
+pytestmark = pytest.mark.xdist_group("mixit")  # one worker makes what they share
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
+def data(smoke):
+    return smoke.data("mixit")
+
+
+@pytest.fixture(scope="module")
+def run(smoke):
     """A whole run, and its config."""
-    workdir = tmp_path_factory.mktemp("run")
-    config = _config(data)
-    manifest.write_manifest(workdir, config, seed=0)
-    options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    loop.run(mixit.stages(config, workdir), workdir, jax.random.key(0), **options)
-    return workdir, config
+    return smoke.run("mixit")[:2]
 
 
 def _config(data, preset="smoke", **fields):
-    spec = importlib.util.spec_from_file_location("mixit_config", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(preset)
+    config = smoke_runs.load_config("mixit", preset)
     config.data.directory = str(data)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config

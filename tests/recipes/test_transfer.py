@@ -1,33 +1,28 @@
 """Transfer's stages: what moves, what is handed over, and what a wrong config is told."""
 
-import importlib.util
 import pathlib
 
 import jax
 import jax.numpy as jnp
-import made_music
 import numpy as np
 import pytest
-from places import ROOT
+import smoke_runs
 
 from majl_jax.audio import files
 from majl_jax.recipes import transfer
 from majl_jax.separate import __main__ as separate
-from majl_jax.training import loop, manifest, restore
+from majl_jax.training import restore
 
-PATH = ROOT / "configs/transfer.py"
+pytestmark = pytest.mark.xdist_group("transfer")  # one worker makes what they share
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made_music.prepare_transfer(tmp_path_factory.mktemp("transfer"))
+def data(smoke):
+    return smoke.data("transfer")
 
 
 def _config(data, **fields):
-    spec = importlib.util.spec_from_file_location("transfer_config", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("smoke")
+    config = smoke_runs.load_config("transfer", "smoke")
     config.data.directory = str(data)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     return config
@@ -87,9 +82,7 @@ def test_a_mask_layer_alone_has_gradients_and_its_trunk_s_statistics_stand_still
 
 def test_only_the_mask_layer_moves(data, tmp_path):
     config = _config(data, **MASK)
-    options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    stages = transfer.stages(config, tmp_path)
-    loop.run(stages, tmp_path, jax.random.key(0), **options)
+    smoke_runs.train(config, tmp_path)
     before, _ = restore.load_variables(tmp_path, "pretrain")
     after, _ = restore.load_variables(tmp_path, "finetune")
     for name in before["params"]:
@@ -136,16 +129,11 @@ def test_a_wrong_config_is_refused_before_training(data, field, value, message):
         transfer.stages(_config(data, **{field: value}), pathlib.Path())
 
 
-def test_a_song_is_separated_by_the_masks_of_a_run(data, tmp_path):
-    config = _config(data)
-    manifest.write_manifest(tmp_path / "run", config, seed=0)
-    options = {**config.train.to_dict(), "devices": jax.devices()[:1]}
-    loop.run(
-        transfer.stages(config, tmp_path / "run"), tmp_path / "run", jax.random.key(0), **options
-    )
+def test_a_song_is_separated_by_the_masks_of_a_run(smoke, tmp_path):
+    run = smoke.run("transfer").workdir
     song = np.random.default_rng(0).normal(0, 0.1, (30_000, 1)).astype(np.float32)
     files.write_wav(tmp_path / "song.wav", song, sample_rate_hz=8000)
-    call = [str(tmp_path / "song.wav"), f"--checkpoint={tmp_path / 'run'}", "--recipe=transfer"]
+    call = [str(tmp_path / "song.wav"), f"--checkpoint={run}", "--recipe=transfer"]
     assert separate.main([*call, f"--output={tmp_path / 'out'}"]) == 0
     names = {path.stem for path in (tmp_path / "out/song").glob("*.wav")}
     assert names == {"female", "male", "rest"}
