@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from majl_jax import atomic, console
-from majl_jax.audio import files
+from majl_jax.audio import files, int16
 from majl_jax.evaluation.rows import Row, aggregate, flatten, write_rows
 from majl_jax.inference.decoding import Pitch, decode_pitch
 from majl_jax.inference.segments import SegmentModel, apply_track
@@ -134,7 +134,7 @@ def take_from_record(
 
     channels: how many are wanted; others are averaged and repeated.
     """
-    stems = np.asarray(record["stems"], np.float32) / 32768.0
+    stems = int16.to_float(record["stems"])
     if stems.shape[2] != channels:
         stems = np.repeat(stems.mean(2, keepdims=True), channels, axis=2)
     name = record["track"]

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from majl_jax import atomic, console
+from majl_jax.audio import int16
 from majl_jax.datasets import records
 from majl_jax.inference.decoding import decode_pitch
 from majl_jax.inference.segments import SegmentModel, apply_track
@@ -47,7 +48,7 @@ def label_pitch(
     """
     stretch_frames = max(round(STRETCH_SECONDS * model.sample_rate_hz / model.hop_samples), 1)
     for track in tracks:
-        voice = track["stems"][:, target].astype(np.float32) / records.INT16_SCALE
+        voice = int16.to_float(track["stems"][:, target])
         outputs = apply_track(model, variables, voice, **segments)
         f0_hz, confidence = decode_pitch(outputs["salience"], _bins(model))
         frames = len(track["f0_hz"])
@@ -112,7 +113,7 @@ def _separate(
 ) -> tuple[np.ndarray, float]:
     """A record's stems as the teacher separates them, and its confidence in the target."""
     mixture = piece["stems"].astype(np.int32).sum(1)
-    heard = mixture.astype(np.float32) / records.INT16_SCALE
+    heard = int16.to_float(mixture)
     outputs = apply_track(model, variables, heard, **segments)
     confidence = filtering.stem_confidence(
         outputs["salience"][: len(piece["f0_hz"])],
@@ -120,10 +121,11 @@ def _separate(
         piece["has_pitch"][:, target],
         _bins(model),
     )
-    voice = records.to_int16(outputs["stems"][:, 0]).astype(np.int32)
-    voice = np.clip(voice, mixture - 32767, mixture + 32768)  # the rest has to fit 16 bits too
+    voice = int16.from_float(outputs["stems"][:, 0]).astype(np.int32)
+    # The rest has to fit 16 bits too.
+    voice = np.clip(voice, mixture - int16.HIGHEST, mixture - int16.LOWEST)
     stems = np.zeros_like(piece["stems"])
-    stems[:, target] = np.clip(voice, -32768, 32767)
+    stems[:, target] = int16.limited(voice)
     stems[:, 0 if target else 1] = mixture - stems[:, target]
     return stems, confidence
 
