@@ -10,16 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Key, Shaped
 
-from majl_jax.audio import mixing
-
-FULL_SCALE = 32768.0
+from majl_jax.audio import int16
 
 
 def to_float(stems: Shaped[Array, "*any"]) -> Float[Array, "*any"]:
     """x / 32768 for int16 audio, in [-1, 1)."""
     if not jnp.issubdtype(stems.dtype, jnp.integer):
         raise TypeError(f"to_float expects int16 stems, got {stems.dtype}: already converted?")
-    return stems.astype(jnp.float32) / FULL_SCALE
+    return stems.astype(jnp.float32) / int16.FULL_SCALE
 
 
 def mixture(
@@ -157,10 +155,10 @@ def dynamic_mixing(
     stems = jax.vmap(lambda stem, example: stem[example], (2, 1), 2)(stems, examples)
     kept = draw_kept(draws[:, 0], stems=stems.shape[2], drop_probability=drop_probability)
     stems = normalise_level(stems * kept[:, None, :, None], level=level)
-    gains_db = mixing.random_gains_db(
+    gains_db = random_gains_db(
         draws[:, 1], jnp.ones_like(kept), low_db=float(low_db), high_db=float(high_db)
     )
-    return mixing.apply_gains(stems, gains_db)
+    return apply_gains(stems, gains_db)
 
 
 def sounding(

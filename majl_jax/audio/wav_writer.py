@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from majl_jax.audio import int16
 from majl_jax.audio.faults import AudioFileWarning, reason
 from majl_jax.audio.resampling import Audio
 
@@ -77,8 +78,9 @@ class WavWriter:
         magnitude = np.abs(block)
         self._peak = max(self._peak, float(magnitude.max(initial=0.0)))
         if self._limit:
-            self._clipped += int((np.round(magnitude * 32768.0) > 32768.0).sum())
-            block = np.clip(np.round(block * 32768.0), -32768, 32767).astype(np.int16)
+            beyond = np.round(magnitude * int16.FULL_SCALE) > int16.FULL_SCALE
+            self._clipped += int(beyond.sum())
+            block = int16.from_float(block)
         try:
             self._file.write(block)
         except (

@@ -135,42 +135,39 @@ def write_dataset(
     options: Mapping[str, Any] | None = None,
     report: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     file_format: str = "tfrecord",
-    shard_bytes: int = SHARD_BYTES,
     draft: Folder | None = None,
     beam_options: Any = None,
 ) -> None:
     """Writes a data set from records of any origin; `directory` appears only when it is complete.
 
-    splits: for each an iterable of records, or a Beam transform to them (see `beam.records_of`).
-    report: a function is called once all records are written; what it raises keeps the data set from appearing.
-    draft: where it is written until it is complete, by default beside `directory`. In one that is given, what is
-    written in full stays there for the next call with the same arguments.
+    A shard has about 64 MiB; a small split still has several, one without records is left out. What
+    a killed call left behind is removed by the next one. One process writes at a time. On an object
+    store, where folders cannot be renamed, `directory` is complete when its last file is there:
+    index.json. FileExistsError where there is such a folder.
 
-    A shard has about `shard_bytes`; a small split still has several, one without records is left out. What a killed
-    call left behind is removed by the next one. One process writes at a time. On an object store, where folders
-    cannot be renamed, `directory` is complete when its last file is there: index.json.
+    Args:
+        directory: the folder of the data set, also gs://bucket/folder.
+        splits: for each an iterable of records, or a Beam transform to them (`beam.records_of`).
+        layout: of all records.
+        options: what the data set was made with, for its index.
+        report: what became of its tracks. A function is called once all records are written; what
+            it raises keeps the data set from appearing.
+        file_format: tfrecord or array_record.
+        draft: where it is written until it is complete, by default beside `directory`. In one that
+            is given, what is written in full stays for the next call with the same arguments.
+        beam_options: of the pipeline that writes it.
     """
     target = epath.Path(directory)
-    if file_format not in FORMATS:
-        raise ValueError(f"file_format must be one of {FORMATS}, got {file_format!r}")
-    if target.exists() and not _half_published(target):
-        state = "a prepared data set" if is_prepared(target) else "a folder"
-        raise FileExistsError(f"{target} is {state} already; remove it, or choose another name")
+    _refuse(target, file_format)
     stays = draft is not None
     draft = epath.Path(draft or draft_of(target))
     finished = finished_in(draft)
     if not (stays and is_prepared(finished)):
         if target.exists():
             target.rmtree()
-        written = draft / WRITTEN_FILE  # TFDS's folder alone does not say so on an object store
-        if draft.exists() and not (stays and beam_options is not None and written.exists()):
-            draft.rmtree()
-        draft.mkdir(parents=True, exist_ok=True)
+        _begin(draft, goes_on=stays and beam_options is not None)
         builder = Records(layout=layout, splits=splits, data_dir=os.fspath(draft))
-        _write_shards(
-            builder, draft, file_format=file_format, shard_bytes=shard_bytes, beam=beam_options
-        )
-        written.write_text("")
+        _write_shards(builder, draft, file_format, beam_options)
         made = report() if callable(report) else report
         index = {
             formats.KEY: formats.DATA,
@@ -185,21 +182,36 @@ def write_dataset(
     draft.rmtree(missing_ok=True)
 
 
-def _write_shards(
-    builder: Records, draft: epath.Path, *, file_format: str, shard_bytes: int, beam: Any
-) -> None:
+def _refuse(target: epath.Path, file_format: str) -> None:
+    """Raises an error where this folder cannot be written, or not in this format."""
+    if file_format not in FORMATS:
+        raise ValueError(f"file_format must be one of {FORMATS}, got {file_format!r}")
+    if target.exists() and not _half_published(target):
+        state = "a prepared data set" if is_prepared(target) else "a folder"
+        raise FileExistsError(f"{target} is {state} already; remove it, or choose another name")
+
+
+def _begin(draft: epath.Path, *, goes_on: bool) -> None:
+    """An empty draft; or, where a call goes on, one whose shards are there in full."""
+    # TFDS's folder alone does not say so on an object store.
+    if draft.exists() and not (goes_on and (draft / WRITTEN_FILE).exists()):
+        draft.rmtree()
+    draft.mkdir(parents=True, exist_ok=True)
+
+
+def _write_shards(builder: Records, draft: epath.Path, file_format: str, beam_options: Any) -> None:
     """Writes shards and TFDS's own description of them, unless they are there in full."""
     tfds.disable_progress_bar()
     shuffle.MAX_MEM_BUFFER_SIZE = SORTED_IN_MEMORY_BYTES
-    config = _Config(max_shard_size=shard_bytes, try_download_gcs=False, beam_options=beam)
-    with contextlib.redirect_stdout(
-        io.StringIO()
-    ):  # it speaks of downloads, of which there are none
+    config = _Config(max_shard_size=SHARD_BYTES, try_download_gcs=False, beam_options=beam_options)
+    # It speaks of downloads, of which there are none.
+    with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
             file_format=file_format,
             download_dir=os.fspath(draft / "downloads"),
             download_config=config,
         )
+    (draft / WRITTEN_FILE).write_text("")
 
 
 def _index(

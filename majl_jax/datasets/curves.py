@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack
 
 ANNOTATION_HOP_S = 256 / 44100
@@ -41,19 +42,14 @@ def read_annotation(path: pathlib.Path) -> Float64[np.ndarray, "row 2"]:
 
 
 def on_frames(
-    rows: Float64[np.ndarray, "row 2"],
-    *,
-    voiced_only: bool,
-    frames: int,
-    hop_samples: int,
-    sample_rate_hz: int,
+    rows: Float64[np.ndarray, "row 2"], *, voiced_only: bool, frames: int, grid: Grid
 ) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Frame labels (f0 in Hz with 0 = unvoiced, is it a label): the row nearest to k hop / rate.
 
     A frame with no row within half an annotation hop is unvoiced if the rows are the voiced ones
     only, and without a label otherwise.
     """
-    times_s = np.arange(frames) * hop_samples / sample_rate_hz
+    times_s = grid.frame_times_s(frames)
     after = np.clip(np.searchsorted(rows[:, 0], times_s), 1, max(len(rows) - 1, 1))
     before = after - 1
     after = np.minimum(after, len(rows) - 1)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from majl_jax.audio import int16
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import Recording
-
-INT16_SCALE = 32768.0
 
 # stems int16 [time, stem, channel], has_stems bool [stem], f0_hz float32 [frame, voice], has_pitch
 # bool [frame, voice], track str, start_sample int, valid_samples int (the rest of `time` is padding
@@ -40,6 +40,11 @@ class Layout:
             raise ValueError(f"voices must be 0 (one per stem) or more, got {self.voices}")
 
     @property
+    def grid(self) -> Grid:
+        """The grid of audio and labels."""
+        return Grid(self.sample_rate_hz, self.hop_samples, self.channels)
+
+    @property
     def pitch_voices(self) -> int:
         """Number of voices of the pitch labels."""
         return self.voices or len(self.stems)
@@ -61,15 +66,10 @@ class Layout:
         }
 
 
-def to_int16(audio: np.ndarray) -> np.ndarray:
-    """Float audio (full scale = 1) to int16; values beyond full scale are limited."""
-    return np.clip(np.round(audio * INT16_SCALE), -32768, 32767).astype(np.int16)
-
-
 def whole(recording: Recording, track: str) -> Record:
     """A whole recording as one record of its own length."""
     return {
-        "stems": to_int16(recording.audio),
+        "stems": int16.from_float(recording.audio),
         "has_stems": recording.has_stems,
         "f0_hz": recording.f0_hz,
         "has_pitch": recording.has_pitch,

@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets.track import BadTrack, Recording, frame_count, stack
+from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.track import BadTrack, Recording, stack
 
 MIXTURE = ("mixture",)
 PAST_THE_END_S = 1.0  # by at most so much a note may begin after the end of its audio
@@ -18,35 +20,33 @@ SEMITONES_MIDI = (20.0, 110.0)  # of a label that is not 0
 NoteRows = Float64[np.ndarray, "note 3"]  # columns: onset_s, offset_s, f0_hz
 
 
-def read_mixture(
-    path: pathlib.Path, *, sample_rate_hz: int, channels: int = 1
-) -> Float32[np.ndarray, "time 1 channel"]:
+def read_mixture(path: pathlib.Path, *, grid: Grid) -> Float32[np.ndarray, "time 1 channel"]:
     """The audio of a file as the only stem; raises BadTrack with the file's name."""
     try:
-        audio, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)
+        audio = source_files.read_audio(path, grid=grid)
     except files.AudioFileError as error:
         raise BadTrack(str(error)) from error
-    return stack([audio], sample_rate_hz=sample_rate_hz)
+    return stack([audio], grid=grid)
 
 
 def load_with_notes(
-    path: pathlib.Path,
-    notes: NoteRows,
-    *,
-    name: str,
-    voices: int,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    path: pathlib.Path, notes: NoteRows, *, name: str, voices: int, grid: Grid
 ) -> Recording:
-    """A mixture in which the notes are all that sounds; `name` says whose notes they are.
+    """A mixture in which the notes are all that sounds.
 
     Raises BadTrack for audio that cannot be read, bad notes, a note that begins after the end, or
     more than `voices` notes at once.
+
+    Args:
+        path: the audio.
+        notes: in s, s and Hz, in any order.
+        name: whose notes they are, for errors.
+        voices: number of voices of the labels.
+        grid: of audio and labels.
     """
     notes = check_notes(notes, name)
-    audio = read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    seconds = len(audio) / sample_rate_hz
+    audio = read_mixture(path, grid=grid)
+    seconds = grid.seconds(len(audio))
     if notes[-1, 0] > seconds + PAST_THE_END_S:
         raise BadTrack(
             f"{path}: {seconds:.1f} s long, but {name} has a note at {notes[-1, 0]:.1f} s: is it "
@@ -56,9 +56,8 @@ def load_with_notes(
         notes,
         name=name,
         voices=voices,
-        frames=frame_count(len(audio), hop_samples=hop_samples),
-        hop_samples=hop_samples,
-        sample_rate_hz=sample_rate_hz,
+        frames=grid.frame_count(len(audio)),
+        grid=grid,
     )
     return Recording(
         audio=audio,
@@ -66,8 +65,7 @@ def load_with_notes(
         has_stems=np.zeros(1, bool),
         f0_hz=f0_hz,
         has_pitch=np.ones(f0_hz.shape, bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=voices,
     )
 
@@ -78,19 +76,23 @@ def load_labelled(
     *,
     read: Callable[[pathlib.Path], NoteRows],
     voices: int,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    grid: Grid,
 ) -> Recording:
-    """`load_with_notes` with the notes that `read` finds in a file of labels."""
+    """`load_with_notes` with the notes of a file.
+
+    Args:
+        path: the audio.
+        labels: the file of notes.
+        read: from that file to its notes; raises BadTrack.
+        voices: number of voices of the labels.
+        grid: of audio and labels.
+    """
     return load_with_notes(
         path,
         read(labels),
         name=str(labels),
         voices=voices,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
+        grid=grid,
     )
 
 
@@ -111,15 +113,22 @@ def check_notes(notes: Float[np.ndarray, "note 3"], name: str) -> NoteRows:
 
 
 def frames_of_voices(
-    notes: NoteRows, *, name: str, voices: int, frames: int, hop_samples: int, sample_rate_hz: int
+    notes: NoteRows, *, name: str, voices: int, frames: int, grid: Grid
 ) -> Float32[np.ndarray, "frame voice"]:
     """F0 in Hz per frame and voice (0 = none) of notes in order of onset.
 
     A note sounds at frame k if onset <= k hop / rate < offset. It keeps its voice throughout, the
     lowest one free at its onset; two instruments in unison are two voices. Raises BadTrack where
     more than `voices` notes sound at once.
+
+    Args:
+        notes: in s, s and Hz.
+        name: whose notes they are, for errors.
+        voices: number of voices.
+        frames: number of frames.
+        grid: of the frames.
     """
-    times_s = np.arange(frames) * hop_samples / sample_rate_hz
+    times_s = grid.frame_times_s(frames)
     first = np.searchsorted(times_s, notes[:, 0], side="left")
     last = np.searchsorted(times_s, notes[:, 1], side="left")  # exclusive
     most, where = _most_at_once(first, last, frames)

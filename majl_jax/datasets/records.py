@@ -16,9 +16,9 @@ import numpy as np
 from etils import epath
 
 from majl_jax import formats
-from majl_jax.datasets.cutting import INT16_SCALE, Layout, Record, cut, join, to_int16, whole
+from majl_jax.datasets.cutting import Layout, Record, cut, join, whole
 
-__all__ = ["INT16_SCALE", "Layout", "Record", "cut", "join", "to_int16", "whole"]
+__all__ = ["Layout", "Record", "cut", "join", "whole"]
 
 INDEX_FILE = "index.json"
 REPORT_FILE = "report.json"
@@ -86,10 +86,14 @@ def finished_in(draft: Folder) -> epath.Path:
     return epath.Path(draft) / "records" / "1.0.0"
 
 
-def how_to_prepare(directory: Folder) -> str:
-    """The command that makes the data set in this folder."""
+def prepare_command(directory: Folder, *flags: str) -> str:
+    """The command that makes the data set in this folder, as far as its name and `flags` say.
+
+    Which flags a data set needs is known to `readers.how_to_prepare`.
+    """
     path = epath.Path(directory)
-    return f"python -m majl_jax.prepare --dataset={path.name} --output={path.parent}"
+    said = " ".join([f"--dataset={path.name}", *flags, f"--output={path.parent}"])
+    return f"python -m majl_jax.prepare {said}"
 
 
 def is_prepared(directory: Folder) -> bool:
@@ -97,19 +101,22 @@ def is_prepared(directory: Folder) -> bool:
     return (epath.Path(directory) / INDEX_FILE).exists()
 
 
-def open_prepared(directory: Folder) -> Prepared:
-    """Reads the index of a prepared data set and checks that every shard is there, in full."""
+def open_prepared(directory: Folder, *, how: str | None = None) -> Prepared:
+    """Reads the index of a prepared data set and checks that every shard is there, in full.
+
+    how: the command that makes it, for the FileNotFoundError where it is not (in full) there.
+    """
+    how = how or prepare_command(directory)
     folder = epath.Path(directory)
     if not is_prepared(folder):
         state = "has no index.json" if folder.exists() else "does not exist"
         raise FileNotFoundError(
-            f"No prepared data set in {directory} (the folder {state}). Make it with:\n"
-            f"  {how_to_prepare(directory)}"
+            f"No prepared data set in {directory} (the folder {state}). Make it with:\n  {how}"
         )
     prepared = read_index(folder)
     # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's writers.
     parse_example(b"")
-    _check_shards(prepared)
+    _check_shards(prepared, how)
     return prepared
 
 
@@ -129,7 +136,7 @@ def read_index(folder: epath.Path) -> Prepared:
     return Prepared(folder, layout, index["file_format"], index["options"], splits)
 
 
-def _check_shards(prepared: Prepared) -> None:
+def _check_shards(prepared: Prepared, how: str) -> None:
     """Raises FileNotFoundError where a shard is missing or cut off."""
     folder, sizes = prepared.directory, {}
     for split in prepared.splits.values():
@@ -141,7 +148,7 @@ def _check_shards(prepared: Prepared) -> None:
             state = "is missing" if size is None else f"has {size} bytes, expected {expected}"
             raise FileNotFoundError(
                 f"Shard {folder / shard} {state}. Remove the folder {folder} and make it again with:\n"
-                f"  {how_to_prepare(folder)}"
+                f"  {how}"
             )
 
 

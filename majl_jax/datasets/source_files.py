@@ -1,6 +1,7 @@
 """Finding and reading the files of a data set as its authors distribute it."""
 
 import csv
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -8,10 +9,52 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from jaxtyping import Float32
+
 from majl_jax.audio import files, libav
+from majl_jax.audio.resampling import Block
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack, printable
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # in this order, where a track is there twice
+
+
+@dataclasses.dataclass(frozen=True)
+class Copy:
+    """What a reader finds at --source: a copy of `title`, in whose folder `tree` lies.
+
+    own: there is no such data set, `title` says what files of one's own they are.
+    """
+
+    title: str
+    tree: str
+    own: bool = False
+
+    @property
+    def expected(self) -> str:
+        """What an error says of the layout."""
+        return f"expected {self.tree}" + ("" if self.own else " in it")
+
+    def root(self, source: str | None) -> pathlib.Path:
+        """The folder; ValueError without --source, FileNotFoundError where it is no folder."""
+        if source is None:
+            folder = f"a folder of {self.title}" if self.own else f"the folder of {self.title}"
+            raise ValueError(f"--source is missing: {folder}; {self.expected}")
+        root = pathlib.Path(source)
+        if not root.is_dir():
+            raise self.nothing(root, ", but that is no folder")
+        return root
+
+    def nothing(self, root: pathlib.Path | str, why: str = "") -> FileNotFoundError:
+        """The error of a folder in which nothing of the data set is."""
+        if self.own:
+            return FileNotFoundError(f"{root}: no {self.title} found; {self.expected}{why}")
+        return FileNotFoundError(f"{root} is no copy of {self.title}: {self.expected}{why}")
+
+    def lacking(self, root: pathlib.Path, what: str, advice: str = "") -> FileNotFoundError:
+        """The error of a folder in which the data set is, but none of `what`."""
+        return FileNotFoundError(f"{root} has no {what}; {self.expected}{advice}")
 
 
 def find_audio(path: pathlib.Path) -> pathlib.Path | None:
@@ -20,6 +63,16 @@ def find_audio(path: pathlib.Path) -> pathlib.Path | None:
         if (other := path.with_suffix(suffix)).is_file():
             return other
     return None
+
+
+def read_audio(path: pathlib.Path, *, grid: Grid) -> Float32[np.ndarray, "time channel"]:
+    """The audio of a file at the rate and in the channels of a grid; raises AudioFileError."""
+    return files.read(path, sample_rate_hz=grid.sample_rate_hz, channels=grid.channels)[0]
+
+
+def stream_audio(path: pathlib.Path, *, grid: Grid) -> Iterator[Block]:
+    """The same block by block."""
+    return files.stream(path, sample_rate_hz=grid.sample_rate_hz, channels=grid.channels)
 
 
 def header_seconds(path: pathlib.Path) -> float:
@@ -107,19 +160,17 @@ SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
 
 def find_table(
-    source: str | None, pattern: str, columns: tuple[str, ...], *, title: str, tree: str
+    source: str | None, pattern: str, columns: tuple[str, ...], *, copy: Copy
 ) -> tuple[pathlib.Path, list[dict[str, str]]]:
     """The folder of a copy and the rows of its table, in which `split` and `duration` are checked.
 
     The table is the last file called `pattern` in `source`, or one folder further in, as the
     archives unpack. Raises FileNotFoundError without one, BadTrack for bad rows.
     """
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of {title}; expected {tree} in it")
-    root = pathlib.Path(source)
+    root = copy.root(source)
     found = sorted(root.glob(pattern)) or sorted(root.glob(f"*/{pattern}"))
     if not found:
-        raise FileNotFoundError(f"{source} is no copy of {title}: expected {tree} in it")
+        raise copy.nothing(root)
     rows = read_table(found[-1], columns)
     for number, row in enumerate(rows, 1):
         place = f"{found[-1]}, row {number}"

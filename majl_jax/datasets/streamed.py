@@ -11,7 +11,8 @@ from jaxtyping import Float32, Float64
 
 from majl_jax.audio import files
 from majl_jax.audio.resampling import Block
-from majl_jax.datasets import notes, track
+from majl_jax.datasets import notes, source_files, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack, Recording
 
 Stems = Float32[np.ndarray, "_ stem channel"]
@@ -33,9 +34,7 @@ class Streamed:
     blocks: Callable[[], Iterator[np.ndarray]]
     stems: tuple[str, ...]
     known: bool  # whether the stems are labels; else the only one is a mixture
-    sample_rate_hz: int
-    hop_samples: int
-    channels: int
+    grid: Grid
     voices: int = 0
 
     def load(self) -> Recording:
@@ -47,16 +46,15 @@ class Streamed:
     def labels(self, samples: int) -> Recording:
         """A recording of this length that lacks its audio."""
         f0_hz, has_pitch = track.no_pitch(
-            samples, stems=len(self.stems), hop_samples=self.hop_samples, voices=self.voices
+            samples, stems=len(self.stems), grid=self.grid, voices=self.voices
         )
         return Recording(
-            audio=np.zeros((0, len(self.stems), self.channels), np.float32),
+            audio=np.zeros((0, len(self.stems), self.grid.channels), np.float32),
             stems=self.stems,
             has_stems=np.full(len(self.stems), self.known),
             f0_hz=f0_hz,
             has_pitch=has_pitch,
-            sample_rate_hz=self.sample_rate_hz,
-            hop_samples=self.hop_samples,
+            grid=self.grid,
             voices=self.voices,
         )
 
@@ -74,7 +72,7 @@ class Streamed:
             kept.append(block)
             if size > KEPT_BYTES:
                 kept.clear()
-        track.check_audio(samples, hop_samples=self.hop_samples, bad=bad, silent=not peak)
+        track.check_audio(samples, grid=self.grid, bad=bad, silent=not peak)
         return samples, peak, functools.partial(iter, kept) if kept else self.blocks
 
 
@@ -87,7 +85,7 @@ def one_stem(blocks: Iterator[Block]) -> Iterator[Stems]:
 def together(
     streams: Mapping[str, Iterator[Block]],
     *,
-    sample_rate_hz: int,
+    grid: Grid,
     pad: bool = False,
     mixture_is_a_fault: bool = False,
 ) -> Iterator[Stems]:
@@ -112,8 +110,8 @@ def together(
             products += flat @ flat.T
         yield block
     lengths = [queue.given for queue in queues]
-    if not pad and max(lengths) - min(lengths) > track.LENGTHS_DIFFER_S * sample_rate_hz:
-        raise BadTrack(track.unequal(lengths, sample_rate_hz=sample_rate_hz))
+    if not pad and max(lengths) - min(lengths) > track.LENGTHS_DIFFER_S * grid.sample_rate_hz:
+        raise BadTrack(track.unequal(lengths, grid=grid))
     if mixture_is_a_fault and (told := mixture_among(products, tuple(streams))):
         raise BadTrack(told)
 
@@ -179,24 +177,14 @@ class _Queue:
         return out
 
 
-def unlabelled(
-    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
-) -> Streamed:
+def unlabelled(path: pathlib.Path, *, grid: Grid) -> Streamed:
     """One file as a mixture without any label, read block by block."""
-    blocks = functools.partial(_of_file, path, sample_rate_hz=sample_rate_hz, channels=channels)
-    return Streamed(
-        blocks,
-        notes.MIXTURE,
-        known=False,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-        voices=1,
-    )
+    blocks = functools.partial(_of_file, path, grid=grid)
+    return Streamed(blocks, notes.MIXTURE, known=False, grid=grid, voices=1)
 
 
-def _of_file(path: pathlib.Path, *, sample_rate_hz: int, channels: int) -> Iterator[Stems]:
-    blocks = files.stream(path, sample_rate_hz=sample_rate_hz, channels=channels)
+def _of_file(path: pathlib.Path, *, grid: Grid) -> Iterator[Stems]:
+    blocks = source_files.stream_audio(path, grid=grid)
     try:
         yield from one_stem(blocks)
     except files.AudioFileError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
 
+from majl_jax.datasets.grid import Grid
+
 if TYPE_CHECKING:
     from majl_jax.datasets.streamed import Streamed
 
@@ -35,8 +37,7 @@ class Recording:
     has_stems: np.ndarray  # bool [stem]
     f0_hz: np.ndarray  # float32 [frame, voice]; 0 = unvoiced; frame k is centred at sample k * hop
     has_pitch: np.ndarray  # bool [frame, voice]
-    sample_rate_hz: int
-    hop_samples: int
+    grid: Grid
     notes: tuple[np.ndarray, ...] = ()  # per voice float32 [note, 3], where the data set has notes
     voices: int = 0  # of the labels; 0: one per stem
 
@@ -60,26 +61,24 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def frame_count(samples: int, *, hop_samples: int) -> int:
-    """Number of label frames of `samples` samples: one for each whole hop."""
-    return samples // hop_samples
-
-
 def frames_from_notes(
     notes: Notes,
     *,
     frames: int,
-    hop_samples: int,
-    sample_rate_hz: int,
+    grid: Grid,
     attack_s: float,
     release_s: float,
 ) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Frame labels (f0 in Hz with 0 = unvoiced, is it a label) of a monophonic list of notes.
 
-    For `attack_s` before a note and `release_s` after it the instrument may sound: those frames are
-    no label.
+    Args:
+        notes: in s, s and Hz.
+        frames: number of frames.
+        grid: of the frames.
+        attack_s: for so long before a note the instrument may sound, so those frames are no label.
+        release_s: the same after a note.
     """
-    times_s = np.arange(frames) * hop_samples / sample_rate_hz
+    times_s = grid.frame_times_s(frames)
     f0_hz = np.zeros(frames, np.float32)
     has_pitch = np.ones(frames, bool)
     for onset_s, offset_s, _ in notes:
@@ -96,15 +95,14 @@ def nearest_rows(
     *,
     name: str,
     frames: int,
-    hop_samples: int,
-    sample_rate_hz: int,
+    grid: Grid,
 ) -> Int[np.ndarray, " frame"]:
     """For each label frame the row of an annotation, at rising times, whose time is nearest; of two, the earlier.
 
     Frames before the first and after the last row get that one; raises BadTrack, with `name`, where those after the
     last are more than a tenth of all.
     """
-    frame_s = np.arange(frames) * hop_samples / sample_rate_hz
+    frame_s = grid.frame_times_s(frames)
     if times_s[-1] < 0.9 * frame_s[-1] - 1.0:
         raise BadTrack(
             f"{name}: ends at {times_s[-1]:.1f} s, its audio at {frame_s[-1]:.1f} s: is it cut off, or of another track?"
@@ -112,9 +110,9 @@ def nearest_rows(
     return np.searchsorted((times_s[1:] + times_s[:-1]) / 2, frame_s)
 
 
-def check_audio(samples: int, *, hop_samples: int, bad: int, silent: bool) -> None:
+def check_audio(samples: int, *, grid: Grid, bad: int, silent: bool) -> None:
     """Raises `BadTrack` where audio of this length, with `bad` samples, cannot be used."""
-    if samples < hop_samples:
+    if samples < grid.hop_samples:
         raise BadTrack(f"zero length: {samples} samples, less than one label frame")
     if bad:
         raise BadTrack(f"{bad} samples are NaN or infinite")
@@ -124,19 +122,19 @@ def check_audio(samples: int, *, hop_samples: int, bad: int, silent: bool) -> No
 
 def check(recording: Recording) -> None:
     """Raises `BadTrack` where audio or labels cannot be used."""
-    audio = recording.audio
-    if audio.ndim != 3 or audio.shape[1] != len(recording.stems):
+    audio, grid = recording.audio, recording.grid
+    if audio.ndim != 3 or audio.shape[1:] != (len(recording.stems), grid.channels):
         raise BadTrack(
-            f"audio has shape {audio.shape}, expected [time, {len(recording.stems)} stems, channel]"
+            f"audio has shape {audio.shape}, expected [time, {len(recording.stems)} stems, "
+            f"{grid.channels} channels]"
         )
     check_audio(
         len(audio),
-        hop_samples=recording.hop_samples,
+        grid=grid,
         bad=int(np.count_nonzero(~np.isfinite(audio))),
         silent=not np.any(audio),
     )
-    frames = frame_count(len(audio), hop_samples=recording.hop_samples)
-    expected = (frames, recording.voices or len(recording.stems))
+    expected = (grid.frame_count(len(audio)), recording.voices or len(recording.stems))
     for name in ("f0_hz", "has_pitch"):
         shape = getattr(recording, name).shape
         if shape != expected:
@@ -145,36 +143,36 @@ def check(recording: Recording) -> None:
     if recording.has_stems.shape != (len(recording.stems),):
         raise BadTrack(f"has_stems has shape {recording.has_stems.shape}, expected one per stem")
     f0_hz = recording.f0_hz[recording.has_pitch]
-    bad = ~np.isfinite(f0_hz) | (f0_hz < 0) | (f0_hz >= recording.sample_rate_hz / 2)
+    bad = ~np.isfinite(f0_hz) | (f0_hz < 0) | (f0_hz >= grid.sample_rate_hz / 2)
     if bad.any():
         raise BadTrack(f"{np.count_nonzero(bad)} pitch labels are negative, NaN or above Nyquist")
 
 
-def stack(stems: Sequence[np.ndarray], *, sample_rate_hz: int) -> np.ndarray:
+def stack(stems: Sequence[np.ndarray], *, grid: Grid) -> np.ndarray:
     """[time, channel] per stem to [time, stem, channel], all by one gain where one is beyond full scale.
 
     Shorter stems end in zeros; lengths that differ by more than `LENGTHS_DIFFER_S` are a BadTrack.
     """
     lengths = [len(stem) for stem in stems]
-    if max(lengths) - min(lengths) > LENGTHS_DIFFER_S * sample_rate_hz:
-        raise BadTrack(unequal(lengths, sample_rate_hz=sample_rate_hz))
+    if max(lengths) - min(lengths) > LENGTHS_DIFFER_S * grid.sample_rate_hz:
+        raise BadTrack(unequal(lengths, grid=grid))
     audio = np.zeros((max(lengths), len(stems), stems[0].shape[1]), np.float32)
     for number, stem in enumerate(stems):
         audio[: len(stem), number] = stem
     return audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
 
 
-def unequal(lengths: Sequence[int], *, sample_rate_hz: int) -> str:
+def unequal(lengths: Sequence[int], *, grid: Grid) -> str:
     """What is said of stems of these lengths."""
-    seconds = ", ".join(f"{length / sample_rate_hz:.2f}" for length in lengths)
+    seconds = ", ".join(f"{grid.seconds(length):.2f}" for length in lengths)
     return f"its stems are {seconds} s long; expected equal lengths: is one cut off?"
 
 
 def no_pitch(
-    samples: int, *, stems: int, hop_samples: int, voices: int = 0
+    samples: int, *, stems: int, grid: Grid, voices: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """`f0_hz` and `has_pitch`, [frame, voice], of so many samples without a pitch label; voices 0: one per stem."""
-    shape = (frame_count(samples, hop_samples=hop_samples), voices or stems)
+    shape = (grid.frame_count(samples), voices or stems)
     return np.zeros(shape, np.float32), np.zeros(shape, bool)
 
 

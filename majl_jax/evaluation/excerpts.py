@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from majl_jax.audio import int16
 from majl_jax.datasets import records, stem_groups
 
 TRIES = (
@@ -103,7 +104,7 @@ def _piece(
     record = records.read_record(prepared, split, int(rng.choice(numbers)))
     start = int(rng.integers(max(record["valid_samples"] - samples, 0) + 1))
     known = record["has_stems"][:, None]  # silence is tried again
-    stems = record["stems"][start : start + samples] * known / np.float32(records.INT16_SCALE)
+    stems = int16.to_float(record["stems"][start : start + samples] * known)
     sources = stem_groups.of_stems(stems, prepared.layout.stems, groups).mean(axis=2)
     second = (record["start_sample"] + start) / prepared.layout.sample_rate_hz
     return Excerpt(f"{record['track']}@{second:.3f}", sources)

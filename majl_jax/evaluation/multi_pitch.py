@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from majl_jax import atomic, console
+from majl_jax.audio import int16
 from majl_jax.batch import Variables
 from majl_jax.evaluation import target
 from majl_jax.evaluation.examples import NO_FILES, ForReport, write_signals
@@ -206,7 +207,7 @@ def _read(
     name = record["track"]
     name = name.decode("utf-8") if isinstance(name, bytes) else str(name)
     stems = np.asarray(record["stems"])
-    audio = stems.astype(np.float32).sum(1).mean(1) / 32768.0
+    audio = stems.astype(np.float32).sum(1).mean(1) / int16.FULL_SCALE
     f0_hz, has_pitch = np.asarray(record["f0_hz"]), np.asarray(record["has_pitch"], bool)
     frames = model.frame_count(len(audio))
     if abs(len(f0_hz) - frames) > target.EXTRA_FRAMES:

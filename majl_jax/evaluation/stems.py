@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from majl_jax import console
+from majl_jax.audio import int16
 from majl_jax.batch import Variables
-from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.evaluation.examples import NO_FILES, ForReport, Stems, write_stems
 from majl_jax.evaluation.rows import Row, aggregate, flatten, means
 from majl_jax.inference.segments import SEGMENTING, Segmenting, SegmentModel, apply_track
@@ -48,7 +48,7 @@ def score_stems(
     """
     rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
-        truth = np.asarray(record["stems"], np.float32)[:, list(columns)] / np.float32(INT16_SCALE)
+        truth = int16.to_float(record["stems"])[:, list(columns)]
         if truth.shape[2] != model.channels:
             truth = np.repeat(truth.mean(2, keepdims=True), model.channels, axis=2)
         mixture = truth.sum(axis=1)

@@ -18,7 +18,7 @@ from etils import epath
 from majl_jax import terminal
 from majl_jax.datasets import readers, records
 from majl_jax.prepare.preparation import prepare
-from majl_jax.prepare.selection import SPLITS, Options, PrepareError, list_tracks
+from majl_jax.prepare.selection import SPLITS, Options, PrepareError
 
 SHARED = (  # by all data sets of a command
     "sample_rate_hz",
@@ -30,7 +30,6 @@ SHARED = (  # by all data sets of a command
     "drop_silence",
     "stems",
 )
-__all__ = ["Options", "PrepareError", "list_tracks", "prepare"]
 
 
 def parse_tracks(text: str) -> dict[str, int]:
@@ -65,44 +64,7 @@ def _folder(text: str) -> epath.Path:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m majl_jax.prepare", description=__doc__)
-    parser.add_argument("--dataset", default="", help=f"one or more of {','.join(readers.READERS)}")
-    parser.add_argument("--source", help="folder of the data set, where it is not built in")
-    parser.add_argument(
-        "--output", type=_folder, default="data/prepared", help="a folder, or gs://bucket/folder"
-    )
-    parser.add_argument(
-        "--work",
-        type=pathlib.Path,
-        help="local folder of what is not finished; by default --output",
-    )
-    parser.add_argument("--sample_rate_hz", type=_positive, default=16000)
-    parser.add_argument("--hop_samples", type=_positive, default=320, help="between label frames")
-    parser.add_argument("--channels", type=_positive, help="of the audio; by default mono")
-    parser.add_argument("--record_seconds", type=float, default=12.0)
-    parser.add_argument("--tracks", type=parse_tracks, help="at most so many per split")
-    parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
-    parser.add_argument("--seed", type=int, default=0, help="of what a built-in data set draws")
-    parser.add_argument("--file_format", choices=records.FORMATS, default="tfrecord")
-    parser.add_argument(
-        "--drop_silence", action="store_true", help="leave out records of which half is silence"
-    )
-    parser.add_argument(
-        "--stems", default="", metavar="STEM,NAME=STEM+STEM", help="only these, or sums of them"
-    )
-    parser.add_argument("--max_bad_fraction", type=float, default=0.1)
-    parser.add_argument(
-        "--beam",
-        action="store_true",
-        help="load and write with Apache Beam, see docs/data/prepare.md",
-    )
-    parser.add_argument(
-        "--beam_options", metavar='"--runner=… --…"', help="of the pipeline; by default here"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="say what is wrong with data sets, prepare nothing"
-    )
-    parser.add_argument("--report", type=pathlib.Path, help="of --check, a JSON file")
+    parser = _parser()
     parsed = parser.parse_args(arguments)
     if not parsed.dataset and not parsed.check:
         parser.error(f"--dataset is missing; there are {', '.join(readers.READERS)}")
@@ -124,6 +86,53 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
                 f"--channels={parsed.channels}: {name} has {' or '.join(map(str, choices))}"
             )
     return parsed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m majl_jax.prepare", description=__doc__)
+    parser.add_argument("--dataset", default="", help=f"one or more of {','.join(readers.READERS)}")
+    parser.add_argument("--source", help="folder of the data set, where it is not built in")
+    parser.add_argument(
+        "--output", type=_folder, default="data/prepared", help="a folder, or gs://bucket/folder"
+    )
+    parser.add_argument(
+        "--work",
+        type=pathlib.Path,
+        help="local folder of what is not finished; by default --output",
+    )
+    parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
+    _add_content(parser)
+    parser.add_argument("--max_bad_fraction", type=float, default=0.1)
+    parser.add_argument(
+        "--beam",
+        action="store_true",
+        help="load and write with Apache Beam, see docs/data/prepare.md",
+    )
+    parser.add_argument(
+        "--beam_options", metavar='"--runner=… --…"', help="of the pipeline; by default here"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="say what is wrong with data sets, prepare nothing"
+    )
+    parser.add_argument("--report", type=pathlib.Path, help="of --check, a JSON file")
+    return parser
+
+
+def _add_content(parser: argparse.ArgumentParser) -> None:
+    """The flags that decide what is in a data set."""
+    parser.add_argument("--sample_rate_hz", type=_positive, default=16000)
+    parser.add_argument("--hop_samples", type=_positive, default=320, help="between label frames")
+    parser.add_argument("--channels", type=_positive, help="of the audio; by default mono")
+    parser.add_argument("--record_seconds", type=float, default=12.0)
+    parser.add_argument("--tracks", type=parse_tracks, help="at most so many per split")
+    parser.add_argument("--seed", type=int, default=0, help="of what a built-in data set draws")
+    parser.add_argument("--file_format", choices=records.FORMATS, default="tfrecord")
+    parser.add_argument(
+        "--drop_silence", action="store_true", help="leave out records of which half is silence"
+    )
+    parser.add_argument(
+        "--stems", default="", metavar="STEM,NAME=STEM+STEM", help="only these, or sums of them"
+    )
 
 
 def _options(parsed: argparse.Namespace, name: str) -> Options:

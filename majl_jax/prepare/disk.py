@@ -31,9 +31,17 @@ def check(
     leftovers: Sequence[Folder] = (),
     by_beam: bool = False,
 ) -> bool:
-    """Prints the need of a data set of this size; returns whether loaded tracks cannot be kept until all is written.
+    """Prints the need of a data set; returns whether loaded tracks cannot be kept until its end.
 
-    leftovers: folders of an earlier run, whose space is used or set free. Raises OSError where a disk is too full.
+    Raises OSError where a disk is too full.
+
+    Args:
+        what: is printed first.
+        total_mb: size of its shards.
+        output: the folder that its folder lies in.
+        work: the local folder of what is not finished.
+        leftovers: folders of an earlier run, whose space is used or set free.
+        by_beam: loaded tracks are not kept here.
     """
     print(f"{what}, about {total_mb:.0f} MB", end="")
     lean = full = False

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.audio import mixing
+from majl_jax.audio import int16, mixing
 from majl_jax.audio.faults import AudioFileWarning
 from majl_jax.datasets import records, track, whole_files
 
@@ -96,11 +96,10 @@ def _faults_named() -> Iterator[None]:
 
 
 def _check_layout(recording: track.Recording, layout: records.Layout) -> None:
-    channels, voices = recording.audio.shape[2], recording.f0_hz.shape[1]
-    found = (recording.stems, recording.sample_rate_hz, channels, voices)
-    expected = (layout.stems, layout.sample_rate_hz, layout.channels, layout.pitch_voices)
+    found = (recording.stems, recording.grid, recording.f0_hz.shape[1])
+    expected = (layout.stems, layout.grid, layout.pitch_voices)
     if found != expected:
-        raise track.BadTrack(f"has (stems, rate, channels, voices) {found}, expected {expected}")
+        raise track.BadTrack(f"has (stems, grid, voices) {found}, expected {expected}")
 
 
 def cut(
@@ -166,7 +165,7 @@ def _write_whole(one: track.Track, layout: records.Layout, path: pathlib.Path) -
             _check_layout(recording, layout)
         whole = {**records.whole(recording, one.id), "valid_samples": samples}
         gain = max(1.0, peak)
-        stems = (records.to_int16(block / gain) for block in blocks())
+        stems = (int16.from_float(block / gain) for block in blocks())
         whole_files.write(path, whole, stems, remarks=remarks)
 
 

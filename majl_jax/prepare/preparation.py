@@ -6,12 +6,9 @@ pipeline do all of it. `python -m majl_jax.prepare` is the command line.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -20,22 +17,14 @@ from typing import Any
 from etils import epath
 
 from majl_jax.datasets import beam, records, track
-from majl_jax.prepare import disk, loading
+from majl_jax.prepare import disk, loading, places
 from majl_jax.prepare.beam import read_outcomes, records_of
+from majl_jax.prepare.places import Places
 from majl_jax.prepare.selection import SPLITS, Options, PrepareError, list_tracks
 
 SKIPPED_SHOWN = 20
 # Per split the records, or a Beam transform to them; and the report once those are written.
 Loaded = tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Where a data set is to be, the local folder of the work on it, and where shards are written (None: beside it)."""
-
-    directory: epath.Path
-    work: pathlib.Path
-    draft: epath.Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,89 +49,60 @@ def prepare(
     work: records.Folder | None = None,
     beam_options: str | None = None,
 ) -> epath.Path:
-    """Prepares one data set below `output`, a folder or gs://bucket/folder, and returns its folder.
+    """Prepares one data set, unless it is there, and returns its folder.
 
-    work: a folder of this machine for what is not finished; by default `output`, or a temporary one.
-    beam_options: of an Apache Beam pipeline, whose workers load the tracks and write the shards.
+    Args:
+        options: what is prepared.
+        output: the folder that its folder lies in, also gs://bucket/folder.
+        processes: how many load tracks.
+        max_bad_fraction: with a larger share of bad tracks it is a PrepareError.
+        work: a folder of this machine for what is not finished; by default `output`, or a
+            temporary one.
+        beam_options: of an Apache Beam pipeline, whose workers load the tracks and write the
+            shards; None is without Beam.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # keeps TensorFlow quiet when imported
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     name, wanted = options.dataset, dataclasses.asdict(options)
-    places = _places(wanted, output, work, by_beam=beam_options is not None)
-    directory = places.directory
-    if _is_prepared(directory):
+    where = places.find(wanted, output, work, by_beam=beam_options is not None)
+    directory = where.directory
+    if places.is_prepared(directory):
         _refuse_other_options(directory, wanted)
-        _remove_work(places)  # of a run killed at its very end
+        places.remove_work(where)  # of a run killed at its very end
         print(f"{name}: already prepared in {directory}")
         return directory
     if options.file_format == "array_record" and not records.is_local(directory):
         raise PrepareError(f"{directory}: {records.LOCAL_FORMAT}")
     pipeline = None if beam_options is None else beam.pipeline_options(beam_options)
     job = None
-    if not _is_written(places):
-        job = _plan(options, places, max_bad_fraction, by_beam=pipeline is not None)
-    places.work.mkdir(parents=True, exist_ok=True)
-    with loading.Lock(places.work):
+    if not places.is_written(where):
+        job = _plan(options, where, max_bad_fraction, by_beam=pipeline is not None)
+    where.work.mkdir(parents=True, exist_ok=True)
+    with loading.Lock(where.work):
         started = time.monotonic()
-        splits, report = {}, dict
-        if job is not None:
-            splits, report = _by_processes(job, processes) if pipeline is None else _by_beam(job)
-        from majl_jax.datasets import builder
-
-        builder.write_dataset(
-            directory,
-            splits,
-            layout=options.layout(),
-            options=wanted,
-            report=report,
-            file_format=options.file_format,
-            draft=places.draft,
-            beam_options=pipeline,
-        )
-        _remove_work(places)
+        _write(options, where, job, processes, pipeline)
+        places.remove_work(where)
     _print_done(directory, time.monotonic() - started)
     return directory
 
 
-def _places(
-    wanted: Mapping[str, Any],
-    output: records.Folder,
-    work: records.Folder | None,
-    *,
-    by_beam: bool,
-) -> Places:
-    """The same places for the same options, so that a killed run is gone on with."""
-    name, output = wanted["dataset"], epath.Path(output)
-    local = records.is_local(output)
-    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
-    if work is None:
-        work = output if local else pathlib.Path(tempfile.gettempdir()) / "majl_jax"
-    work = pathlib.Path(work) / f".{name}.work-{digest}"
-    directory, draft = output / name, None
-    if by_beam:  # seen by all its workers
-        draft = epath.Path(os.path.abspath(output)) if local else output
-        draft /= f".{name}.{digest}.partial"
-    elif not local:
-        draft = epath.Path(work) / "shards"
-    return Places(directory, work, draft)
+def _write(options: Options, where: Places, job: Job | None, processes: int, pipeline: Any) -> None:
+    """Loads what there is to load and writes the data set."""
+    splits, report = {}, dict
+    if job is not None:
+        splits, report = _by_processes(job, processes) if pipeline is None else _by_beam(job)
+    from majl_jax.datasets import builder
 
-
-def _is_prepared(directory: epath.Path) -> bool:
-    try:
-        return records.is_prepared(directory)
-    except Exception as error:  # TensorFlow's, fsspec's or a cloud's: they share no class
-        raise PrepareError(f"{directory} cannot be reached: {error}") from error
-
-
-def _is_written(places: Places) -> bool:
-    """Whether all but the way to its place is done."""
-    return places.draft is not None and records.is_prepared(records.finished_in(places.draft))
-
-
-def _remove_work(places: Places) -> None:
-    shutil.rmtree(places.work, ignore_errors=True)
-    if places.draft is not None and places.draft.exists():
-        places.draft.rmtree()
+    builder.write_dataset(
+        where.directory,
+        splits,
+        layout=options.layout(),
+        options=dataclasses.asdict(options),
+        report=report,
+        file_format=options.file_format,
+        draft=where.draft,
+        beam_options=pipeline,
+    )
 
 
 def _absolute(options: Options) -> Options:
@@ -152,21 +112,21 @@ def _absolute(options: Options) -> Options:
     return dataclasses.replace(options, source=os.path.abspath(options.source))
 
 
-def _plan(options: Options, places: Places, max_bad_fraction: float, *, by_beam: bool) -> Job:
+def _plan(options: Options, where: Places, max_bad_fraction: float, *, by_beam: bool) -> Job:
     """Lists the tracks and says how much disk they need, before anything is written."""
     tracks, left_out = list_tracks(_absolute(options) if by_beam else options)
-    layout, leftovers = options.layout(), [places.work, records.draft_of(places.directory)]
-    if by_beam and places.draft is not None:
-        leftovers = [places.draft]
+    layout, leftovers = options.layout(), [where.work, records.draft_of(where.directory)]
+    if by_beam and where.draft is not None:
+        leftovers = [where.draft]
     lean = disk.check(
         f"{options.dataset}: {len(tracks)} tracks",
         disk.size_mb(tracks, layout),
-        output=places.directory.parent,
-        work=places.work,
+        output=where.directory.parent,
+        work=where.work,
         leftovers=leftovers,
         by_beam=by_beam,
     )
-    return Job(options, layout, tracks, left_out, places, max_bad_fraction, lean)
+    return Job(options, layout, tracks, left_out, where, max_bad_fraction, lean)
 
 
 def _by_processes(job: Job, processes: int) -> Loaded:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from majl_jax.datasets import readers, records, stem_groups, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.prepare import chosen_stems
 
 SPLITS = ("train", "valid", "test")
@@ -28,6 +29,11 @@ class Options:
     reader_version: int
     drop_silence: bool = False
     stems: str = ""  # "stem, name=stem+stem"; empty: all, as they are
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that audio and labels are brought to."""
+        return Grid(self.sample_rate_hz, self.hop_samples, self.channels)
 
     def groups(self) -> stem_groups.Groups:
         """The stems of the records and what of the data set each is the sum of; ValueError where it has not that stem."""
@@ -55,11 +61,7 @@ class Options:
 def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str]]]:
     """The tracks to prepare, at most so many per split as the options say, and which are left out why."""
     found = readers.READERS[options.dataset].tracks(
-        options.source,
-        sample_rate_hz=options.sample_rate_hz,
-        hop_samples=options.hop_samples,
-        channels=options.channels,
-        seed=options.seed,
+        options.source, grid=options.grid, seed=options.seed
     )
     if options.stems:
         found = chosen_stems.choose(found, options.groups())

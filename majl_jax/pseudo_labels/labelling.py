@@ -14,6 +14,7 @@ from etils import epath
 from jaxtyping import Float
 
 from majl_jax import atomic, console
+from majl_jax.audio import int16
 from majl_jax.batch import Variables
 from majl_jax.datasets import records
 from majl_jax.inference.decoding import decode_pitch
@@ -81,7 +82,7 @@ def label_pitch(
     """
     frame_s = teacher.model.hop_samples / teacher.model.sample_rate_hz
     for track in tracks:
-        voice = track["stems"][:, target].astype(np.float32) / records.INT16_SCALE
+        voice = int16.to_float(track["stems"][:, target])
         f0_hz, confidence = decode_pitch(teacher.hear(voice)["salience"], teacher.bin_cents)
         frames = len(track["f0_hz"])
         f0_hz, confidence = f0_hz[:frames], confidence[:frames]
@@ -147,17 +148,18 @@ def label_stems(
 def _separate(piece: records.Record, teacher: Teacher, target: int) -> tuple[np.ndarray, float]:
     """A record's stems as the teacher separates them, and its confidence in the target."""
     mixture = piece["stems"].astype(np.int32).sum(1)
-    outputs = teacher.hear(mixture.astype(np.float32) / records.INT16_SCALE)
+    outputs = teacher.hear(int16.to_float(mixture))
     confidence = filtering.stem_confidence(
         outputs["salience"][: len(piece["f0_hz"])],
         piece["f0_hz"][:, target],
         piece["has_pitch"][:, target],
         teacher.bin_cents,
     )
-    voice = records.to_int16(outputs["stems"][:, 0]).astype(np.int32)
-    voice = np.clip(voice, mixture - 32767, mixture + 32768)  # the rest has to fit 16 bits too
+    voice = int16.from_float(outputs["stems"][:, 0]).astype(np.int32)
+    # The rest has to fit 16 bits too.
+    voice = np.clip(voice, mixture - int16.HIGHEST, mixture - int16.LOWEST)
     stems = np.zeros_like(piece["stems"])
-    stems[:, target] = np.clip(voice, -32768, 32767)
+    stems[:, target] = int16.limited(voice)
     stems[:, 0 if target else 1] = mixture - stems[:, target]
     return stems, confidence
 

@@ -21,10 +21,9 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from majl_jax import console, parallel, weights
-from majl_jax.audio import mixing
+from majl_jax.audio import int16, mixing
 from majl_jax.batch import Variables
 from majl_jax.datasets import records
-from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, target_first
@@ -231,7 +230,7 @@ def _bandwidth(config: Any, prepared: records.Prepared, target: int) -> reconstr
     def excerpts() -> Iterator[np.ndarray]:
         for number in numbers:
             stems = records.read_record(prepared, "train", number)["stems"]
-            part = stems[: config.data.segment_samples].astype(np.float32) / INT16_SCALE
+            part = int16.to_float(stems[: config.data.segment_samples])
             yield part.sum(axis=1) if target < 0 else part[:, target]
 
     found = reconstruction.estimate_bandwidth(excerpts())

@@ -22,11 +22,10 @@ from etils import epath
 from jaxtyping import Array, Bool, Float
 
 from majl_jax import atomic, console, parallel, weights
-from majl_jax.audio import mixing
+from majl_jax.audio import int16, mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
 from majl_jax.batch import Variables
 from majl_jax.datasets import records, stem_groups
-from majl_jax.datasets.cutting import INT16_SCALE
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, group_sources, mixture_sources
@@ -473,7 +472,7 @@ def _segments(
     samples, size = config.data.segment_samples, config.evaluation.batch_size
     for song in console.with_progress(_songs(setting, "valid"), "which output is which stem"):
         count = len(song["stems"]) // samples
-        stems = song["stems"][: count * samples] / np.float32(INT16_SCALE)
+        stems = int16.to_float(song["stems"][: count * samples])
         stems = stems.reshape(count, samples, *stems.shape[1:])
         for first in range(0, count, size):
             part = stems[first : first + size]

@@ -2,6 +2,7 @@
 the stems.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,14 +16,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.audio import files, libav
+from majl_jax.audio import files, int16, libav
 from majl_jax.datasets import records, streamed, whole_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, audio_folder
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 from majl_jax.prepare import loading
 
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
+GRID = Grid(16000, 320)
 STEM_MP4 = made_audio.CASES.parent / "audio/musdb18_7s/train/Music Delta - 80s Rock.stem.mp4"
 needs_av = pytest.mark.skipif(not libav.is_installed(), reason="PyAV is not installed")
 
@@ -105,7 +107,7 @@ def test_linked_folders_are_gone_into_and_no_link_is_followed_in_a_circle(tmp_pa
     (root / "train/more").symlink_to("../../store")
     (root / "train/again").symlink_to("..")
     (root / "train/itself").symlink_to(".")
-    found = {one.id: one.split for one in audio_folder.tracks(str(root), **OPTIONS)}
+    found = {one.id: one.split for one in audio_folder.tracks(str(root), grid=GRID)}
     assert found == {
         "train/a.wav": "train",
         "train/more/c.wav": "train",
@@ -126,7 +128,7 @@ def test_files_of_a_mac_beside_mir1k(tmp_path):
         sound = np.stack([made_audio.sound(1.0)] * 2, axis=1)
         soundfile.write(tmp_path / f"Wavfile/{name}.wav", sound, 16000)
         (tmp_path / f"PitchLabel/{name}.pv").write_text("60\n" * 49)
-    found = READERS["mir1k"].tracks(str(tmp_path), **OPTIONS)
+    found = READERS["mir1k"].tracks(str(tmp_path), grid=GRID)
     assert [one.id for one in found] == ["abjones_1_01", "amy_1_01"]
 
 
@@ -143,7 +145,7 @@ def test_files_of_a_mac_beside_medleydb(tmp_path):
     labels = tmp_path / "Annotations/Melody_Annotations/MELODY1"
     labels.mkdir(parents=True)
     (labels / f"{name}_MELODY1.csv").write_text("0.0,200\n0.0058,200\n")
-    (one,) = READERS["medleydb"].tracks(str(tmp_path), **OPTIONS)
+    (one,) = READERS["medleydb"].tracks(str(tmp_path), grid=GRID)
     assert one.id == name and not one.left_out
 
 
@@ -153,7 +155,7 @@ def test_files_of_a_mac_beside_musdb18(tmp_path):
         (tmp_path / folder).mkdir()
         for name in (f"A - S{suffix}", f"._A - S{suffix}"):
             (tmp_path / folder / name).write_bytes(MAC)
-    found = READERS["musdb18"].tracks(str(tmp_path), **OPTIONS)
+    found = READERS["musdb18"].tracks(str(tmp_path), grid=GRID)
     assert [one.id for one in found] == ["train/A - S", "test/A - S"]
 
 
@@ -225,7 +227,7 @@ def long_track(tmp_path: pathlib.Path, seconds: float, name: str = "loud.wav"):
     rng = np.random.default_rng(0)
     sound = rng.uniform(-1.7, 1.7, (int(seconds * 22050), 2)).astype(np.float32)
     soundfile.write(tmp_path / name, sound, 22050, subtype="FLOAT")
-    (one,) = audio_folder.tracks(str(tmp_path), **OPTIONS, channels=2)
+    (one,) = audio_folder.tracks(str(tmp_path), grid=dataclasses.replace(GRID, channels=2))
     layout = records.Layout(("mixture",), 2, 16000, 320, 16000, voices=1)
     return one, layout
 
@@ -237,7 +239,7 @@ def test_a_streamed_track_is_that_which_is_loaded_at_once(tmp_path, monkeypatch,
     audio, _ = files.read(one.paths[0], sample_rate_hz=16000, channels=2)
     assert np.abs(audio).max() > 1.5
     # As it was made when tracks were loaded at once.
-    expected = records.to_int16((audio / max(1.0, float(np.abs(audio).max())))[:, None])
+    expected = int16.from_float((audio / max(1.0, float(np.abs(audio).max())))[:, None])
     assert loading.load_one(one, layout, tmp_path).skipped == ""
     found = loading.cached_track(tmp_path, one.id)
     assert found["stems"].shape == expected.shape == (len(found["stems"]), 1, 2)
@@ -267,7 +269,7 @@ def test_memory_does_not_grow_with_the_length_of_a_track(tmp_path, monkeypatch):
 def test_stems_of_a_song_are_streamed_side_by_side(tmp_path):
     for stem, seconds in (("kick", 5.0), ("snare", 4.5)):
         write(tmp_path / f"song/{stem}.wav", 300 if stem == "kick" else 500, seconds)
-    (one,) = READERS["stems_coherent"].tracks(str(tmp_path), **OPTIONS)
+    (one,) = READERS["stems_coherent"].tracks(str(tmp_path), grid=GRID)
     blocks = list(one.streamed.blocks())
     assert {block.shape[1:] for block in blocks} == {(2, 1)} and len(blocks) > 1
     audio = one.load().audio

@@ -8,11 +8,12 @@ import pytest
 import soundfile
 
 from majl_jax.datasets import source_files, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.notes import frames_of_voices, load_with_notes, read_midi, ringing
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 22050, 256
-OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}
+GRID = Grid(RATE, HOP)
 
 
 def pitches(f0_hz: np.ndarray) -> list[list[float]]:
@@ -22,7 +23,7 @@ def pitches(f0_hz: np.ndarray) -> list[list[float]]:
 
 def frames(rows, *, voices=4, frames=60, name="notes"):
     notes = np.asarray(rows, np.float64).reshape(-1, 3)
-    return frames_of_voices(notes, name=name, voices=voices, frames=frames, **OPTIONS)
+    return frames_of_voices(notes, name=name, voices=voices, frames=frames, grid=GRID)
 
 
 def test_a_note_sounds_from_its_onset_until_before_its_offset():
@@ -72,7 +73,7 @@ def write_tone(path: pathlib.Path, seconds: float = 1.0) -> pathlib.Path:
 
 def load(path: pathlib.Path, rows, **options):
     notes = np.asarray(rows, np.float64).reshape(-1, 3)
-    return load_with_notes(path, notes, name="x.csv", **{"voices": 2, **OPTIONS, **options})
+    return load_with_notes(path, notes, name="x.csv", **{"voices": 2, "grid": GRID, **options})
 
 
 def test_a_recording_holds_the_mixture_and_every_frame_is_labelled(tmp_path):

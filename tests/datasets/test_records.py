@@ -37,12 +37,6 @@ def test_padding_is_no_label():
     assert not piece["stems"][27:].any() and not piece["has_pitch"][6:].any()
 
 
-def test_int16_rounds_and_limits():
-    audio = np.asarray([0.0, 0.5, -1.0, 1.0, 7.0, -7.0, 1.4 / 32768], np.float32)
-    expected = [0, 16384, -32768, 32767, 32767, -32768, 1]
-    np.testing.assert_array_equal(records.to_int16(audio), expected)
-
-
 def test_stems_of_unequal_shape_are_refused():
     one = made_track("one", 80)
     one["stems"] = one["stems"][:, :1]
@@ -191,6 +185,8 @@ def test_an_absent_data_set_names_the_folder_and_the_command(tmp_path):
         records.open_prepared(tmp_path / "chorales")
     assert str(tmp_path / "chorales") in str(error.value)
     assert f"majl_jax.prepare --dataset=chorales --output={tmp_path}" in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"Make it with:\s+make one"):
+        records.open_prepared(tmp_path / "chorales", how="make one")
 
 
 def copy(prepared, tmp_path):

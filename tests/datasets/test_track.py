@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets import splits, track
+from majl_jax.datasets.grid import Grid
 
 RATE_HZ, HOP = 16000, 320
+GRID = Grid(RATE_HZ, HOP)
 
 
 def recording(**changes) -> track.Recording:
@@ -18,8 +20,7 @@ def recording(**changes) -> track.Recording:
         has_stems=np.ones(2, bool),
         f0_hz=np.full((10, 2), 220.0, np.float32),
         has_pitch=np.ones((10, 2), bool),
-        sample_rate_hz=RATE_HZ,
-        hop_samples=HOP,
+        grid=GRID,
     )
     return dataclasses.replace(good, **changes)
 
@@ -37,9 +38,9 @@ def test_pitches_of_the_mixture_are_checked_by_their_own_number():
         track.check(view(good))
     with pytest.raises(track.BadTrack, match=r"expected \(10, 2\) .* one voice per stem"):
         track.check(recording(**voices))
-    f0_hz, has_pitch = track.no_pitch(10 * HOP + 7, stems=2, hop_samples=HOP, voices=5)
+    f0_hz, has_pitch = track.no_pitch(10 * HOP + 7, stems=2, grid=GRID, voices=5)
     track.check(recording(f0_hz=f0_hz, has_pitch=has_pitch, voices=5))
-    assert track.no_pitch(10 * HOP + 7, stems=2, hop_samples=HOP)[0].shape == (10, 2)
+    assert track.no_pitch(10 * HOP + 7, stems=2, grid=GRID)[0].shape == (10, 2)
 
 
 def with_nan() -> np.ndarray:
@@ -54,7 +55,8 @@ def with_nan() -> np.ndarray:
         ({"audio": np.zeros((0, 2, 1), np.float32)}, "zero length"),
         ({"audio": np.zeros((3207, 2, 1), np.float32)}, "silent"),
         ({"audio": with_nan()}, "1 samples are NaN"),
-        ({"audio": np.ones((3207, 3, 1), np.float32)}, "expected .time, 2 stems"),
+        ({"audio": np.ones((3207, 3, 1), np.float32)}, "expected .time, 2 stems, 1 channels"),
+        ({"audio": np.ones((3207, 2, 2), np.float32)}, "expected .time, 2 stems, 1 channels"),
         ({"f0_hz": np.full((11, 2), 220.0, np.float32)}, r"f0_hz has shape \(11, 2\)"),
         ({"has_pitch": np.ones((10, 1), bool)}, "has_pitch has shape"),
         ({"voices": 5}, r"f0_hz has shape \(10, 2\), expected \(10, 5\) \(frame, voice\)"),
@@ -73,7 +75,7 @@ def test_a_bad_recording_is_refused(changes, message):
 def test_frames_follow_the_notes_and_leave_attack_and_release_open():
     notes = np.asarray([(0.11, 0.21, 220.0), (0.21, 0.31, 330.0), (0.61, 0.71, 440.0)], np.float32)
     f0_hz, has_pitch = track.frames_from_notes(
-        notes, frames=60, hop_samples=HOP, sample_rate_hz=RATE_HZ, attack_s=0.055, release_s=0.105
+        notes, frames=60, grid=GRID, attack_s=0.055, release_s=0.105
     )
     for frame in range(60):
         time_s = frame * HOP / RATE_HZ

@@ -12,7 +12,7 @@ import soundfile
 
 from majl_jax.datasets import records, track
 from majl_jax.prepare import __main__ as prepare
-from majl_jax.prepare import beam, loading
+from majl_jax.prepare import beam, loading, selection
 
 RATE_HZ = 1000
 DIRECT = ["--beam", "--beam_options=--runner=DirectRunner"]
@@ -80,10 +80,10 @@ def test_what_a_worker_does_gives_the_records_of_the_usual_way(source, tmp_path)
     report = json.loads((folder / records.REPORT_FILE).read_text())
     made = {"train": [], "valid": []}
     outcomes = []
-    options = prepare.Options(
+    options = selection.Options(
         "audio_folder", str(source), RATE_HZ, 20, 1, 2.0, None, 0, "array_record", 1, True
     )
-    tracks, _ = prepare.list_tracks(options)
+    tracks, _ = selection.list_tracks(options)
     unpacked = [one for chunk in beam.pack(tracks) for one in beam.unpack(chunk)]
     assert len(unpacked) == len(tracks) == 6
     for one in tracks:

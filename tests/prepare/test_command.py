@@ -18,6 +18,7 @@ import soundfile
 from places import ROOT
 
 from majl_jax.datasets import builder, readers, records, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.prepare import __main__ as prepare
 from majl_jax.prepare import disk, loading
 
@@ -127,7 +128,7 @@ def test_a_set_of_before_there_were_channels_is_left_alone(source, tmp_path, cap
 
 def test_the_voices_of_a_reader_come_into_the_set(source, tmp_path, monkeypatch, capsys):
     reader = readers.READERS["mir1k"]
-    tracks = reader.tracks(str(source), sample_rate_hz=16000, hop_samples=320)
+    tracks = reader.tracks(str(source), grid=Grid(16000, 320))
     loaded = {one.id: functools.partial(with_voices, one, 3) for one in tracks}
     tracks = [dataclasses.replace(one, load=loaded[one.id]) for one in tracks]
     made_up = dataclasses.replace(reader, tracks=lambda *_, **__: tracks, voices=3)
@@ -269,7 +270,7 @@ def test_a_full_disk_ends_with_a_message_and_can_be_repeated(source, tmp_path, m
 
 
 def about_mb(source) -> float:
-    tracks = readers.READERS["mir1k"].tracks(str(source), sample_rate_hz=16000, hop_samples=320)
+    tracks = readers.READERS["mir1k"].tracks(str(source), grid=Grid(16000, 320))
     return disk.size_mb(tracks, records.Layout(("voice", "rest"), 1, 16000, 320, 192000))
 
 

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from majl_jax.audio import int16
 from majl_jax.datasets import builder, records
 
 HOP_SAMPLES, RATE_HZ = 320, 16_000
@@ -44,7 +45,7 @@ def tones(
         stems = np.concatenate([stems.sum(1, keepdims=True), 0 * stems[:, :1]], axis=1)
     both = np.stack([f0_hz, np.full(frames, 98.0, np.float32)], axis=1)
     return {
-        "stems": records.to_int16(stems),
+        "stems": int16.from_float(stems),
         "has_stems": np.full(2, has_stems),
         "f0_hz": both if has_pitch else 0 * both,
         "has_pitch": np.full((frames, 2), has_pitch),

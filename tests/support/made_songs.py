@@ -6,7 +6,9 @@ import pathlib
 import numpy as np
 from etils import epath
 
+from majl_jax.audio import int16
 from majl_jax.datasets import builder, records, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.prepare import check
 from majl_jax.prepare.check.findings import Finding
 
@@ -37,7 +39,7 @@ def song(name: str, seed: int, seconds: float = SECONDS) -> records.Record:
     parts = [music(10 * seed + number, seconds) for number in range(len(STEMS))]
     f0_hz = np.stack([f0 for _, f0 in parts], axis=1)
     return {
-        "stems": records.to_int16(np.stack([audio for audio, _ in parts], axis=1)[:, :, None]),
+        "stems": int16.from_float(np.stack([audio for audio, _ in parts], axis=1)[:, :, None]),
         "has_stems": np.ones(len(STEMS), bool),
         "f0_hz": f0_hz,
         "has_pitch": np.ones(f0_hz.shape, bool),
@@ -105,8 +107,7 @@ def as_recording(one: records.Record) -> track.Recording:
         has_stems=one["has_stems"],
         f0_hz=one["f0_hz"],
         has_pitch=one["has_pitch"],
-        sample_rate_hz=RATE_HZ,
-        hop_samples=HOP,
+        grid=Grid(RATE_HZ, HOP),
     )
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from majl_jax.audio import int16
 from majl_jax.datasets.input.schedule import Batches
 
 
@@ -19,8 +20,7 @@ class Beside:
     def __next__(self) -> dict[str, np.ndarray]:
         first, second = (next(stream) for stream in self._streams)
         mixture = second["stems"].sum(axis=2, dtype=np.int32)
-        limits = np.iinfo(np.int16)
-        return {**first, self._key: np.clip(mixture, limits.min, limits.max).astype(np.int16)}
+        return {**first, self._key: int16.limited(mixture)}
 
     @property
     def step(self) -> int:

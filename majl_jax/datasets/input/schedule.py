@@ -5,13 +5,58 @@ within a source every epoch is a permutation. So the position of an input is one
 whatever was prefetched.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 PATTERN_LENGTH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """Which crops a stream draws from its records; ValueError where the numbers do not fit.
+
+    Args:
+        segment_samples: length of a crop, a multiple of the hop.
+        hop_samples: between label frames; crops begin at multiples of it.
+        seed: of what is drawn.
+        distinct_offsets: how many places a record is ever cut at; 0: a new one each time.
+    """
+
+    segment_samples: int
+    hop_samples: int
+    seed: int
+    distinct_offsets: int = 0
+
+    def __post_init__(self) -> None:
+        if self.segment_samples <= 0 or self.segment_samples % self.hop_samples:
+            raise ValueError(
+                f"segment_samples {self.segment_samples} is no multiple of hop {self.hop_samples}"
+            )
+        if self.distinct_offsets < 0:
+            raise ValueError(
+                f"distinct_offsets is {self.distinct_offsets}; expected 0 (all) or more"
+            )
+
+
+@runtime_checkable
+class Group(Protocol):
+    """Records of a stream that are drawn by one weight."""
+
+    @property
+    def records(self) -> Sized: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def stem_numbers(self) -> np.ndarray | None: ...
+
+    @property
+    def labels(self) -> bool: ...
 
 
 @runtime_checkable
@@ -53,18 +98,25 @@ def taken_before(order: np.ndarray, sources: int) -> np.ndarray:
     return np.concatenate([np.zeros((1, sources), np.int64), np.cumsum(one_hot, axis=0)])
 
 
-def as_setting(stem_numbers: Sequence[np.ndarray | None]) -> list | None:
-    """The stem places of the sources as a setting of a position; None where all are as they are."""
-    lists = [None if numbers is None else numbers.tolist() for numbers in stem_numbers]
-    return lists if any(numbers is not None for numbers in lists) else None
-
-
-def unusual(labels: Sequence[bool], distinct_offsets: int) -> dict[str, Any]:
-    """Settings of a position that only some streams have: sources whose labels are not looked at, repeated offsets."""
-    if distinct_offsets < 0:
-        raise ValueError(f"distinct_offsets is {distinct_offsets}; expected 0 (all) or more")
-    found: dict[str, Any] = {} if all(labels) else {"labels": list(labels)}
-    return found | ({"offsets": distinct_offsets} if distinct_offsets else {})
+def settings(groups: Sequence[Group], crops: Crops, *, voices: int | None) -> dict[str, Any]:
+    """What two streams must have in common for a position of one to be one of the other."""
+    labels = [group.labels for group in groups]
+    numbers = [group.stem_numbers for group in groups]
+    as_lists = [None if one is None else one.tolist() for one in numbers]
+    found: dict[str, Any] = {
+        "sizes": [len(group.records) for group in groups],
+        "weights": [group.weight for group in groups],
+        "seed": crops.seed,
+        "segment": crops.segment_samples,
+        "stems": as_lists if any(one is not None for one in as_lists) else None,
+        "voices": voices,
+    }
+    # What only some streams have.
+    if not all(labels):
+        found["labels"] = labels
+    if crops.distinct_offsets:
+        found["offsets"] = crops.distinct_offsets
+    return found
 
 
 class Position:

@@ -12,17 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.datasets.input import schedule, stem_places
+from majl_jax.datasets.input import schedule, tf_places
 from majl_jax.datasets.input.sources import AnySource, Opened, open_sources
-from majl_jax.datasets.records import open_prepared, read_records, read_tracks
+
+# Batches that are made ahead, and records that are read at the same time.
+PREFETCH_BATCHES, PARALLEL_READS = 2, 4
 
 
 class Pipeline(schedule.Position):
     """An endless stream of batches; made by `open_batches`."""
 
-    def __init__(self, make_dataset, settings, **position: Any) -> None:
-        super().__init__(settings, **position)
-        self._make_dataset = make_dataset
+    def __init__(
+        self,
+        opened: Sequence[Opened],
+        crops: schedule.Crops,
+        *,
+        batch_size: int,
+        process_index: int,
+        process_count: int,
+    ) -> None:
+        super().__init__(
+            schedule.settings(opened, crops, voices=opened[0].voices),
+            batch_size=batch_size,
+            process_index=process_index,
+            process_count=process_count,
+        )
+        self._opened, self._crops = opened, crops
+        self._batch_size, self._process_index = batch_size, process_index
         self._iterator = None
 
     def __iter__(self) -> "Pipeline":
@@ -30,7 +46,7 @@ class Pipeline(schedule.Position):
 
     def __next__(self) -> dict[str, np.ndarray]:
         if self._iterator is None:
-            self._iterator = self._make_dataset(self.step).as_numpy_iterator()
+            self._iterator = self._dataset(self.step).as_numpy_iterator()
         batch = next(self._iterator)
         self.step += 1
         return batch
@@ -40,8 +56,28 @@ class Pipeline(schedule.Position):
         super().restore(state)
         self._iterator = None
 
-
-__all__ = ["Pipeline", "open_batches", "open_prepared", "read_records", "read_tracks"]
+    def _dataset(self, step: int):
+        """The batches from this step on, as a tf.data.Dataset."""
+        tf = _tensorflow()
+        batch_size, local = self._batch_size, self.local_size
+        first = self._process_index * local
+        # A step past 2**62 is never reached.
+        dataset = tf.data.Dataset.range(step, 2**62 // batch_size).flat_map(
+            lambda s: tf.data.Dataset.range(s * batch_size + first, s * batch_size + first + local)
+        )
+        dataset = dataset.interleave(
+            _locator(tf, self._opened, self._crops),
+            cycle_length=PARALLEL_READS,
+            block_length=1,
+            num_parallel_calls=PARALLEL_READS,
+            deterministic=True,
+        )
+        dataset = dataset.map(
+            _cropper(tf, self._opened, self._crops),
+            num_parallel_calls=PARALLEL_READS,
+            deterministic=True,
+        )
+        return dataset.batch(local, drop_remainder=True).prefetch(PREFETCH_BATCHES)
 
 
 def open_batches(
@@ -54,52 +90,33 @@ def open_batches(
     process_count: int = 1,
     min_valid_samples: int = 0,
     distinct_offsets: int = 0,
-    prefetch_batches: int = 2,
-    parallel_reads: int = 4,
 ) -> Pipeline:
-    """Batches of random crops from prepared data sets, given as `streams.Source`s.
+    """Batches of random crops from prepared data sets.
 
-    batch_size: of all processes together; process i of n gets the i-th part of each batch.
     Crops start at multiples of the hop and reach into padding only where a track is shorter than
-    the segment. min_valid_samples: records with less audio than this are left out.
-    distinct_offsets: how many places a record is ever cut at; 0: a new one each time.
+    the segment.
+
+    Args:
+        sources: the sets, or (directory, split, weight) of each.
+        batch_size: of all processes together; process i of n gets the i-th part of each batch.
+        segment_samples: length of the crops.
+        seed: of the order and of where crops begin.
+        process_index: i.
+        process_count: n.
+        min_valid_samples: records with less audio than this are left out.
+        distinct_offsets: how many places a record is ever cut at; 0: a new one each time.
     """
     opened = open_sources(sources, min_valid_samples=min_valid_samples)
     for one in opened:
         _check(one.prepared, segment_samples)
-    weights = [one.weight for one in opened]
-    sizes = [len(one.records) for one in opened]
-    settings = {"sizes": sizes, "weights": weights, "seed": seed, "segment": segment_samples}
-    settings["stems"] = schedule.as_setting([one.stem_numbers for one in opened])
-    settings["voices"] = opened[0].voices
-    settings |= schedule.unusual([one.labels for one in opened], distinct_offsets)
-    position = {
-        "batch_size": batch_size,
-        "process_index": process_index,
-        "process_count": process_count,
-    }
-
-    def make_dataset(step: int):
-        tf = _tensorflow()
-        local = batch_size // process_count
-        first = process_index * local
-        locate = _locator(tf, opened, weights, seed, distinct_offsets)
-        crop = _cropper(tf, opened, segment_samples, seed)
-        # A step past 2**62 is never reached.
-        dataset = tf.data.Dataset.range(step, 2**62 // batch_size).flat_map(
-            lambda s: tf.data.Dataset.range(s * batch_size + first, s * batch_size + first + local)
-        )
-        dataset = dataset.interleave(
-            locate,
-            cycle_length=parallel_reads,
-            block_length=1,
-            num_parallel_calls=parallel_reads,
-            deterministic=True,
-        )
-        dataset = dataset.map(crop, num_parallel_calls=parallel_reads, deterministic=True)
-        return dataset.batch(local, drop_remainder=True).prefetch(prefetch_batches)
-
-    return Pipeline(make_dataset, settings, **position)
+    hop_samples = opened[0].prepared.layout.hop_samples
+    return Pipeline(
+        opened,
+        schedule.Crops(segment_samples, hop_samples, seed, distinct_offsets),
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
 
 
 def _tensorflow() -> Any:
@@ -133,11 +150,10 @@ def _check(prepared: Any, segment_samples: int) -> None:
         )
 
 
-def _locator(
-    tf, opened: Sequence[Opened], weights: Sequence[float], seed: int, distinct_offsets: int
-):
+def _locator(tf, opened: Sequence[Opened], crops: schedule.Crops):
     """A function: example number to a data set of one (example, seed of its crop, source, valid samples, bytes)."""
-    order = schedule.pattern(weights)
+    seed, distinct_offsets = crops.seed, crops.distinct_offsets
+    order = schedule.pattern([one.weight for one in opened])
     before = schedule.taken_before(order, len(opened))
     paths, shard_bytes, rows, sizes = [], [], [], []
     for one in opened:
@@ -178,13 +194,14 @@ def _locator(
     return locate
 
 
-def _cropper(tf, opened: Sequence[Opened], segment_samples: int, seed: int):
+def _cropper(tf, opened: Sequence[Opened], crops: schedule.Crops):
     """A function from what `_locator` gives to one example."""
     layout = opened[0].prepared.layout
-    hop, frames = layout.hop_samples, segment_samples // layout.hop_samples
+    seed, segment_samples, hop = crops.seed, crops.segment_samples, crops.hop_samples
+    frames = segment_samples // hop
     lengths = {"stems": segment_samples, "has_stems": None, "f0_hz": frames, "has_pitch": frames}
     features = {key: tf.io.FixedLenFeature([], tf.string) for key in lengths}
-    place = _placer(tf, opened)
+    place = tf_places.placer(tf, opened)
     layouts = [one.prepared.layout for one in opened]
     with tf.device("cpu"):
         labels_count = tf.constant([one.labels for one in opened])
@@ -216,89 +233,3 @@ def _cropper(tf, opened: Sequence[Opened], segment_samples: int, seed: int):
         return {**out, "index": tf.cast(example % 2**32, tf.uint32)}
 
     return crop
-
-
-def _placer(tf, opened: Sequence[Opened]):
-    """`stem_places.place` in TensorFlow, as a function of the source's number and its arrays."""
-    place_stems, stems = _stem_placer(tf, opened)
-    place_labels, voices = _label_placer(tf, opened, stems)
-    axes = {
-        "stems": (1, stems),
-        "has_stems": (0, stems),
-        "f0_hz": (1, voices),
-        "has_pitch": (1, voices),
-    }
-
-    def place(source, arrays):
-        placed = {**place_stems(source, arrays), **place_labels(source, arrays)}
-        out = {}
-        for key, array in placed.items():  # their numbers are known when the graph is made
-            axis, count = axes[key]
-            shape = array.shape.as_list()
-            shape[axis] = count
-            out[key] = tf.ensure_shape(array, shape)
-        return out
-
-    return place
-
-
-def _stem_placer(tf, opened: Sequence[Opened]):
-    """A function that puts the stems in their places, and the number of places."""
-    counts = [len(one.prepared.layout.stems) for one in opened]
-    if all(one.stem_numbers is None for one in opened):
-        return lambda source, arrays: {key: arrays[key] for key in ("stems", "has_stems")}, counts[
-            0
-        ]
-    by_name = _by_name(tf, opened, counts)
-    places = by_name.shape[1]
-    with tf.device("cpu"):
-        as_they_are = tf.constant([stem_places.first(count, places) for count in counts], tf.int64)
-
-    def place(source, arrays):
-        known, numbers = arrays["has_stems"], by_name[source]
-        audio_numbers = tf.where(tf.reduce_any(known > 0), numbers, as_they_are[source])
-        silence = tf.zeros_like(arrays["stems"][:, :1])
-        return {
-            "stems": tf.gather(tf.concat([arrays["stems"], silence], 1), audio_numbers, axis=1),
-            "has_stems": tf.gather(tf.concat([known, [tf.reduce_min(known)]], 0), numbers),
-        }
-
-    return place, places
-
-
-def _label_placer(tf, opened: Sequence[Opened], stems: int):
-    """A function that puts the pitches in their places, and the number of places."""
-    voices = opened[0].voices
-    counts = [one.prepared.layout.pitch_voices for one in opened]
-    if voices is not None:
-        with tf.device("cpu"):
-            rows = tf.constant([stem_places.first(count, voices) for count in counts], tf.int64)
-    elif all(one.stem_numbers is None for one in opened):
-        return lambda source, arrays: {key: arrays[key] for key in ("f0_hz", "has_pitch")}, counts[
-            0
-        ]
-    else:
-        rows = _by_name(tf, opened, counts)
-
-    def place(source, arrays):
-        f0_hz, has_pitch = arrays["f0_hz"], arrays["has_pitch"]
-        empty = tf.zeros_like(has_pitch[:, :1])
-        if voices is not None:
-            empty = tf.reduce_min(has_pitch, axis=1, keepdims=True)
-        silence = tf.zeros_like(f0_hz[:, :1])
-        return {
-            "f0_hz": tf.gather(tf.concat([f0_hz, silence], 1), rows[source], axis=1),
-            "has_pitch": tf.gather(tf.concat([has_pitch, empty], 1), rows[source], axis=1),
-        }
-
-    return place, stems if voices is None else voices
-
-
-def _by_name(tf, opened: Sequence[Opened], counts: Sequence[int]):
-    """Which stem of each source stands in each place."""
-    rows = [
-        np.arange(count) if one.stem_numbers is None else one.stem_numbers
-        for count, one in zip(counts, opened, strict=True)
-    ]
-    with tf.device("cpu"):
-        return tf.constant(np.stack(rows), tf.int64)

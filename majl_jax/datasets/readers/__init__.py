@@ -5,6 +5,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from etils import epath
+
+from majl_jax.datasets import records
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import (
     audio_folder,
     bach10,
@@ -39,7 +43,7 @@ from majl_jax.datasets.track import Track
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """How a data set is listed: `tracks(source, *, sample_rate_hz, hop_samples, channels, seed)`.
+    """How a data set is listed: `tracks(source, *, grid, seed)`, grid being a `Grid`.
 
     voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they depend on it.
     """
@@ -160,3 +164,15 @@ READERS: dict[str, Reader] = {
     "stems_coherent_by_source": _stem_folders("by_source"),
     "stems_incoherent": _stem_folders("incoherent"),
 }
+
+
+def how_to_prepare(directory: records.Folder, grid: Grid | None = None) -> str:
+    """The command that makes the data set in this folder, on a grid if that matters.
+
+    --source=FOLDER stands for the copy of the data set, where its reader needs one.
+    """
+    reader = READERS.get(epath.Path(directory).name)
+    flags = [] if reader is None or not reader.needs_source else ["--source=FOLDER"]
+    if grid is not None:
+        flags += [f"--{field}={value}" for field, value in vars(grid).items()]
+    return records.prepare_command(directory, *flags)

@@ -3,43 +3,38 @@
 Files below `train/`, `valid/` and `test/` are of that split; without such folders all are train.
 """
 
-import pathlib
-
 from majl_jax.audio import libav
 from majl_jax.datasets import notes, streamed
-from majl_jax.datasets.source_files import OUTSIDE, SUFFIXES, about_seconds, find_files, identity
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.source_files import (
+    OUTSIDE,
+    SUFFIXES,
+    Copy,
+    about_seconds,
+    find_files,
+    identity,
+)
 from majl_jax.datasets.track import Track
 
 STEMS = notes.MIXTURE
 VOICES = 1
 SPLITS = ("train", "valid", "test")
+COPY = Copy("audio files", f"{', '.join(SUFFIXES)} in it, in subfolders or not", own=True)
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The audio files below `source`, in natural order; hidden files are passed over."""
     del seed
-    expected = f"expected audio files ({', '.join(SUFFIXES)}) in it, in subfolders or not"
-    if source is None:
-        raise ValueError(f"--source is missing: a folder; {expected}")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     found = find_files(root)
     if not any(path.suffix.lower() in SUFFIXES for path in found):
-        raise FileNotFoundError(f"{source}: no audio files found; {expected}")
+        raise COPY.nothing(root)
     divided = any((root / split).is_dir() for split in SPLITS)
     out = []
     for path in found:
         inside = path.relative_to(root)
         top = inside.parts[0] if len(inside.parts) > 1 else ""
-        audio = streamed.unlabelled(
-            path, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
-        )
+        audio = streamed.unlabelled(path, grid=grid)
         out.append(
             Track(
                 id=identity(inside.as_posix()),

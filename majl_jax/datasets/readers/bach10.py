@@ -10,12 +10,12 @@ import re
 import numpy as np
 from jaxtyping import Float64
 
-from majl_jax.audio import files
+from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import (
     BadTrack,
     Recording,
     Track,
-    frame_count,
     nearest_rows,
     stack,
 )
@@ -26,30 +26,25 @@ FIRST_S, ROW_S = 0.023, 0.010  # the times of an annotation's columns
 HIGHEST_MIDI = 127.0
 KEY = "GTF0s"
 MEAN_S = 33.0
-TREE = "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone (or -saxphone), -bassoon, NN-Name-GTF0s.mat}"
+COPY = source_files.Copy(
+    "Bach10",
+    "NN-Name/{NN-Name.wav, NN-Name-violin.wav, -clarinet, -saxophone (or -saxphone), -bassoon, "
+    "NN-Name-GTF0s.mat}",
+)
 SPELLINGS = {"saxophone": ("saxophone", "saxphone")}  # in the release it is the second
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The chorales below `source`, all test."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of Bach10; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     folders = [
         path
         for path in (sorted(root.iterdir()) if root.is_dir() else [])
         if path.is_dir() and re.match(r"\d\d-", path.name)
     ]
     if not folders:
-        raise FileNotFoundError(f"{root} is no copy of Bach10: expected {TREE} in it")
+        raise COPY.nothing(root)
     return [
         Track(
             id=folder.name,
@@ -57,13 +52,7 @@ def tracks(
             group=folder.name,
             paths=(*find_audio(folder)[0], find_labels(folder)),
             seconds=MEAN_S,
-            load=functools.partial(
-                load,
-                folder,
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                channels=channels,
-            ),
+            load=functools.partial(load, folder, grid=grid),
         )
         for folder in folders
     ]
@@ -87,31 +76,22 @@ def find_labels(folder: pathlib.Path) -> pathlib.Path:
     return folder / f"{folder.name}-{KEY}.mat"
 
 
-def load(
-    folder: pathlib.Path,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-) -> Recording:
+def load(folder: pathlib.Path, *, grid: Grid) -> Recording:
     """One chorale with the pitches of its parts."""
     paths, in_parts = find_audio(folder)
     f0_hz = read_labels(find_labels(folder))
     for path in paths:
         if not path.is_file():
             what = "while other parts are there" if in_parts else "nor the four parts"
-            raise BadTrack(f"{path}: no such file, {what}; expected {TREE}")
-    given = [
-        files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)[0] for path in paths
-    ]
+            raise BadTrack(f"{path}: no such file, {what}; expected {COPY.tree}")
+    given = [source_files.read_audio(path, grid=grid) for path in paths]
     given += [np.zeros_like(given[0])] * (len(STEMS) - len(given))
-    audio = stack(given, sample_rate_hz=sample_rate_hz)
+    audio = stack(given, grid=grid)
     rows = nearest_rows(
         FIRST_S + ROW_S * np.arange(len(f0_hz)),
         name=str(find_labels(folder)),
-        frames=frame_count(len(audio), hop_samples=hop_samples),
-        hop_samples=hop_samples,
-        sample_rate_hz=sample_rate_hz,
+        frames=grid.frame_count(len(audio)),
+        grid=grid,
     )
     return Recording(
         audio=audio,
@@ -119,8 +99,7 @@ def load(
         has_stems=np.full(len(STEMS), in_parts),
         f0_hz=f0_hz[rows].astype(np.float32),
         has_pitch=np.ones((len(rows), len(STEMS)), bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )
 

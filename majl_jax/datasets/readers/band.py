@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.synthesis import rendering
 from majl_jax.datasets.track import BadTrack, Recording, Track, no_pitch
@@ -64,20 +65,13 @@ class Song:
         return np.asarray([time_s for time_s, whose, _ in self.messages if whose == stem])
 
 
-def tracks(
-    source: str | None = None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None = None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The songs of the split list, at most 90 s each; nothing is drawn, so every seed gives the same.
 
     `source` is a folder with freedoom1.wad and freedoom2.wad; without it they are those of the
     installed package vizdoom. Songs without bass or drums, and those not in the list, are left out.
     """
-    del channels, seed
+    del seed
     folder = package_folder() if source is None else pathlib.Path(source)
     listed = {name: (md5, split) for name, md5, split in read_split(SPLIT_LIST)}
     found = []
@@ -86,9 +80,7 @@ def tracks(
         reason = "" if split in ("train", "valid", "test") else split.replace("_", " ")
         if not hashlib.md5(lump.read()).hexdigest().startswith(md5):
             reason = f"not the song that {SPLIT_LIST.name} lists: another release of Freedoom"
-        load_it = functools.partial(
-            load, lump, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples
-        )
+        load_it = functools.partial(load, lump, grid=grid)
         name = lump.name.removeprefix(MUSIC).lower()
         seconds = EXCERPT_S + TAIL_S
         found.append(Track(name, split, load_it, name, (lump.path,), seconds, reason))
@@ -148,29 +140,28 @@ def read_directory(path: pathlib.Path) -> list[Lump]:
     return lumps
 
 
-def load(lump: Lump, *, sample_rate_hz: int, hop_samples: int) -> Recording:
+def load(lump: Lump, *, grid: Grid) -> Recording:
     """Renders the excerpt of a song in which most of it has all stems; always the same samples."""
     song = read_song(lump.read(), name=f"{lump.path}: {lump.name}")
     start_s = densest_start_s([song.onsets_s(stem) for stem in STEMS], song.end_s)
     seconds = min(song.end_s - start_s, EXCERPT_S)
-    samples = int((seconds + TAIL_S) * sample_rate_hz)
+    samples = int((seconds + TAIL_S) * grid.sample_rate_hz)
     audio = np.zeros((samples, len(STEMS), 1), np.float32)
     for number, stem in enumerate(STEMS):
         midi = midi_bytes(song, stem, start_s=start_s, seconds=seconds)
-        sound = rendering.render(midi, sample_rate_hz=sample_rate_hz, samples=samples)
+        sound = rendering.render(midi, sample_rate_hz=grid.sample_rate_hz, samples=samples)
         if not sound.any():
             raise BadTrack(f"{lump.path}: {lump.name} has no {stem} from {start_s:.0f} s on")
         audio[:, number, 0] = sound
     peak = max(np.abs(audio).max(), np.abs(audio.sum(axis=1)).max())
-    f0_hz, has_pitch = no_pitch(samples, stems=len(STEMS), hop_samples=hop_samples, voices=VOICES)
+    f0_hz, has_pitch = no_pitch(samples, stems=len(STEMS), grid=grid, voices=VOICES)
     return Recording(
         audio=audio * np.float32(PEAK / peak),
         stems=STEMS,
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )
 

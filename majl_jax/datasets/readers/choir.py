@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.synthesis import performance, rendering
 from majl_jax.datasets.synthesis.performance import ScoreNote
@@ -25,19 +26,10 @@ GAIN_RANGE_DB = (-3.0, 3.0)  # of each part; in a choir none is the loudest
 # General MIDI programs with a solo voice that have their pitch at once: solo vox (called lead 6), space voice (pad 4),
 # brightness (effect 5).
 PROGRAMS = (85, 91, 100)
-RANGE_MIDI = (40, 81)  # lowest and highest note of all parts
 
 
-def tracks(
-    source: str | None = None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None = None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The excerpts, one of each mass."""
-    del channels
     if source is not None:
         raise ValueError(f"choir comes with music21; leave out --source (got {source!r})")
     return [
@@ -50,8 +42,7 @@ def tracks(
                 load,
                 movement,
                 float(first),
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
+                grid=grid,
                 seed=seed,
             ),
         )
@@ -59,9 +50,7 @@ def tracks(
     ]
 
 
-def load(
-    movement: str, first: float, *, sample_rate_hz: int, hop_samples: int, seed: int
-) -> Recording:
+def load(movement: str, first: float, *, grid: Grid, seed: int) -> Recording:
     """Performs and renders a movement from quarter note `first` on; the same seed gives the same samples."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{movement} {first}".encode())])
     tempo = rng.uniform(*TEMPO_RANGE)
@@ -76,8 +65,7 @@ def load(
     )
     recording = rendering.render_voices(
         dataclasses.replace(played, parts=sung),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )
     return female_and_male(recording)
 

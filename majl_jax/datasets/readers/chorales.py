@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.synthesis import performance
 from majl_jax.datasets.synthesis.rendering import STEMS, render_voices
@@ -22,19 +23,12 @@ MEAN_S = 49.0  # mean length of a performance
 
 
 def tracks(
-    source: str | None = None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    view: str = "full",
+    source: str | None = None, *, grid: Grid, seed: int = 0, view: str = "full"
 ) -> list[Track]:
     """The chorales of one view: "full", "stems" (no pitch labels) or "pitch" (mixture only).
 
     Each training piece belongs to one view; valid and test pieces exist in the full view alone.
     """
-    del channels
     if source is not None:
         raise ValueError(f"chorales come with music21; leave out --source (got {source!r})")
     if view not in ("full", "stems", "pitch"):
@@ -44,27 +38,18 @@ def tracks(
             id=piece,
             split=split,
             seconds=MEAN_S,
-            load=functools.partial(
-                load,
-                piece,
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                seed=seed,
-                view=view,
-            ),
+            load=functools.partial(load, piece, grid=grid, seed=seed, view=view),
         )
         for piece, split, its_view in read_split(SPLIT_LIST)
         if its_view == view
     ]
 
 
-def load(
-    piece: str, *, sample_rate_hz: int, hop_samples: int, seed: int, view: str = "full"
-) -> Recording:
+def load(piece: str, *, grid: Grid, seed: int, view: str = "full") -> Recording:
     """Performs and renders one chorale; the same seed gives the same samples."""
     rng = np.random.default_rng([seed, zlib.crc32(piece.encode())])
     played = performance.perform(read_score(piece), rng)
-    recording = render_voices(played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples)
+    recording = render_voices(played, grid=grid)
     if view == "stems":
         return unknown_pitch(recording)
     if view == "pitch":

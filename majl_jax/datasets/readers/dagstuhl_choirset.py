@@ -12,8 +12,8 @@ import re
 
 import numpy as np
 
-from majl_jax.audio import files
 from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import Recording, Track, no_pitch, stack
 
@@ -24,32 +24,22 @@ VOICES = 0
 AUDIO_FOLDER = "audio_wav_22050_mono"
 ARCHIVES = "DagstuhlChoirSet_V*"  # as it unpacks
 SINGER = re.compile(r"(?P<take>DCS_.+)_(?P<part>[SATB])(?P<singer>\d+)_(?P<microphone>DYN|LRX|HSM)")
-TREE = f"{AUDIO_FOLDER}/DCS_PIECE_SETTING_TAKE_" + "{S1,A2,T2,B2}_DYN.wav"
+COPY = source_files.Copy(
+    "the Dagstuhl ChoirSet", f"{AUDIO_FOLDER}/DCS_PIECE_SETTING_TAKE_" + "{S1,A2,T2,B2}_DYN.wav"
+)
 NOT_ALL_PARTS = "not every part (S, A, T, B) has a singer with a DYN microphone"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The takes below `source`; those without a DYN microphone in each part left out.
 
     Of each piece, a tenth of the takes is test and a tenth of the others valid, drawn by the seed. Takes of the same piece
     by the same singers are in all splits, as a split by take means.
     """
-    if source is None:
-        raise ValueError(
-            f"--source is missing: the folder of the Dagstuhl ChoirSet; expected {TREE} in it"
-        )
-    takes = find_takes(pathlib.Path(source))
+    root = COPY.root(source)
+    takes = find_takes(root)
     if not takes:
-        raise FileNotFoundError(
-            f"{source} is no copy of the Dagstuhl ChoirSet: expected {TREE} in it"
-        )
+        raise COPY.nothing(root)
     of_piece = collections.defaultdict(list)
     for name, parts in takes.items():
         if set(parts) == set(PARTS):
@@ -64,13 +54,7 @@ def tracks(
             group=piece(name),
             paths=tuple(parts.values()),
             seconds=source_files.header_seconds(parts["S"]) if "S" in parts else 0.0,
-            load=functools.partial(
-                load,
-                parts,
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                channels=channels,
-            ),
+            load=functools.partial(load, parts, grid=grid),
             left_out="" if name in splits else NOT_ALL_PARTS,
         )
         for name, parts in takes.items()
@@ -104,28 +88,22 @@ def find_takes(root: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
     }
 
 
-def load(
-    parts: dict[str, pathlib.Path], *, sample_rate_hz: int, hop_samples: int, channels: int = 1
-) -> Recording:
+def load(parts: dict[str, pathlib.Path], *, grid: Grid) -> Recording:
     """One take: the sum of its female and of its male parts, without pitch labels."""
     four = stack(
-        [
-            files.read(parts[part], sample_rate_hz=sample_rate_hz, channels=channels)[0]
-            for part in PARTS
-        ],
-        sample_rate_hz=sample_rate_hz,
+        [source_files.read_audio(parts[part], grid=grid) for part in PARTS],
+        grid=grid,
     )
     audio = stack(
         [four[:, [PARTS.index(part) for part in PARTS_OF[stem]]].sum(axis=1) for stem in STEMS],
-        sample_rate_hz=sample_rate_hz,
+        grid=grid,
     )
-    f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), hop_samples=hop_samples)
+    f0_hz, has_pitch = no_pitch(len(audio), stems=len(STEMS), grid=grid)
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )

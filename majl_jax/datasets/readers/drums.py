@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.synthesis import rendering
 from majl_jax.datasets.track import Recording, Track, no_pitch
@@ -103,16 +104,9 @@ class Strokes:
 
 
 def tracks(
-    source: str | None = None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    view: str = "full",
+    source: str | None = None, *, grid: Grid, seed: int = 0, view: str = "full"
 ) -> list[Track]:
     """The grooves, about 20 s each, as one stem ("full") or by the parts of the kit ("kit")."""
-    del channels
     if source is not None:
         raise ValueError(f"drums are generated; leave out --source (got {source!r})")
     if view not in VIEWS:
@@ -128,8 +122,7 @@ def tracks(
                 name,
                 style=style,
                 kit=int(kit),
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
+                grid=grid,
                 seed=seed,
                 view=view,
             ),
@@ -139,38 +132,38 @@ def tracks(
 
 
 def load(
-    name: str,
-    *,
-    style: str,
-    kit: int,
-    sample_rate_hz: int,
-    hop_samples: int,
-    seed: int,
-    view: str = "full",
+    name: str, *, style: str, kit: int, grid: Grid, seed: int, view: str = "full"
 ) -> Recording:
-    """Draws and renders one groove; the same seed gives the same samples, and every view the same groove."""
+    """Draws and renders one groove; every view has the same, and the same seed the same samples.
+
+    Args:
+        name: of the groove; with the seed it decides what is drawn.
+        style: one of PATTERNS.
+        kit: program of the drum channel.
+        grid: of audio and labels.
+        seed: of what is drawn.
+        view: "full", one stem, or "kit", by the parts of the kit.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     strokes = play(style, rng)
     parts, stems = (by_part(strokes), KIT_STEMS) if view == "kit" else ((strokes,), STEMS)
-    frames = int(np.ceil((GROOVE_S + TAIL_S) * sample_rate_hz / hop_samples))
-    samples = frames * hop_samples
+    samples = grid.frames_over(GROOVE_S + TAIL_S) * grid.hop_samples
     audio = np.zeros((samples, len(stems), 1), np.float32)
     for stem, part in enumerate(parts):
         if len(part.keys):  # not every style uses the whole kit
-            midi = midi_bytes(part, kit=kit, duration_s=samples / sample_rate_hz)
+            midi = midi_bytes(part, kit=kit, duration_s=grid.seconds(samples))
             audio[:, stem, 0] = rendering.render(
-                midi, sample_rate_hz=sample_rate_hz, samples=samples
+                midi, sample_rate_hz=grid.sample_rate_hz, samples=samples
             )
     peak = max(np.abs(audio).max(), np.abs(audio.sum(axis=1)).max())
-    f0_hz, has_pitch = no_pitch(samples, stems=len(stems), hop_samples=hop_samples, voices=VOICES)
+    f0_hz, has_pitch = no_pitch(samples, stems=len(stems), grid=grid, voices=VOICES)
     return Recording(
         audio=audio * np.float32(PEAK / peak),
         stems=stems,
         has_stems=np.ones(len(stems), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )
 

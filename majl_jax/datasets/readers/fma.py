@@ -4,10 +4,10 @@ Audio only, no labels. Splits are the data set's own where its metadata are ther
 """
 
 import csv
-import functools
 import pathlib
 
-from majl_jax.datasets import notes, streamed
+from majl_jax.datasets import notes, source_files, streamed
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack, Track
 
 STEMS = notes.MIXTURE
@@ -17,17 +17,12 @@ SPLITS = {"training": "train", "validation": "valid", "test": "test"}
 NO_GENRE = "None"
 BITS_PER_S = 256_000  # about the mean over the data set, for the length from the size of a file
 LONGEST_CELL = 1 << 24  # the biographies in the table are long
-TREE = "DDD/DDDDDD.mp3 (as fma_large.zip unpacks), and fma_metadata/tracks.csv in or beside it"
+COPY = source_files.Copy(
+    "FMA", "DDD/DDDDDD.mp3 (as fma_large.zip unpacks), and fma_metadata/tracks.csv in or beside it"
+)
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The songs below `source`; group is the top genre.
 
     Songs that tracks.csv does not list are train and of no genre.
@@ -35,12 +30,6 @@ def tracks(
     del seed
     songs = find_songs(source)
     listed = read_metadata(songs)
-    open_song = functools.partial(
-        streamed.unlabelled,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-    )
     return [
         Track(
             id=name,
@@ -52,22 +41,20 @@ def tracks(
             streamed=audio,
         )
         for name, path in sorted(songs.items())
-        for audio in [open_song(path)]
+        for audio in [streamed.unlabelled(path, grid=grid)]
         for split, genre in [listed.get(int(name), ("training", NO_GENRE))]
     ]
 
 
 def find_songs(source: str | None) -> dict[str, pathlib.Path]:
     """The file of each song; where several editions lie side by side, of the largest."""
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of FMA; expected {TREE}")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     digit = "[0-9]"
     for folder in (root, *(root / edition for edition in EDITIONS)):
         found = folder.glob(f"{digit * 3}/{digit * 6}.mp3")
         if songs := {path.stem: path for path in found}:
             return songs
-    raise FileNotFoundError(f"{source} is no copy of FMA: expected {TREE}")
+    raise COPY.nothing(root)
 
 
 def read_metadata(songs: dict[str, pathlib.Path]) -> dict[int, tuple[str, str]]:

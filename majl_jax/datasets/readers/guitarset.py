@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from majl_jax.audio import files
+from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import (
     BadTrack,
     Recording,
     Track,
-    frame_count,
     nearest_rows,
     stack,
 )
@@ -29,28 +29,19 @@ GRID_S = 256 / 44100  # between the points of an annotation
 HIGHEST_HZ = 5000.0
 MEAN_S = 30.0
 AUDIO, LABELS = "audio_mono-mic", "annotation"
-TREE = f"{LABELS}/NAME.jams and {AUDIO}/NAME_mic.wav"
+COPY = source_files.Copy("GuitarSet", f"{LABELS}/NAME.jams and {AUDIO}/NAME_mic.wav")
 NO_LABELS = f"no {LABELS}/NAME.jams"
 NO_AUDIO = f"no {AUDIO}/NAME_mic.wav"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The excerpts below `source` that have both audio and annotation; the others are left out."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of GuitarSet; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     labels = {path.stem: path for path in (root / LABELS).glob("[0-9]*.jams")}
     audio = {path.stem[: -len("_mic")]: path for path in (root / AUDIO).glob("[0-9]*_mic.wav")}
     if not labels and not audio:
-        raise FileNotFoundError(f"{root} is no copy of GuitarSet: expected {TREE} in it")
+        raise COPY.nothing(root)
     out = []
     for name in sorted(labels | audio):
         paths = audio.get(name), labels.get(name)
@@ -63,13 +54,7 @@ def tracks(
                     group=player,
                     paths=tuple(path for path in paths if path is not None),
                     seconds=MEAN_S,
-                    load=functools.partial(
-                        load,
-                        *paths,
-                        sample_rate_hz=sample_rate_hz,
-                        hop_samples=hop_samples,
-                        channels=channels,
-                    ),
+                    load=functools.partial(load, *paths, grid=grid),
                     left_out=NO_LABELS if name not in labels else "" if name in audio else NO_AUDIO,
                 )
             )
@@ -77,38 +62,31 @@ def tracks(
 
 
 def load(
-    audio_path: pathlib.Path | None,
-    label_path: pathlib.Path | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    audio_path: pathlib.Path | None, label_path: pathlib.Path | None, *, grid: Grid
 ) -> Recording:
     """One excerpt with the pitches of its six strings."""
     if audio_path is None or label_path is None:
         raise BadTrack(NO_AUDIO if audio_path is None else NO_LABELS)
     strings = read_labels(label_path)
-    one, _ = files.read(audio_path, sample_rate_hz=sample_rate_hz, channels=channels)
-    audio = stack([one], sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    one = source_files.read_audio(audio_path, grid=grid)
+    audio = stack([one], grid=grid)
+    frames = grid.frame_count(len(audio))
     rows = nearest_rows(
         GRID_S * np.arange(len(strings)),
         name=str(label_path),
         frames=frames,
-        hop_samples=hop_samples,
-        sample_rate_hz=sample_rate_hz,
+        grid=grid,
     )
     f0_hz = strings[rows].astype(np.float32)
     # No pitch is held beyond the end of the annotation.
-    f0_hz[np.arange(frames) * hop_samples / sample_rate_hz > GRID_S * (len(strings) - 1)] = 0
+    f0_hz[grid.frame_times_s(frames) > GRID_S * (len(strings) - 1)] = 0
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.zeros(1, bool),
         f0_hz=f0_hz,
         has_pitch=np.ones(f0_hz.shape, bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )
 

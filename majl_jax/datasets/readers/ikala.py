@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from majl_jax.audio import files
-from majl_jax.datasets import notes
+from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split, seeded_split
-from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count, stack
+from majl_jax.datasets.track import BadTrack, Recording, Track, stack
 
 STEMS = ("accompaniment", "voice")
 SUFFIXES = (".flac", ".wav")  # of a clip that is there twice, the last
@@ -23,25 +24,20 @@ SECONDS = 30.0
 SPLITS_BY = ("singer", "song")
 SPLIT_LIST = SPLITS_FOLDER / "ikala.txt"
 SINGERS_FILE = "id_mapping.txt"
-TREE = "Wavfile/ID_verse.wav, ID_chorus.wav (.flac) and PitchLabel/ID_verse.pv, ID_chorus.pv"
+COPY = source_files.Copy(
+    "iKala", "Wavfile/ID_verse.wav, ID_chorus.wav (.flac) and PitchLabel/ID_verse.pv, ID_chorus.pv"
+)
 NO_SINGER = f"its song is not in {SINGERS_FILE}, so its singer is not known"
 
 
 def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    split_by: str = "singer",
+    source: str | None, *, grid: Grid, seed: int = 0, split_by: str = "singer"
 ) -> list[Track]:
     """The clips below `source`, split by "singer" or by "song".
 
     By singer, a tenth of the singers of id_mapping.txt (one at least) is test and a tenth of the others valid, drawn by
     the seed; by song, data/splits/ikala.txt says it. Raises FileNotFoundError by singer without id_mapping.txt.
     """
-    del channels
     if split_by not in SPLITS_BY:
         raise ValueError(f"split_by is {split_by!r}; expected one of {SPLITS_BY}")
     clips = find_clips(source)
@@ -63,9 +59,7 @@ def tracks(
                 group=group,
                 paths=(path, labels),
                 seconds=SECONDS,
-                load=functools.partial(
-                    load, path, labels, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples
-                ),
+                load=functools.partial(load, path, labels, grid=grid),
                 left_out="" if group else NO_SINGER,
             )
         )
@@ -74,9 +68,7 @@ def tracks(
 
 def find_clips(source: str | None) -> list[pathlib.Path]:
     """The audio files of a copy, one per clip."""
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of iKala; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     of_clip = {
         path.stem: path
         for suffix in SUFFIXES
@@ -84,7 +76,7 @@ def find_clips(source: str | None) -> list[pathlib.Path]:
         if not path.name.startswith(".")
     }
     if not of_clip or not (root / "PitchLabel").is_dir():
-        raise FileNotFoundError(f"{root} is no copy of iKala: expected {TREE} in it")
+        raise COPY.nothing(root)
     return [path for _, path in sorted(of_clip.items())]
 
 
@@ -114,42 +106,38 @@ def read_singers(path: pathlib.Path) -> dict[str, str]:
     return singers
 
 
-def load(
-    path: pathlib.Path, labels: pathlib.Path, *, sample_rate_hz: int, hop_samples: int
-) -> Recording:
+def load(path: pathlib.Path, labels: pathlib.Path, *, grid: Grid) -> Recording:
     """One clip: its two channels as stems, and the pitch of the voice."""
     if (found := files.inspect(path).channels) != 2:
         raise BadTrack(f"{path}: {found} channels, expected 2 (left accompaniment, right voice)")
     semitones = notes.read_semitones(labels)
-    both, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=2)
-    audio = stack([both[:, :1], both[:, 1:]], sample_rate_hz=sample_rate_hz)
-    audio_s, labels_s = len(audio) / sample_rate_hz, len(semitones) * LABEL_MS / 1000
+    both, _ = files.read(path, sample_rate_hz=grid.sample_rate_hz, channels=2)
+    audio = stack([both[:, :1], both[:, 1:]], grid=grid)
+    audio_s, labels_s = grid.seconds(len(audio)), len(semitones) * LABEL_MS / 1000
     if abs(audio_s - labels_s) > LENGTHS_DIFFER_S:
         raise BadTrack(
             f"{labels}: {len(semitones)} labels of {LABEL_MS} ms are {labels_s:.2f} s, its audio is {audio_s:.2f} s: is "
             "one of them cut off, or of another clip?"
         )
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    frames = grid.frame_count(len(audio))
     f0_hz, has_pitch = np.zeros((frames, 2), np.float32), np.zeros((frames, 2), bool)
-    f0_hz[:, 1], has_pitch[:, 1] = on_frames(
-        semitones, frames=frames, hop_samples=hop_samples, sample_rate_hz=sample_rate_hz
-    )
+    f0_hz[:, 1], has_pitch[:, 1] = on_frames(semitones, frames=frames, grid=grid)
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )
 
 
 def on_frames(
-    semitones: Float64[np.ndarray, " row"], *, frames: int, hop_samples: int, sample_rate_hz: int
+    semitones: Float64[np.ndarray, " row"], *, frames: int, grid: Grid
 ) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """F0 in Hz (0 = unvoiced) of the label in whose 32 ms each frame falls, and whether there is one."""
-    rows = np.arange(frames) * hop_samples * 1000 // (LABEL_MS * sample_rate_hz)  # exact: integers
+    # exact: integers
+    rows = np.arange(frames) * grid.hop_samples * 1000 // (LABEL_MS * grid.sample_rate_hz)
     known = rows < len(semitones)
     midi = np.zeros(frames)
     midi[known] = semitones[rows[known]]

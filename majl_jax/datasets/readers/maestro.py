@@ -8,27 +8,23 @@ import functools
 import pathlib
 
 from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.source_files import SPLITS, find_table
 from majl_jax.datasets.track import Track
 
 STEMS = notes.MIXTURE
 VOICES = 88  # the keys of a piano
 COLUMNS = ("split", "midi_filename", "audio_filename", "duration")
-TREE = "maestro-v3.0.0.csv, and YEAR/NAME.wav (.flac, .ogg, .mp3) with YEAR/NAME.midi"
+COPY = source_files.Copy(
+    "MAESTRO", "maestro-v3.0.0.csv, and YEAR/NAME.wav (.flac, .ogg, .mp3) with YEAR/NAME.midi"
+)
 NO_AUDIO = "no audio: the file that maestro-v*.csv names is missing"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The performances that the table below `source` lists; those without audio are left out."""
     del seed
-    folder, rows = find_table(source, "maestro-v*.csv", COLUMNS, title="MAESTRO", tree=TREE)
+    folder, rows = find_table(source, "maestro-v*.csv", COLUMNS, copy=COPY)
     out = []
     for row in sorted(rows, key=lambda row: row["audio_filename"]):
         audio, midi = folder / row["audio_filename"], folder / row["midi_filename"]
@@ -46,15 +42,11 @@ def tracks(
                     midi,
                     read=notes.read_midi,
                     voices=VOICES,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
+                    grid=grid,
                 ),
                 left_out="" if found else NO_AUDIO,
             )
         )
     if all(one.left_out for one in out):
-        raise FileNotFoundError(
-            f"{folder} has no audio of any of its {len(out)} performances; expected {TREE} in it"
-        )
+        raise COPY.lacking(folder, f"audio of any of its {len(out)} performances")
     return out

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.audio import files
 from majl_jax.datasets import source_files
 from majl_jax.datasets.curves import on_frames, read_annotation
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
-from majl_jax.datasets.track import LENGTHS_DIFFER_S, BadTrack, Recording, Track, frame_count, stack
+from majl_jax.datasets.track import LENGTHS_DIFFER_S, BadTrack, Recording, Track, stack
 
 STEMS = ("accompaniment", "voice")
 SINGERS = frozenset({"male singer", "female singer", "vocalists"})
@@ -24,10 +24,11 @@ MEAN_S = 180.0
 # As in the data set and as in the repository marl/medleydb, which holds the same annotations.
 PITCH_FOLDERS = ("Annotations/Pitch_Annotations", "Annotations/Pitch")
 MELODY_FOLDERS = ("Annotations/Melody_Annotations/MELODY{}", "Annotations/Melody/Melody{}")
-TREE = (
+COPY = source_files.Copy(
+    "MedleyDB",
     "Audio/TRACK/TRACK_STEMS/TRACK_STEM_01.wav, Audio/TRACK/TRACK_METADATA.yaml (or "
     "Metadata/TRACK_METADATA.yaml), Annotations/Pitch_Annotations/TRACK_STEM_01.csv and "
-    "Annotations/Melody_Annotations/MELODY1/TRACK_MELODY1.csv"
+    "Annotations/Melody_Annotations/MELODY1/TRACK_MELODY1.csv",
 )
 NO_METADATA = "no TRACK_METADATA.yaml beside the audio or in Metadata/"
 OTHER_MELODY = "not exactly one melody stem, or it is not sung"
@@ -42,29 +43,22 @@ class Annotation:
     voiced_only: bool
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The tracks below `source`; those of other melodies, or without a pitch annotation, left out.
 
     No artist is in two splits; artists not listed in data/splits/medleydb.txt are in train.
     """
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of MedleyDB; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     folders = [path.parent for path in source_files.visible(root / "Audio", "*/*_STEMS")]
     if not folders:
-        raise FileNotFoundError(f"{root} is no copy of MedleyDB: expected {TREE} in it")
+        raise COPY.nothing(root)
     if not any((root / "Annotations").rglob("*.csv")):
-        raise FileNotFoundError(
-            f"{root} has no annotations; expected {TREE} in it: copy the folder Annotations of the "
-            "data set, or that of the repository marl/medleydb (data/Annotations)"
+        raise COPY.lacking(
+            root,
+            "annotations",
+            ": copy the folder Annotations of the data set, or that of the repository marl/medleydb "
+            "(data/Annotations)",
         )
     splits = dict(read_split(SPLIT_LIST))
     out = []
@@ -86,9 +80,7 @@ def tracks(
                     voice=voice,
                     annotation=annotation,
                     fault=fault or NO_ANNOTATION,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
+                    grid=grid,
                 ),
                 left_out=fault or ("" if annotation else NO_ANNOTATION),
             )
@@ -169,38 +161,40 @@ def load(
     voice: int,
     annotation: Annotation | None,
     fault: str = "",
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    grid: Grid,
 ) -> Recording:
-    """The stem `voice`, the sum of the others, and the pitch of the voice."""
+    """The voice, the sum of the other stems, and the pitch of the voice.
+
+    Args:
+        stems: the files of all stems.
+        voice: which of them is the voice.
+        annotation: its pitch; None is a BadTrack.
+        fault: the reason of that.
+        grid: of audio and labels.
+    """
     if annotation is None:
         raise BadTrack(fault)
     rows = read_annotation(annotation.path)
     given = []
     for path in stems:
-        one, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)
+        one = source_files.read_audio(path, grid=grid)
         given.append(one)
     lengths = sorted(len(one) for one in given)
-    if lengths[-1] - lengths[0] > LENGTHS_DIFFER_S * sample_rate_hz:
+    if lengths[-1] - lengths[0] > LENGTHS_DIFFER_S * grid.sample_rate_hz:
         short = stems[int(np.argmin([len(one) for one in given]))]
         raise BadTrack(
-            f"{short}: {lengths[0] / sample_rate_hz:.2f} s, while another stem of the track is "
-            f"{lengths[-1] / sample_rate_hz:.2f} s long: is it cut off?"
+            f"{short}: {grid.seconds(lengths[0]):.2f} s, while another stem of the track is "
+            f"{grid.seconds(lengths[-1]):.2f} s long: is it cut off?"
         )
-    accompaniment = np.zeros((lengths[-1], channels), np.float32)
+    accompaniment = np.zeros((lengths[-1], grid.channels), np.float32)
     for number, one in enumerate(given):
         if number != voice:
             accompaniment[: len(one)] += one
-    audio = stack([accompaniment, given[voice]], sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    audio = stack([accompaniment, given[voice]], grid=grid)
+    frames = grid.frame_count(len(audio))
     f0_hz, has_pitch = np.zeros((frames, 2), np.float32), np.zeros((frames, 2), bool)
     f0_hz[:, 1], has_pitch[:, 1] = on_frames(
-        rows,
-        voiced_only=annotation.voiced_only,
-        frames=frames,
-        hop_samples=hop_samples,
-        sample_rate_hz=sample_rate_hz,
+        rows, voiced_only=annotation.voiced_only, frames=frames, grid=grid
     )
     return Recording(
         audio=audio,
@@ -208,6 +202,5 @@ def load(
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )

@@ -11,20 +11,22 @@ import numpy as np
 
 from majl_jax.audio import files
 from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import (
     BadTrack,
     Recording,
     Track,
-    frame_count,
     unknown_pitch,
     unknown_stems,
 )
 
 STEMS = ("accompaniment", "voice")
+COPY = source_files.Copy("MIR-1K", "Wavfile/*.wav (.flac, .mp3) and PitchLabel/*.pv")
 LOSSLESS, LOSSY = (".wav", ".flac"), (".mp3",)
 FILE_RATE_HZ = 16000
 LABEL_HOP_SAMPLES = 320
+GRID = Grid(FILE_RATE_HZ, LABEL_HOP_SAMPLES)
 LABEL_WINDOW_SAMPLES = 640  # labels have no padding: the first is centred half a window in
 SPLIT_LISTS = {
     "singer": SPLITS_FOLDER / "mir1k_singers.txt",
@@ -38,24 +40,27 @@ NOT_SCORED = "lossy audio is not scored: valid and test take lossless clips only
 def tracks(
     source: str | None,
     *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    grid: Grid,
     seed: int = 0,
     split_by: str = "singer",
     view: str | None = None,
 ) -> list[Track]:
-    """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv), split by "singer", "song" or "clip".
+    """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv); unlisted ones are in train.
 
-    view: None, or one of "full" (its training singers, valid, test), "stems" (no pitch labels),
-    "pitch" (mixture only); each training singer belongs to one. Unlisted clips are in train.
+    Args:
+        source: the folder of MIR-1K.
+        grid: has to be that of its labels; its channels do not matter.
+        seed: does not matter.
+        split_by: "singer", "song" or "clip".
+        view: None, or one of "full" (its training singers, valid, test), "stems" (no pitch labels),
+            "pitch" (mixture only); each training singer belongs to one.
     """
-    del channels, seed
-    if sample_rate_hz != FILE_RATE_HZ or hop_samples != LABEL_HOP_SAMPLES:
+    del seed
+    if (grid.sample_rate_hz, grid.hop_samples) != (GRID.sample_rate_hz, GRID.hop_samples):
         raise ValueError(
             f"mir1k is labelled every {LABEL_HOP_SAMPLES} samples at {FILE_RATE_HZ} Hz; prepare "
             f"it with --sample_rate_hz={FILE_RATE_HZ} --hop_samples={LABEL_HOP_SAMPLES}, not "
-            f"{sample_rate_hz} and {hop_samples}"
+            f"{grid.sample_rate_hz} and {grid.hop_samples}"
         )
     if view is not None and (view not in VIEWS or split_by != "singer"):
         raise ValueError(f"view is {view!r} of the split by {split_by}; expected {VIEWS} by singer")
@@ -84,10 +89,7 @@ def tracks(
 
 def find_clips(source: str | None) -> list[pathlib.Path]:
     """The audio files of a copy, one per clip: the lossless one where there are two."""
-    expected = "expected Wavfile/*.wav (.flac, .mp3) and PitchLabel/*.pv in it"
-    if source is None:
-        raise ValueError(f"mir1k needs --source: the folder of MIR-1K; {expected}")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     of_clip = {
         path.stem: path
         for suffix in (*LOSSY, *reversed(LOSSLESS))
@@ -95,7 +97,7 @@ def find_clips(source: str | None) -> list[pathlib.Path]:
         if path.suffix.lower() == suffix
     }
     if not of_clip or not (folder / "PitchLabel").is_dir():
-        raise FileNotFoundError(f"{folder} is no copy of MIR-1K: {expected}")
+        raise COPY.nothing(folder)
     return [path for _, path in sorted(of_clip.items())]
 
 
@@ -122,8 +124,7 @@ def load(path: pathlib.Path, labels: pathlib.Path, *, view: str = "full") -> Rec
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=np.stack([np.zeros_like(f0_hz), f0_hz], axis=1),
         has_pitch=np.stack([no_label, has_pitch], axis=1),
-        sample_rate_hz=FILE_RATE_HZ,
-        hop_samples=LABEL_HOP_SAMPLES,
+        grid=GRID,
     )
     return {"full": lambda r: r, "stems": unknown_pitch, "pitch": unknown_stems}[view](recording)
 
@@ -140,7 +141,7 @@ def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.nda
         raise BadTrack(
             f"{path}: {len(semitones)} labels, expected {expected} for {samples} samples of audio"
         )
-    frames = frame_count(samples, hop_samples=LABEL_HOP_SAMPLES)
+    frames = GRID.frame_count(samples)
     f0_hz, has_pitch = np.zeros(frames, np.float32), np.zeros(frames, bool)
     count = min(len(semitones), frames - 1)
     f0_hz[1 : 1 + count] = notes.semitones_hz(semitones)[:count]

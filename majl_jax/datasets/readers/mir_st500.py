@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from majl_jax.audio import files, libav
-from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count, stack
+from majl_jax.audio import libav
+from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.track import BadTrack, Recording, Track, stack
 
 STEMS = ("accompaniment", "voice")
 LABEL_FILE = "MIR-ST500_corrected.json"
@@ -23,36 +25,26 @@ FIRST_VALID, FIRST_TEST, LAST = 361, 401, 500
 PITCH_RANGE_MIDI = (20.0, 110.0)
 PAST_THE_END_S = 1.0  # by at most so much a note may end after its song
 MEAN_S = 245.0
-TREE = (
+COPY = source_files.Copy(
+    "MIR-ST500",
     f"{LABEL_FILE} and its audio, train/N/Mixture.wav and test/N/Mixture.wav, or audio/N.wav "
-    "(.flac, .mp3)"
+    "(.flac, .mp3)",
 )
-NO_AUDIO = f"no audio: expected {TREE}"
+NO_AUDIO = f"no audio: expected {COPY.tree}"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The labelled songs below `source`: 1 to 360 train, 361 to 400 valid, 401 to 500 test.
 
     The data set's own division is 1 to 400 and 401 to 500; what is valid is ours. A song without
     audio is left out.
     """
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of MIR-ST500; expected {TREE} in it")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     labels = read_labels(folder / LABEL_FILE)
     audio = {number: find_audio(folder, number) for number in labels}
     if not any(path.suffix.lower() in AUDIO_SUFFIXES for path in audio.values() if path):
-        raise FileNotFoundError(
-            f"{folder} has no audio of any of its {len(labels)} songs; expected {TREE} in it"
-        )
+        raise COPY.lacking(folder, f"audio of any of its {len(labels)} songs")
     return [
         Track(
             id=f"{number:03d}",
@@ -65,9 +57,7 @@ def tracks(
                 path,
                 notes=labels[number],
                 name=f"{folder / LABEL_FILE}, song {number}",
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                channels=channels,
+                grid=grid,
             ),
             left_out=_fault(path),
         )
@@ -104,7 +94,7 @@ def find_audio(folder: pathlib.Path, number: int) -> pathlib.Path | None:
 def read_labels(path: pathlib.Path) -> dict[int, Any]:
     """The notes of every song as they stand in the label file; each song's are checked when it loads."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is no copy of MIR-ST500: expected {TREE} in it")
+        raise COPY.nothing(path.parent)
     expected = 'expected {"1": [[onset_s, offset_s, midi], ...], ...}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -120,31 +110,21 @@ def read_labels(path: pathlib.Path) -> dict[int, Any]:
     return out
 
 
-def load(
-    path: pathlib.Path | None,
-    *,
-    notes: Any,
-    name: str,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-) -> Recording:
+def load(path: pathlib.Path | None, *, notes: Any, name: str, grid: Grid) -> Recording:
     """The mixture of one song with the frame labels of its voice; `name` says whose notes they are."""
     if path is None or _fault(path):
         raise BadTrack(f"{path or name}: {_fault(path)}")
     rows = check_notes(notes, name)
-    mixture, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    seconds = len(mixture) / sample_rate_hz
+    mixture = source_files.read_audio(path, grid=grid)
+    seconds = grid.seconds(len(mixture))
     if rows[-1, 1] > seconds + PAST_THE_END_S:
         raise BadTrack(
             f"{path}: {seconds:.1f} s long, but {name} has a note until {rows[-1, 1]:.1f} s: is it "
             "cut off, or another version?"
         )
-    audio = stack([mixture, np.zeros_like(mixture)], sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(mixture), hop_samples=hop_samples)
-    voice_hz, voice_known = frames_of(
-        rows, frames=frames, hop_samples=hop_samples, sample_rate_hz=sample_rate_hz
-    )
+    audio = stack([mixture, np.zeros_like(mixture)], grid=grid)
+    frames = grid.frame_count(len(mixture))
+    voice_hz, voice_known = frames_of(rows, frames=frames, grid=grid)
     f0_hz, has_pitch = np.zeros((frames, 2), np.float32), np.zeros((frames, 2), bool)
     f0_hz[:, 1], has_pitch[:, 1] = voice_hz, voice_known
     onset_offset_f0 = np.column_stack([rows[:, :2], _hz(rows[:, 2])]).astype(np.float32)
@@ -154,8 +134,7 @@ def load(
         has_stems=np.zeros(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         notes=(np.zeros((0, 3), np.float32), onset_offset_f0),
     )
 
@@ -186,7 +165,7 @@ def check_notes(notes: Any, name: str) -> Float64[np.ndarray, "note 3"]:
 
 
 def frames_of(
-    rows: Float64[np.ndarray, "note 3"], *, frames: int, hop_samples: int, sample_rate_hz: int
+    rows: Float64[np.ndarray, "note 3"], *, frames: int, grid: Grid
 ) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Frame labels (f0 in Hz with 0 = unvoiced, is it a label) of the notes.
 
@@ -194,7 +173,7 @@ def frames_of(
     in the data code of RMVPE (Wei et al. 2023); every other frame is labelled unvoiced.
     """
     f0_hz = np.zeros(frames, np.float32)
-    bounds = np.round(rows[:, :2] * sample_rate_hz / hop_samples).astype(int)
+    bounds = np.round(rows[:, :2] * grid.sample_rate_hz / grid.hop_samples).astype(int)
     for (first, last), note_hz in zip(bounds, _hz(rows[:, 2]), strict=True):
         f0_hz[first : last + 1] = note_hz
     return f0_hz, np.ones(frames, bool)

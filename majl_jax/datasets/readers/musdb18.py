@@ -8,9 +8,9 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
-from majl_jax.audio import files
 from majl_jax.audio.resampling import Block
 from majl_jax.datasets import source_files, stem_mp4
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.streamed import Stems, Streamed, together
 from majl_jax.datasets.track import Track
@@ -20,25 +20,33 @@ STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}  # of a stem.mp4; 0 i
 SPLIT_LIST = SPLITS_FOLDER / "musdb18.txt"
 MEAN_S = 236.0
 IN_MEDLEYDB = "it is in MedleyDB as well"
-TREES = {
-    "aac": "train/ARTIST - TITLE.stem.mp4 and test/ARTIST - TITLE.stem.mp4",
-    "wav": "train/ARTIST - TITLE/{drums,bass,other,vocals}.wav and the same below test/",
+COPIES = {
+    "aac": source_files.Copy(
+        "MUSDB18", "train/ARTIST - TITLE.stem.mp4 and test/ARTIST - TITLE.stem.mp4"
+    ),
+    "wav": source_files.Copy(
+        "MUSDB18-HQ",
+        "train/ARTIST - TITLE/{drums,bass,other,vocals}.wav and the same below test/",
+    ),
 }
 
 
 def tracks(
     source: str | None,
     *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
+    grid: Grid,
     seed: int = 0,
     edition: str = "aac",
     with_medleydb: bool = True,
 ) -> list[Track]:
-    """The songs below `source`, of the "aac" (stem.mp4) or the "wav" edition (MUSDB18-HQ).
+    """The songs below `source`; 14 songs of train/ are valid.
 
-    14 songs of train/ are valid. with_medleydb: False leaves out the songs that are in MedleyDB.
+    Args:
+        source: the folder of MUSDB18.
+        grid: of audio and labels.
+        seed: does not matter.
+        edition: "aac" (stem.mp4) or "wav" (MUSDB18-HQ).
+        with_medleydb: False leaves out the songs that are in MedleyDB.
     """
     del seed
     if edition == "aac" and not stem_mp4.can_be_read():
@@ -49,9 +57,7 @@ def tracks(
     listed = {kind: set[str]() for kind in ("valid", "medleydb")}
     for kind, *name in read_split(SPLIT_LIST):
         listed[kind].add(" ".join(name))
-    of_song = functools.partial(
-        streamed, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples, channels=channels
-    )
+    of_song = functools.partial(streamed, grid=grid)
     return [
         Track(
             id=f"{folder}/{name}",
@@ -70,43 +76,29 @@ def tracks(
 
 def find_songs(source: str | None, edition: str) -> list[tuple[str, str, pathlib.Path]]:
     """(train or test, name, file or folder) of every song of a copy."""
-    name = {"aac": "MUSDB18", "wav": "MUSDB18-HQ"}[edition]
-    expected = f"expected {TREES[edition]} in it"
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of {name}; {expected}")
-    found = []
+    root, found = COPIES[edition].root(source), []
     for folder in ("train", "test"):
-        for path in source_files.visible(pathlib.Path(source) / folder, "*"):
+        for path in source_files.visible(root / folder, "*"):
             if edition == "aac" and path.name.endswith(".stem.mp4"):
                 found.append((folder, path.name.removesuffix(".stem.mp4"), path))
             elif edition == "wav" and path.is_dir() and source_files.visible(path, "*.wav"):
                 found.append((folder, path.name, path))
     if not found:
-        raise FileNotFoundError(f"{source} is no copy of {name}: {expected}")
+        raise COPIES[edition].nothing(root)
     return found
 
 
-def streamed(
-    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int
-) -> Streamed:
+def streamed(path: pathlib.Path, *, grid: Grid) -> Streamed:
     """The four stems of one song, without pitch labels."""
-    blocks = functools.partial(_blocks, path, sample_rate_hz=sample_rate_hz, channels=channels)
-    return Streamed(
-        blocks,
-        STEMS,
-        known=True,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-    )
+    return Streamed(functools.partial(_blocks, path, grid=grid), STEMS, known=True, grid=grid)
 
 
-def _blocks(path: pathlib.Path, *, sample_rate_hz: int, channels: int) -> Iterator[Stems]:
+def _blocks(path: pathlib.Path, *, grid: Grid) -> Iterator[Stems]:
     def stem(name: str) -> Iterator[Block]:
         if path.suffix == ".mp4":
             return stem_mp4.stream(
-                path, STREAMS[name], sample_rate_hz=sample_rate_hz, channels=channels
+                path, STREAMS[name], sample_rate_hz=grid.sample_rate_hz, channels=grid.channels
             )
-        return files.stream(path / f"{name}.wav", sample_rate_hz=sample_rate_hz, channels=channels)
+        return source_files.stream_audio(path / f"{name}.wav", grid=grid)
 
-    return together({name: stem(name) for name in STEMS}, sample_rate_hz=sample_rate_hz)
+    return together({name: stem(name) for name in STEMS}, grid=grid)

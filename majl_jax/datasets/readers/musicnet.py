@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.notes import MIXTURE, NoteRows, load_labelled, midi_hz
 from majl_jax.datasets.track import BadTrack, Track
 
@@ -16,26 +17,20 @@ STEMS = MIXTURE
 VOICES = 32
 LABEL_RATE_HZ = 44100
 PITCHES = (1, 127)
-TREE = "train_data/ID.wav, train_labels/ID.csv and the same for test (.flac, .ogg, .mp3 as well)"
+COPY = source_files.Copy(
+    "MusicNet",
+    "train_data/ID.wav, train_labels/ID.csv and the same for test (.flac, .ogg, .mp3 as well)",
+)
 COLUMNS = ("start_time", "end_time", "note")
 NO_LABELS = "no label file beside the audio (train_labels/ID.csv, test_labels/ID.csv)"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The recordings below `source`: train_data is train, test_data is test."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of MusicNet; expected {TREE} in it")
-    folder = pathlib.Path(source)
+    folder = root = COPY.root(source)
     if not (folder / "train_data").is_dir() and not (folder / "test_data").is_dir():
-        folder = folder / "musicnet"  # as the archive unpacks
+        folder = root / "musicnet"  # as the archive unpacks
     groups = read_groups(folder)
     out = []
     for split in ("train", "test"):
@@ -49,20 +44,13 @@ def tracks(
                     paths=(path, labels),
                     seconds=source_files.header_seconds(path),
                     load=functools.partial(
-                        load_labelled,
-                        path,
-                        labels,
-                        read=read_labels,
-                        voices=VOICES,
-                        sample_rate_hz=sample_rate_hz,
-                        hop_samples=hop_samples,
-                        channels=channels,
+                        load_labelled, path, labels, read=read_labels, voices=VOICES, grid=grid
                     ),
                     left_out="" if labels.is_file() else NO_LABELS,
                 )
             )
     if not out:
-        raise FileNotFoundError(f"{source} is no copy of MusicNet: expected {TREE} in it")
+        raise COPY.nothing(root)
     return out
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from majl_jax.datasets import notes, source_files
-from majl_jax.datasets.track import Recording, Track, frame_count
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.track import Recording, Track
 
 STEMS = notes.MIXTURE
 VOICES = 1
@@ -23,25 +24,17 @@ LOWEST_CUTOFF_HZ = 27.5
 WINDOW_S = 0.1
 ENVELOPE_HZ = 30.0
 ACTIVE = 0.1  # of the largest envelope
-TREE = (
-    "nsynth-train/examples.json, nsynth-train/audio/NAME.wav (.flac) and the same for valid, test"
+COPY = source_files.Copy(
+    "NSynth",
+    "nsynth-train/examples.json, nsynth-train/audio/NAME.wav (.flac) and the same for valid, test",
 )
 OUT_OF_RANGE = f"its pitch is not within {RANGE_HZ[0]:g} to {RANGE_HZ[1]:g} Hz"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The notes of the parts below `source` (any of train, valid and test)."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of NSynth; expected {TREE} in it")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     out = []
     for split in SPLITS:
         part = folder / f"nsynth-{split}"
@@ -57,19 +50,12 @@ def tracks(
                     group=instrument,
                     paths=(path,),
                     seconds=SECONDS,
-                    load=functools.partial(
-                        load,
-                        path,
-                        midi=midi,
-                        sample_rate_hz=sample_rate_hz,
-                        hop_samples=hop_samples,
-                        channels=channels,
-                    ),
+                    load=functools.partial(load, path, midi=midi, grid=grid),
                     left_out="" if low <= notes.midi_hz(float(midi)) <= high else OUT_OF_RANGE,
                 )
             )
     if not out:
-        raise FileNotFoundError(f"{source} is no copy of NSynth: expected {TREE} in it")
+        raise COPY.nothing(folder)
     return out
 
 
@@ -77,7 +63,7 @@ def read_examples(path: pathlib.Path) -> dict[str, tuple[int, str]]:
     """(pitch in MIDI, instrument) of every note that a part lists, in order of names."""
     expected = 'expected {NAME: {"pitch": 60, "instrument_str": "..."}, ...}'
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; expected {TREE}")
+        raise FileNotFoundError(f"{path} is missing; expected {COPY.tree}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         out = {
@@ -93,24 +79,21 @@ def read_examples(path: pathlib.Path) -> dict[str, tuple[int, str]]:
     return out
 
 
-def load(
-    path: pathlib.Path, *, midi: int, sample_rate_hz: int, hop_samples: int, channels: int = 1
-) -> Recording:
+def load(path: pathlib.Path, *, midi: int, grid: Grid) -> Recording:
     """One note, labelled with its pitch while it is heard."""
     path = source_files.find_audio(path) or path
-    audio = notes.read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    heard = activity(audio[:, 0].mean(1), midi=midi, sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    audio = notes.read_mixture(path, grid=grid)
+    heard = activity(audio[:, 0].mean(1), midi=midi, sample_rate_hz=grid.sample_rate_hz)
+    frames = grid.frame_count(len(audio))
     note_hz = float(notes.midi_hz(float(midi)))
-    f0_hz = np.where(heard[: frames * hop_samples : hop_samples], note_hz, 0.0)
+    f0_hz = np.where(heard[: frames * grid.hop_samples : grid.hop_samples], note_hz, 0.0)
     return Recording(
         audio=audio,
         stems=STEMS,
         has_stems=np.zeros(1, bool),
         f0_hz=f0_hz.astype(np.float32)[:, None],
         has_pitch=np.ones((frames, VOICES), bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )
 

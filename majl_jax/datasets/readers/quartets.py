@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.synthesis import performance, rendering
 from majl_jax.datasets.synthesis.performance import ScoreNote, excerpt
@@ -33,23 +34,15 @@ PROGRAMS = (
     (27, 44, 61, 62, 67, 80, 81),
     (27, 44, 61, 62, 67, 80, 81),
 )
-RANGES_MIDI = ((55, 91), (55, 88), (48, 77), (35, 71))  # lowest and highest note of each part
 
 
 def tracks(
-    source: str | None = None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    view: str = "full",
+    source: str | None = None, *, grid: Grid, seed: int = 0, view: str = "full"
 ) -> list[Track]:
     """The excerpts of one view: "full", "ensemble", or "unlabelled", the mixtures of the train split alone.
 
     All excerpts of a movement are one group; all movements of a quartet are in one split.
     """
-    del channels
     if source is not None:
         raise ValueError(f"quartets come with music21; leave out --source (got {source!r})")
     if view not in VIEWS:
@@ -65,8 +58,7 @@ def tracks(
                 movement,
                 float(first),
                 quarters_per_minute=float(tempo),
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
+                grid=grid,
                 seed=seed,
                 view=view,
             ),
@@ -81,14 +73,21 @@ def load(
     first: float,
     *,
     quarters_per_minute: float,
-    sample_rate_hz: int,
-    hop_samples: int,
+    grid: Grid,
     seed: int,
     view: str = "full",
 ) -> Recording:
-    """Performs and renders a movement from quarter note `first` on, for at most a minute.
+    """Performs and renders an excerpt of a movement, at most a minute.
 
     The same seed gives the same samples.
+
+    Args:
+        movement: its place in music21's corpus.
+        first: quarter note that the excerpt begins with.
+        quarters_per_minute: tempo about which one is drawn.
+        grid: of audio and labels.
+        seed: of what is drawn.
+        view: "full", "unlabelled" (the mixture alone) or "ensemble" (an instrument per part).
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{movement} {first}".encode())])
     tempo = quarters_per_minute * rng.uniform(1 - TEMPO_SPREAD, 1 + TEMPO_SPREAD)
@@ -98,9 +97,7 @@ def load(
     alone = view == "ensemble"
     programs = tuple((program,) for program in ENSEMBLE.values()) if alone else PROGRAMS
     played = performance.perform(score, rng, quarters_per_minute=(tempo, tempo), programs=programs)
-    recording = rendering.render_voices(
-        played, sample_rate_hz=sample_rate_hz, hop_samples=hop_samples
-    )
+    recording = rendering.render_voices(played, grid=grid)
     recording = dataclasses.replace(recording, stems=tuple(ENSEMBLE) if alone else STEMS)
     return unknown_pitch(unknown_stems(recording)) if view == "unlabelled" else recording
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from majl_jax.audio import files
 from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.track import (
     LENGTHS_DIFFER_S,
@@ -70,13 +70,7 @@ class Stem(NamedTuple):
 
 
 def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    edition: str = "original",
+    source: str | None, *, grid: Grid, seed: int = 0, edition: str = "original"
 ) -> list[Track]:
     """The songs below `source`, and beside them the stems that are left out.
 
@@ -100,13 +94,7 @@ def tracks(
             group=folder.name,
             paths=(folder / "metadata.yaml", *audio.values()),
             seconds=MEAN_S,
-            load=functools.partial(
-                load,
-                folder,
-                sample_rate_hz=sample_rate_hz,
-                hop_samples=hop_samples,
-                channels=channels,
-            ),
+            load=functools.partial(load, folder, grid=grid),
             left_out=left_out,
         )
         out.append(one)
@@ -132,11 +120,10 @@ def find_songs(source: str | None, edition: str) -> tuple[pathlib.Path, list[pat
     """The folder of a copy, and those of its songs."""
     if edition not in EDITIONS:
         raise ValueError(f"expected an edition of {EDITIONS}; got {edition!r}")
-    name, expected = NAMES[edition], f"expected {TREES[edition]} in it"
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of {name}; {expected}")
-    inside = [pathlib.Path(source, archive) for archive in ARCHIVES[edition]]
-    root = next((path for path in inside if path.is_dir()), pathlib.Path(source))
+    copy = source_files.Copy(NAMES[edition], TREES[edition])
+    folder = copy.root(source)
+    inside = [folder / archive for archive in ARCHIVES[edition]]
+    root = next((path for path in inside if path.is_dir()), folder)
     folders = sorted(path for path in root.glob("*") if path.is_dir())
     songs = [path for path in folders if _is_song(path)] if edition in ("author", "baby") else []
     counts = {}
@@ -150,12 +137,12 @@ def find_songs(source: str | None, edition: str) -> tuple[pathlib.Path, list[pat
         songs += below
         counts[folder.name] = len(below)
     if not songs:
-        raise FileNotFoundError(f"{source} is no copy of {name}: {expected}")
+        raise copy.nothing(folder)
     if edition == "original" and counts.get(OMITTED):
         raise ValueError(f"{root} has {OMITTED}/, so it is {NAMES['redux']}: name that one")
     if counts.get("train", 0) > TRAIN_TRACKS.get(edition, ALL_TRACKS):
         raise ValueError(
-            f"{root}/train has {counts['train']} tracks, that of {name} {TRAIN_TRACKS[edition]}: "
+            f"{root}/train has {counts['train']} tracks, that of {copy.title} {TRAIN_TRACKS[edition]}: "
             "is it another edition?"
         )
     return root, songs
@@ -225,38 +212,35 @@ def read_stems(path: pathlib.Path) -> dict[str, Stem]:
     return out
 
 
-def load(
-    folder: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
-) -> Recording:
+def load(folder: pathlib.Path, *, grid: Grid) -> Recording:
     """The groups of one song, without pitch labels."""
     listed = read_stems(folder / "metadata.yaml")
     audio = {name: path for name, path in find_audio(folder).items() if name in listed}
     if not audio:
         raise BadTrack(f"{folder}/stems: none of the stems in metadata.yaml has audio")
-    groups = {stem: np.zeros((1, channels), np.float32) for stem in STEMS}
+    groups = {stem: np.zeros((1, grid.channels), np.float32) for stem in STEMS}
     samples = {}
     for name, path in audio.items():
-        one, _ = files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)
+        one = source_files.read_audio(path, grid=grid)
         group = listed[name].group
         groups[group] = add(groups[group], one)
         samples[path] = len(one)
     shortest, longest = min(samples, key=samples.__getitem__), max(samples.values())
-    if longest - samples[shortest] > LENGTHS_DIFFER_S * sample_rate_hz:
+    if longest - samples[shortest] > LENGTHS_DIFFER_S * grid.sample_rate_hz:
         raise BadTrack(
-            f"{shortest}: {samples[shortest] / sample_rate_hz:.2f} s, while another stem of the song is "
-            f"{longest / sample_rate_hz:.2f} s long: is it cut off?"
+            f"{shortest}: {grid.seconds(samples[shortest]):.2f} s, while another stem of the song is "
+            f"{grid.seconds(longest):.2f} s long: is it cut off?"
         )
-    silence = np.zeros((longest, channels), np.float32)
-    stems = stack([add(groups[stem], silence) for stem in STEMS], sample_rate_hz=sample_rate_hz)
-    f0_hz, has_pitch = no_pitch(len(stems), stems=len(STEMS), hop_samples=hop_samples)
+    silence = np.zeros((longest, grid.channels), np.float32)
+    stems = stack([add(groups[stem], silence) for stem in STEMS], grid=grid)
+    f0_hz, has_pitch = no_pitch(len(stems), stems=len(STEMS), grid=grid)
     return Recording(
         audio=stems,
         stems=STEMS,
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
     )
 
 

@@ -21,9 +21,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from majl_jax.audio import files, libav
-from majl_jax.datasets import source_files
-from majl_jax.datasets.readers import stem_pairs
+from majl_jax.audio import libav
+from majl_jax.datasets import source_files, stem_pairs
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import seeded_split
 from majl_jax.datasets.streamed import Stems, Streamed, together
 from majl_jax.datasets.track import Track
@@ -32,6 +32,12 @@ TREES = {
     "by_song": "SONG/SOURCE.wav or SONG/SOURCE/SOURCE.wav",
     "by_source": "SOURCE/SONG.wav, of the same name in the folder of every source",
     "incoherent": "SOURCE/any name.wav",
+}
+COPIES = {
+    layout: source_files.Copy(
+        "stems", f"{tree}, or the same below train/, valid/ and test/", own=True
+    )
+    for layout, tree in TREES.items()
 }
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
 # Without what is no letter.
@@ -63,13 +69,7 @@ class File(NamedTuple):
 
 
 def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    layout: str = "by_song",
+    source: str | None, *, grid: Grid, seed: int = 0, layout: str = "by_song"
 ) -> list[Track]:
     """The songs below `source`, or made-up ones of unrelated files; beside them all that is left out.
 
@@ -77,13 +77,7 @@ def tracks(
     """
     found = find_files(source, layout)
     root, stems = pathlib.Path(str(source)), stems_of(found, str(source), layout)
-    of_files = functools.partial(
-        streamed,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-        pad=layout == "incoherent",
-    )
+    of_files = functools.partial(streamed, grid=grid, pad=layout == "incoherent")
     left_out = [
         Track(
             id=source_files.identity(one.path.relative_to(root).as_posix()),
@@ -101,7 +95,7 @@ def tracks(
             stem: {one.path: one.split for one in used if one.source == stem} for stem in stems
         }
         return stem_pairs.tracks(of_source, root=root, of_files=of_files, seed=seed) + left_out
-    return _songs(used, stems, f"{source}: {_expected(layout)}", of_files, seed) + left_out
+    return _songs(used, stems, f"{source}: {COPIES[layout].expected}", of_files, seed) + left_out
 
 
 def _songs(
@@ -173,18 +167,16 @@ def stems_of(found: Sequence[File], source: str, layout: str) -> tuple[str, ...]
         advice = f"; if it is the other way round, use {other}" if other else ""
         named = ", ".join(stems[:4]) + ", ..." * (len(stems) > 4)
         raise ValueError(
-            f"{source} has {len(stems)} sources ({named}), expected 2 to {MOST_STEMS}: {_expected(layout)}{advice}"
+            f"{source} has {len(stems)} sources ({named}), expected 2 to {MOST_STEMS}: {COPIES[layout].expected}{advice}"
         )
     return stems
 
 
 def find_files(source: str | None, layout: str) -> list[File]:
     """The audio files below `source` but those of mixtures; ValueError where the folder of a source is empty."""
-    if layout not in TREES:
-        raise ValueError(f"expected a layout of {tuple(TREES)}; got {layout!r}")
-    if source is None:
-        raise ValueError(f"--source is missing: a folder of stems; {_expected(layout)}")
-    root = pathlib.Path(source)
+    if layout not in COPIES:
+        raise ValueError(f"expected a layout of {tuple(COPIES)}; got {layout!r}")
+    root = COPIES[layout].root(source)
     tops = [name for name in SPLITS if (root / name).is_dir()]
     out = []
     for path in source_files.find_files(root):
@@ -200,7 +192,7 @@ def find_files(source: str | None, layout: str) -> list[File]:
         fault = libav.lacking(path) or ("" if placed else ELSEWHERE)
         out.append(File(path, split, *(placed or ("", "")), fault))
     if all(one.left_out for one in out):
-        raise FileNotFoundError(f"{source}: no stems found; {_expected(layout)}")
+        raise COPIES[layout].nothing(root)
     if layout == "by_song" and any(is_mixture_name(one.song) for one in out):
         raise ValueError(f"{source} has a folder of mixtures, so use stems_coherent_by_source")
     return out + _empty_folders(root, tops, out, layout)
@@ -241,49 +233,24 @@ def _empty_folders(
             if hidden or any(one.path.is_relative_to(folder) for one in found):
                 continue
             if layout != "by_song":
-                raise ValueError(f"{folder}: {NO_AUDIO}; {_expected(layout)}")
+                raise ValueError(f"{folder}: {NO_AUDIO}; {COPIES[layout].expected}")
             out.append(File(folder, SPLITS.get(top, ""), "", "", NO_AUDIO))
     return out
 
 
-def _expected(layout: str) -> str:
-    return f"expected {TREES[layout]}, or the same below train/, valid/ and test/"
-
-
-def streamed(
-    paths: Mapping[str, pathlib.Path],
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    pad: bool = False,
-) -> Streamed:
+def streamed(paths: Mapping[str, pathlib.Path], *, grid: Grid, pad: bool = False) -> Streamed:
     """The files by their stems, without pitch labels.
 
     pad: they do not belong together, and may be of any lengths.
     """
-    blocks = functools.partial(
-        _blocks, dict(paths), sample_rate_hz=sample_rate_hz, channels=channels, pad=pad
-    )
-    return Streamed(
-        blocks,
-        tuple(paths),
-        known=True,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
-    )
+    blocks = functools.partial(_blocks, dict(paths), grid=grid, pad=pad)
+    return Streamed(blocks, tuple(paths), known=True, grid=grid)
 
 
-def _blocks(
-    paths: Mapping[str, pathlib.Path], *, sample_rate_hz: int, channels: int, pad: bool
-) -> Iterator[Stems]:
+def _blocks(paths: Mapping[str, pathlib.Path], *, grid: Grid, pad: bool) -> Iterator[Stems]:
     return together(
-        {
-            stem: files.stream(path, sample_rate_hz=sample_rate_hz, channels=channels)
-            for stem, path in paths.items()
-        },
-        sample_rate_hz=sample_rate_hz,
+        {stem: source_files.stream_audio(path, grid=grid) for stem, path in paths.items()},
+        grid=grid,
         pad=pad,
         mixture_is_a_fault=not pad,
     )

@@ -9,28 +9,22 @@ import pathlib
 import numpy as np
 
 from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack, Track
 
 STEMS = notes.MIXTURE
 VOICES = 16
 AUDIO_END, NOTE_END = "_audio", "_note.txt"
-TREE = "audio/PIECE_audio.wav (.flac, .ogg, .mp3) and gt_Note/PIECE_note.txt"
+COPY = source_files.Copy(
+    "the Su data set", "audio/PIECE_audio.wav (.flac, .ogg, .mp3) and gt_Note/PIECE_note.txt"
+)
 NO_LABELS = "no note file of the piece in gt_Note/"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The pieces below `source`, all test; those without notes are left out."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of the Su data set; expected {TREE}")
-    folder = pathlib.Path(source)
+    folder = COPY.root(source)
     of_piece = {
         path.stem.removesuffix(AUDIO_END): path
         for suffix in reversed(source_files.AUDIO_SUFFIXES)
@@ -38,7 +32,7 @@ def tracks(
         if not path.name.startswith(".")
     }
     if not of_piece:
-        raise FileNotFoundError(f"{source} is no copy of the Su data set: expected {TREE} in it")
+        raise COPY.nothing(folder)
     out = []
     for piece, path in sorted(of_piece.items()):
         labels = folder / "gt_Note" / f"{piece}{NOTE_END}"
@@ -50,14 +44,7 @@ def tracks(
                 paths=(path, labels),
                 seconds=source_files.header_seconds(path),
                 load=functools.partial(
-                    notes.load_labelled,
-                    path,
-                    labels,
-                    read=read_labels,
-                    voices=VOICES,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
+                    notes.load_labelled, path, labels, read=read_labels, voices=VOICES, grid=grid
                 ),
                 left_out="" if labels.is_file() else NO_LABELS,
             )

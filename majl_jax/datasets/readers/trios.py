@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 from majl_jax.datasets import notes, source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.track import BadTrack, Recording, Track
 
 STEMS = notes.MIXTURE
@@ -18,27 +19,19 @@ PITCHED = (
     *("bassoon", "cello", "clarinet", "horn", "piano"),
     *("saxophone", "trumpet", "viola", "violin"),
 )
-TREE = (
-    f"PIECE/mix.wav (.flac, .ogg, .mp3) and PIECE/INSTRUMENT.mid, PIECE one of {', '.join(PIECES)}"
+COPY = source_files.Copy(
+    "TRIOS",
+    f"PIECE/mix.wav (.flac, .ogg, .mp3) and PIECE/INSTRUMENT.mid, PIECE one of {', '.join(PIECES)}",
 )
 NO_AUDIO = "no audio: mix.wav is missing"
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The pieces below `source`, all test."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of TRIOS; expected {TREE} in it")
-    root = pathlib.Path(source)
+    folder = root = COPY.root(source)
     if not any((root / piece).is_dir() for piece in PIECES):
-        root = root / "TRIOS Dataset"  # as the archive unpacks
+        root = folder / "TRIOS Dataset"  # as the archive unpacks
     out = []
     for piece in PIECES:
         if not (root / piece).is_dir():
@@ -52,33 +45,23 @@ def tracks(
                 group=piece,
                 paths=(found or mixture, *sorted((root / piece).glob("*.mid"))),
                 seconds=source_files.header_seconds(found or mixture),
-                load=functools.partial(
-                    load,
-                    found or mixture,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
-                ),
+                load=functools.partial(load, found or mixture, grid=grid),
                 left_out="" if found else NO_AUDIO,
             )
         )
     if all(one.left_out for one in out):
-        raise FileNotFoundError(f"{source} is no copy of TRIOS: expected {TREE} in it")
+        raise COPY.nothing(folder)
     return out
 
 
-def load(
-    path: pathlib.Path, *, sample_rate_hz: int, hop_samples: int, channels: int = 1
-) -> Recording:
+def load(path: pathlib.Path, *, grid: Grid) -> Recording:
     """One piece with the notes of its pitched instruments."""
     return notes.load_with_notes(
         path,
         np.concatenate([notes.read_midi(midi) for midi in find_midi(path.parent)]),
         name=f"{path.parent}/*.mid",
         voices=VOICES,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
-        channels=channels,
+        grid=grid,
     )
 
 

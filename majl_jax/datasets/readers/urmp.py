@@ -11,9 +11,10 @@ import re
 import numpy as np
 from jaxtyping import Float64
 
-from majl_jax.audio import files
+from majl_jax.datasets import source_files
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
-from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count, nearest_rows, stack
+from majl_jax.datasets.track import BadTrack, Recording, Track, nearest_rows, stack
 
 STEMS = ("part_1", "part_2", "part_3", "part_4", "part_5")
 VOICES = 0  # voice i is the pitch of stem i
@@ -24,38 +25,36 @@ HALVES = ("", "T1", "T2")
 SPLIT_LIST = SPLITS_FOLDER / "urmp.txt"
 HIGHEST_HZ = 5000.0
 MEAN_S = 110.0
-TREE = (
+COPY = source_files.Copy(
+    "URMP",
     "NN_Piece_INS1_INS2/{AuMix_NN_Piece_INS1_INS2.wav, AuSep_1_INS1_NN_Piece.wav, F0s_1_INS1_NN_Piece.txt, ...}, "
-    "or these folders in Dataset/"
+    "or these folders in Dataset/",
 )
 NOT_LISTED = "its number is not in data/splits/urmp.txt"
 
 
 def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-    view: str = "stems",
-    half: str = "",
+    source: str | None, *, grid: Grid, seed: int = 0, view: str = "stems", half: str = ""
 ) -> list[Track]:
     """The pieces below `source`.
 
-    view: "stems", up to five parts with their pitches; "mixture", the data set's own mixture with all pitches.
-    half: of train, "T1" or "T2"; "" is all.
+    Args:
+        source: the folder of URMP.
+        grid: of audio and labels.
+        seed: does not matter.
+        view: "stems", up to five parts with their pitches; "mixture", the data set's own mixture
+            with all pitches.
+        half: of train, "T1" or "T2"; "" is all.
     """
     del seed
     if view not in VIEWS or half not in HALVES:
         raise ValueError(
             f"expected a view of {VIEWS} and a half of {HALVES}; got {view!r}, {half!r}"
         )
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of URMP; expected {TREE} in it")
-    folders = find_pieces(pathlib.Path(source)) or find_pieces(pathlib.Path(source) / "Dataset")
+    root = COPY.root(source)
+    folders = find_pieces(root) or find_pieces(root / "Dataset")
     if not folders:
-        raise FileNotFoundError(f"{source} is no copy of URMP: expected {TREE} in it")
+        raise COPY.nothing(root)
     splits = {number: (split, which) for number, split, which in read_split(SPLIT_LIST)}
     out = []
     for folder in folders:
@@ -71,14 +70,7 @@ def tracks(
                 group=piece,
                 paths=tuple(sorted(folder.glob("[AF][u0]*_*"))),
                 seconds=MEAN_S,
-                load=functools.partial(
-                    load,
-                    folder,
-                    view=view,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
-                ),
+                load=functools.partial(load, folder, view=view, grid=grid),
                 left_out=left_out,
             )
         )
@@ -94,14 +86,7 @@ def find_pieces(root: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
-def load(
-    folder: pathlib.Path,
-    *,
-    view: str = "stems",
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-) -> Recording:
+def load(folder: pathlib.Path, *, view: str = "stems", grid: Grid) -> Recording:
     """One piece; parts that it does not have are silent, which is known."""
     instruments = folder.name.split("_")[2:]
     numbers = range(1, len(instruments) + 1)
@@ -114,14 +99,12 @@ def load(
         sounds = [find_one(folder, f"AuSep_{number}_*.wav") for number in numbers]
     else:
         sounds = [find_one(folder, "AuMix_*.wav")]
-    given = [
-        files.read(path, sample_rate_hz=sample_rate_hz, channels=channels)[0] for path in sounds
-    ]
+    given = [source_files.read_audio(path, grid=grid) for path in sounds]
     if view == "stems":
-        silence = np.zeros((max(map(len, given)), channels), np.float32)
+        silence = np.zeros((max(map(len, given)), grid.channels), np.float32)
         given += [silence] * (len(STEMS) - len(given))
-    audio = stack(given, sample_rate_hz=sample_rate_hz)
-    frames = frame_count(len(audio), hop_samples=hop_samples)
+    audio = stack(given, grid=grid)
+    frames = grid.frame_count(len(audio))
     f0_hz = np.zeros((frames, len(STEMS)), np.float32)
     for voice, path in enumerate(curves):
         rows = read_curve(path)
@@ -130,8 +113,7 @@ def load(
                 rows[:, 0],
                 name=str(path),
                 frames=frames,
-                hop_samples=hop_samples,
-                sample_rate_hz=sample_rate_hz,
+                grid=grid,
             ),
             1,
         ]
@@ -141,8 +123,7 @@ def load(
         has_stems=np.full(len(given), view == "stems"),
         f0_hz=f0_hz,
         has_pitch=np.ones(f0_hz.shape, bool),
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES if view == "stems" else MIXTURE_VOICES,
     )
 

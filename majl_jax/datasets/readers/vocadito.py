@@ -10,32 +10,24 @@ import numpy as np
 
 from majl_jax.datasets import notes, source_files
 from majl_jax.datasets.curves import on_frames, read_annotation
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.source_files import natural_key
-from majl_jax.datasets.track import BadTrack, Recording, Track, frame_count
+from majl_jax.datasets.track import BadTrack, Recording, Track
 
 STEMS = ("voice",)
 VOICES = 0  # voice i is the pitch of stem i
 LENGTHS_DIFFER_S = 1.0
 METADATA, COLUMNS = "vocadito_metadata.csv", ("track_id", "singer_id")
-TREE = "Audio/vocadito_N.wav and Annotations/F0/vocadito_N_f0.csv"
+COPY = source_files.Copy("vocadito", "Audio/vocadito_N.wav and Annotations/F0/vocadito_N_f0.csv")
 
 
-def tracks(
-    source: str | None,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-    seed: int = 0,
-) -> list[Track]:
+def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The recordings below `source`, all test; their group is the singer, where vocadito_metadata.csv is there."""
     del seed
-    if source is None:
-        raise ValueError(f"--source is missing: the folder of vocadito; expected {TREE} in it")
-    root = pathlib.Path(source)
+    root = COPY.root(source)
     found = sorted(root.glob("Audio/vocadito_*.wav"), key=lambda path: natural_key(path.name))
     if not found:
-        raise FileNotFoundError(f"{root} is no copy of vocadito: expected {TREE} in it")
+        raise COPY.nothing(root)
     metadata = root / METADATA
     rows = source_files.read_table(metadata, COLUMNS) if metadata.is_file() else []
     singers = {f"vocadito_{row['track_id']}": row["singer_id"] for row in rows}
@@ -49,33 +41,19 @@ def tracks(
                 group=singers.get(path.stem, path.stem),
                 paths=(path, labels),
                 seconds=source_files.header_seconds(path),
-                load=functools.partial(
-                    load,
-                    path,
-                    labels,
-                    sample_rate_hz=sample_rate_hz,
-                    hop_samples=hop_samples,
-                    channels=channels,
-                ),
+                load=functools.partial(load, path, labels, grid=grid),
             )
         )
     return out
 
 
-def load(
-    path: pathlib.Path,
-    labels: pathlib.Path,
-    *,
-    sample_rate_hz: int,
-    hop_samples: int,
-    channels: int = 1,
-) -> Recording:
+def load(path: pathlib.Path, labels: pathlib.Path, *, grid: Grid) -> Recording:
     """One recording with the pitch of the voice, labelled at every frame that the annotation reaches."""
     if not labels.is_file():
         raise BadTrack(f"{labels}: no such label file")
     rows = read_annotation(labels)
-    audio = notes.read_mixture(path, sample_rate_hz=sample_rate_hz, channels=channels)
-    seconds = len(audio) / sample_rate_hz
+    audio = notes.read_mixture(path, grid=grid)
+    seconds = grid.seconds(len(audio))
     if abs(rows[-1, 0] - seconds) > LENGTHS_DIFFER_S:
         raise BadTrack(
             f"{labels}: ends at {rows[-1, 0]:.1f} s, its audio at {seconds:.1f} s: is one of them cut off, or of another "
@@ -84,9 +62,8 @@ def load(
     f0_hz, known = on_frames(
         rows,
         voiced_only=False,
-        frames=frame_count(len(audio), hop_samples=hop_samples),
-        hop_samples=hop_samples,
-        sample_rate_hz=sample_rate_hz,
+        frames=grid.frame_count(len(audio)),
+        grid=grid,
     )
     return Recording(
         audio=audio,
@@ -94,7 +71,6 @@ def load(
         has_stems=np.ones(1, bool),
         f0_hz=f0_hz[:, None],
         has_pitch=known[:, None],
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         voices=VOICES,
     )

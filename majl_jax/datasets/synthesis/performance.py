@@ -125,7 +125,16 @@ def play_part(
     rng: np.random.Generator,
     programs: Sequence[int],
 ) -> Part:
-    """One part as played, strictly one note at a time."""
+    """One part as played, strictly one note at a time.
+
+    Args:
+        notes: of its score.
+        part: its number; 0 is the loudest, and the one whose breaths the others may hold over.
+        clock: from score time to seconds.
+        silent: [phrase], whether it rests.
+        rng: draws instrument, loudness and timing.
+        programs: of General MIDI, from which one is drawn.
+    """
     program = int(rng.choice(programs))
     gain_db = 0.0 if part == 0 else rng.uniform(-8, -1)
     loudness = rng.uniform(70, 105)

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.synthesis import performance
 from majl_jax.datasets.track import (
     Recording,
@@ -49,9 +50,16 @@ def midi_bytes(
     tuning_cents: float,
     duration_s: float,
 ) -> bytes:
-    """One part as a MIDI file that lasts `duration_s` seconds, transposed by `tuning_cents`.
+    """One part as a MIDI file.
 
-    `times_s` says when each pitch is heard; key strokes come earlier, by the program's lag.
+    Args:
+        times_s: when each note begins and ends to be heard; key strokes come earlier, by the lag
+            of the program.
+        pitches: MIDI numbers.
+        velocities: 1 to 127.
+        program: of General MIDI, from 0.
+        tuning_cents: how far all is above A = 440 Hz.
+        duration_s: of the file.
     """
     import pretty_midi
 
@@ -96,13 +104,11 @@ TAIL_S = 1.0
 PEAK = 0.7  # of the mixture or of the loudest stem, whichever is larger
 
 
-def render_voices(
-    played: performance.Performance, *, sample_rate_hz: int, hop_samples: int
-) -> Recording:
+def render_voices(played: performance.Performance, *, grid: Grid) -> Recording:
     """Audio, frame labels and notes of a performance, all stems scaled by one gain."""
     seconds = max(part.times_s[-1, 1] for part in played.parts if len(part.times_s)) + TAIL_S
-    frames = int(np.ceil(seconds * sample_rate_hz / hop_samples))
-    samples = frames * hop_samples
+    frames = grid.frames_over(seconds)
+    samples = frames * grid.hop_samples
     audio = np.zeros((samples, len(STEMS), 1), np.float32)
     f0_hz = np.zeros((frames, len(STEMS)), np.float32)
     has_pitch = np.ones((frames, len(STEMS)), bool)
@@ -113,8 +119,7 @@ def render_voices(
         f0_hz[:, stem], has_pitch[:, stem] = frames_from_notes(
             notes[-1],
             frames=frames,
-            hop_samples=hop_samples,
-            sample_rate_hz=sample_rate_hz,
+            grid=grid,
             attack_s=ATTACK_S,
             release_s=RELEASE_S,
         )
@@ -124,10 +129,10 @@ def render_voices(
             part.velocities,
             program=part.program,
             tuning_cents=played.tuning_cents,
-            duration_s=samples / sample_rate_hz,
+            duration_s=grid.seconds(samples),
         )
-        sound = render(midi, sample_rate_hz=sample_rate_hz, samples=samples)
-        audio[:, stem, 0] = level(sound, f0_hz[:, stem] > 0, part.gain_db, hop_samples)
+        sound = render(midi, sample_rate_hz=grid.sample_rate_hz, samples=samples)
+        audio[:, stem, 0] = level(sound, f0_hz[:, stem] > 0, part.gain_db, grid.hop_samples)
     peak = max(np.abs(audio).max(), np.abs(audio.sum(axis=1)).max())
     return Recording(
         audio=audio * np.float32(PEAK / peak),
@@ -135,8 +140,7 @@ def render_voices(
         has_stems=np.ones(len(STEMS), bool),
         f0_hz=f0_hz,
         has_pitch=has_pitch,
-        sample_rate_hz=sample_rate_hz,
-        hop_samples=hop_samples,
+        grid=grid,
         notes=tuple(notes),
     )
 

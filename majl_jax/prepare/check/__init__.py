@@ -36,7 +36,7 @@ def command(
         if holds_shards(place):
             places.append(place)
         elif lacks_source:
-            records.open_prepared(place)  # which says how to prepare it
+            records.open_prepared(place, how=readers.how_to_prepare(place))  # which says how
         else:
             sources[options.dataset] = source_of(options)
     if not wanted:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Bool, Float, Float32, Int16, Integer
+from jaxtyping import Bool, Float, Float32, Int, Int16, Integer
 
-FULL_SCALE = 32767
+from majl_jax.audio import int16
+from majl_jax.datasets.grid import Grid
+
 SILENT_PEAK = 3  # -81 dB, a few steps of 16 bits: dither and rounding
 FLAT_PEAK = 8192  # -12 dB; a soft low tone may well hold its highest value for some samples
 CLIPPED_RUN, FLAT_RUN = 3, 4  # samples at one extreme value
@@ -31,7 +33,7 @@ def clipped_runs(signal: Int16[np.ndarray, " time"]) -> tuple[int, int]:
     high, low = int(signal.max(initial=0)), int(signal.min(initial=0))
     clipped = flat = 0
     for extreme, at_extreme in ((high, signal == high), (-low, signal == low)):
-        if extreme >= FULL_SCALE:
+        if extreme >= int16.HIGHEST:
             clipped += _runs(at_extreme, CLIPPED_RUN)
         elif extreme >= FLAT_PEAK:
             flat += _runs(at_extreme, FLAT_RUN)
@@ -67,10 +69,10 @@ def silent_frames(peaks: Integer[np.ndarray, "*lead block"]) -> Bool[np.ndarray,
     return np.maximum(before, peaks) <= SILENT_PEAK
 
 
-def label_shifts(*, hop_samples: int, sample_rate_hz: int) -> np.ndarray:
+def label_shifts(grid: Grid) -> Int[np.ndarray, " shift"]:
     """The shifts, in frames, at which labels are compared with the audio: to 0.2 s, in steps of about 10 ms."""
-    step = max(1, round(SHIFT_STEP_S * sample_rate_hz / hop_samples))
-    most = max(1, int(LONGEST_SHIFT_S * sample_rate_hz / hop_samples / step))
+    step = max(1, round(SHIFT_STEP_S * grid.sample_rate_hz / grid.hop_samples))
+    most = max(1, int(LONGEST_SHIFT_S * grid.sample_rate_hz / grid.hop_samples / step))
     return step * np.arange(-most, most + 1)
 
 
@@ -78,8 +80,7 @@ def label_fit(
     signal: Float32[np.ndarray, " time"],
     f0_hz: Float32[np.ndarray, " frame"],
     *,
-    hop_samples: int,
-    sample_rate_hz: int,
+    grid: Grid,
 ) -> Float[np.ndarray, "shift 2"]:
     """How periodic the audio is with the labelled periods, for every shift of the labels against it.
 
@@ -87,7 +88,7 @@ def label_fit(
     frames late. The self-likeness is the autocorrelation of a spectrum whose magnitudes are not squared, which holds for
     mixtures too (Tolonen and Karjalainen 2000).
     """
-    shifts = label_shifts(hop_samples=hop_samples, sample_rate_hz=sample_rate_hz)
+    shifts, sample_rate_hz, hop_samples = label_shifts(grid), grid.sample_rate_hz, grid.hop_samples
     out = np.zeros((len(shifts), 2))
     window = 1 << int(np.ceil(np.log2(2.5 * sample_rate_hz / LOWEST_HZ)))
     voiced = np.flatnonzero((f0_hz >= LOWEST_HZ) & (f0_hz <= sample_rate_hz / 8))

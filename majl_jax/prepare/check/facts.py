@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from majl_jax.datasets.cutting import INT16_SCALE, Layout, Record
+from majl_jax.audio import int16
+from majl_jax.datasets.cutting import Layout, Record
 from majl_jax.prepare.check import arrays, duplicates
 from majl_jax.prepare.check.duplicates import Prints
 
@@ -134,10 +135,10 @@ def _prints(
     for name, signal in named.items():
         if np.abs(signal.astype(np.int32)).max(initial=0) <= arrays.SILENT_PEAK:
             continue
-        limited = np.clip(signal, -32768, 32767).astype(np.int16)
+        limited = int16.limited(signal)
         digests[name] = duplicates.digest(limited, record["start_sample"])
         fingerprints[name] = duplicates.fingerprint(
-            signal.mean(axis=0, dtype=np.float32) / np.float32(INT16_SCALE),
+            int16.to_float(signal.mean(axis=0, dtype=np.float32)),
             record["start_sample"],
             sample_rate_hz=layout.sample_rate_hz,
         )
@@ -177,14 +178,13 @@ def _label_facts(
 
 def _fit(record: Record, layout: Layout, *, compare: bool) -> np.ndarray:
     """How well labels and audio agree at each shift, over all voices."""
-    grid = {"hop_samples": layout.hop_samples, "sample_rate_hz": layout.sample_rate_hz}
-    total = np.zeros((len(arrays.label_shifts(**grid)), 2))
+    total = np.zeros((len(arrays.label_shifts(layout.grid)), 2))
     f0_hz = np.where(record["has_pitch"] & np.isfinite(record["f0_hz"]), record["f0_hz"], 0)
     if not compare or not (f0_hz > 0).any():
         return total
-    stems = record["stems"].mean(axis=2, dtype=np.float32).T / np.float32(INT16_SCALE)
+    stems = int16.to_float(record["stems"].mean(axis=2, dtype=np.float32).T)
     for voice in np.flatnonzero((f0_hz > 0).any(axis=0)):
         separate = layout.voices_are_stems and record["has_stems"][voice]
         signal = stems[voice] if separate else stems.sum(axis=0)
-        total += arrays.label_fit(signal, f0_hz[:, voice].astype(np.float32), **grid)
+        total += arrays.label_fit(signal, f0_hz[:, voice].astype(np.float32), grid=layout.grid)
     return total

@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from majl_jax.datasets.cutting import INT16_SCALE, Layout
+from majl_jax.audio import int16
+from majl_jax.datasets.cutting import Layout
 from majl_jax.prepare.check.facts import Facts, merge
 
 Severity = Literal["error", "warning", "note"]
@@ -256,7 +257,7 @@ class Checked:
 
 def decibels(amplitude: float | int) -> float:
     """An amplitude of 16 bits in dB against full scale."""
-    return 20 * float(np.log10(max(amplitude, 1e-3) / INT16_SCALE))
+    return 20 * float(np.log10(max(amplitude, 1e-3) / int16.FULL_SCALE))
 
 
 def rms(one: Facts, layout: Layout) -> float:

@@ -116,9 +116,9 @@ def _shifted(checked: Checked) -> Iterator[Finding]:
     assert checked.layout is not None
     fits_nowhere = TRACK_RULES["labels do not fit"]
     tracks = [one for one in checked.facts.values() if not fits_nowhere(one, checked.layout)]
-    hop_samples, rate_hz = checked.layout.hop_samples, checked.layout.sample_rate_hz
-    frames = label_shifts(hop_samples=hop_samples, sample_rate_hz=rate_hz)
-    shifts_s = frames * hop_samples / rate_hz
+    grid = checked.layout.grid
+    frames = label_shifts(grid)
+    shifts_s = frames * grid.hop_samples / grid.sample_rate_hz
     later_s = [_late_s(one.fit, shifts_s, TRACK_GAIN) for one in tracks]
     where = tuple(
         f"{one.track} ({_in_words(late_s)})"

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from majl_jax.datasets.cutting import INT16_SCALE, Layout
+from majl_jax.audio import int16
+from majl_jax.datasets.cutting import Layout
 from majl_jax.prepare.check import arrays
 from majl_jax.prepare.check.facts import PITCH_RANGE_HZ, Facts
 from majl_jax.prepare.check.findings import decibels, named_stems
@@ -95,13 +96,13 @@ def _flat(one: Facts, layout: Layout) -> str:
 
 
 def _beyond(one: Facts, _: Layout) -> str:
-    over = one.mixture_peak > LEAST_BEYOND * INT16_SCALE
+    over = one.mixture_peak > LEAST_BEYOND * int16.FULL_SCALE
     return f"{decibels(one.mixture_peak):+.1f} dB" if over else ""
 
 
 def _offset(one: Facts, layout: Layout) -> str:
     heard = sum(samples for _, samples in one.spans) * layout.channels
-    shares = one.sums / (max(heard, 1) * INT16_SCALE)
+    shares = one.sums / (max(heard, 1) * int16.FULL_SCALE)
     far = np.abs(shares) > OFFSET
     worst = shares[np.abs(shares).argmax()]
     return f"{named_stems(far, layout)}: {worst:+.1%} of full scale" if far.any() else ""

@@ -169,24 +169,25 @@ def test_sources_that_do_not_fit_are_named(open_batches, prepared, tmp_path):
         open_batches([(prepared, "train", 1.0), (tmp_path / "other", "train", 1.0)], **OPTIONS)
 
 
-def test_each_epoch_is_a_permutation_in_memory(cut_records):
-    one = memory.Memory(cut_records, hop_samples=HOP, **OPTIONS)
-    count = len(cut_records)
-    epochs = [[one.record_number(e * count + i) for i in range(count)] for e in range(4)]
-    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 4
-
-
-def test_each_epoch_is_a_permutation_on_disk(tmp_path):
+def test_each_epoch_is_a_permutation(open_batches, tmp_path):
     tracks = [made_track(str(number), 40) for number in range(12)]
     for number, one in enumerate(tracks):
         one["stems"][:] = number
     pieces = [piece for one in tracks for piece in records.cut(one, LAYOUT)]
     builder.write_dataset(tmp_path / "twelve", {"train": pieces}, layout=LAYOUT)
-    batches = tf_data.open_batches([(tmp_path / "twelve", "train", 1.0)], **OPTIONS)
+    batches = open_batches([(tmp_path / "twelve", "train", 1.0)], **OPTIONS)
     seen = np.concatenate([batch["stems"][:, 0, 0, 0] for batch in take(batches, 8)]).reshape(4, 12)
     assert all(sorted(epoch) == list(range(12)) for epoch in seen.tolist())
     assert len({tuple(epoch) for epoch in seen.tolist()}) == 4
+
+
+def test_groups_without_a_record_and_segments_of_broken_hops_are_refused(cut_records):
+    crops = schedule.Crops(SEGMENT, HOP, seed=0)
+    with pytest.raises(ValueError, match=r"groups of sizes \[\d+, 0\]: each needs at least one"):
+        memory.Memory([memory.Group(cut_records), memory.Group([])], crops, batch_size=2)
+    for samples in (0, SEGMENT + 1):
+        with pytest.raises(ValueError, match=f"segment_samples {samples} is no multiple of hop 4"):
+            schedule.Crops(samples, HOP, seed=0)
 
 
 def test_the_pattern_spreads_sources_evenly():
@@ -215,12 +216,13 @@ def test_tf_data_says_what_it_cannot_read(prepared, tmp_path, cut_records):
 def test_memory_and_readers_need_no_tensorflow(prepared):
     script = """
 import sys
-from majl_jax import datasets
-from majl_jax.datasets import memory, records
+from majl_jax.datasets import readers, records
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.input import memory
 batches = memory.open_batches([(sys.argv[1], "train", 1.0)], batch_size=2, segment_samples=16, seed=0)
 assert next(batches)["stems"].shape == (2, 16, 2, 1)
 list(records.read_tracks(sys.argv[1], "train"))
-datasets.READERS["chorales"].tracks(sample_rate_hz=16000, hop_samples=320)
+readers.READERS["chorales"].tracks(grid=Grid(16000, 320))
 for name in ("tensorflow", "librosa", "music21", "jax"):
     assert name not in sys.modules, name
 """

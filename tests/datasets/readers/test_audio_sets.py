@@ -1,39 +1,22 @@
 """Made-up copies of the sets without labels: FMA, E-GMD and a folder of one's own."""
 
-import pathlib
 import pickle
 
 import numpy as np
 import pytest
 import soundfile
+from made_copies.audio_sets import write_audio, write_e_gmd, write_fma
 
 from majl_jax.audio import libav
 from majl_jax.datasets import source_files, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import audio_folder, e_gmd, fma
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import loading
 
 RATE, HOP = 22050, 256
-OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}
+GRID = Grid(RATE, HOP)
 MODULES = {"fma": fma, "e_gmd": e_gmd, "audio_folder": audio_folder}
-
-
-def write_audio(path: pathlib.Path, seconds: float = 1.0, rate: int = 44100) -> pathlib.Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    times_s = np.arange(int(seconds * rate)) / rate
-    tone = 0.5 * np.sin(2 * np.pi * 220 * times_s)
-    kind = {".opus": "OGG", ".oga": "OGG", ".aif": "AIFF"}.get(path.suffix, path.suffix[1:].upper())
-    soundfile.write(path, np.stack([tone, 0.5 * tone], axis=1), rate, format=kind)
-    return path
-
-
-def write_fma(root: pathlib.Path, *names: str, table: str | None = None) -> pathlib.Path:
-    for name in names:
-        write_audio(root / name[:3] / f"{name}.mp3")
-    if table is not None:
-        (root / "fma_metadata").mkdir(parents=True)
-        (root / "fma_metadata/tracks.csv").write_text(table, encoding="utf-8")
-    return root
 
 
 # As the authors' file: two lines of names, the index name, cells with line ends and commas in them.
@@ -53,7 +36,7 @@ def check_load(one: track.Track, channels: int = 1):
     frames = len(recording.audio) // HOP
     assert recording.f0_hz.shape == recording.has_pitch.shape == (frames, 1)
     assert not recording.has_pitch.any() and not recording.f0_hz.any()
-    assert recording.audio.shape[1:] == (1, channels) and recording.sample_rate_hz == RATE
+    assert recording.audio.shape[1:] == (1, channels) and recording.grid.sample_rate_hz == RATE
     return recording
 
 
@@ -67,14 +50,14 @@ def test_a_folder_that_is_no_copy_is_refused(tmp_path, name):
     with pytest.raises(
         FileNotFoundError, match=r"(no copy of|no audio files).* expected .*(wav|mp3)"
     ):
-        MODULES[name].tracks(str(tmp_path), **OPTIONS)
+        MODULES[name].tracks(str(tmp_path), grid=GRID)
     with pytest.raises(ValueError, match=r"--source is missing: .* expected"):
-        MODULES[name].tracks(None, **OPTIONS)
+        MODULES[name].tracks(None, grid=GRID)
 
 
 def test_fma_takes_its_splits_and_genres_from_the_table(tmp_path):
     write_fma(tmp_path, "000005", "000002", "000140", "000200", table=TRACKS_CSV)
-    found = fma.tracks(str(tmp_path), **OPTIONS)
+    found = fma.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.group) for one in found] == [
         ("000002", "train", "Hip-Hop"),
         ("000005", "valid", "None"),
@@ -91,10 +74,10 @@ def test_fma_without_a_table_is_train_and_editions_are_found(tmp_path):
     write_fma(tmp_path / "fma_small", "000002")
     write_fma(tmp_path / "fma_large", "000003", "155320")
     (tmp_path / "fma_large/checksums").touch()
-    found = fma.tracks(str(tmp_path), **OPTIONS)
+    found = fma.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split) for one in found] == [("000003", "train"), ("155320", "train")]
     write_fma(tmp_path, table=TRACKS_CSV.replace("140,,", "155320,,"))  # beside the audio
-    found = fma.tracks(str(tmp_path / "fma_large"), **OPTIONS)
+    found = fma.tracks(str(tmp_path / "fma_large"), grid=GRID)
     assert [(one.id, one.split) for one in found] == [("000003", "train"), ("155320", "test")]
 
 
@@ -109,7 +92,7 @@ def test_fma_without_a_table_is_train_and_editions_are_found(tmp_path):
 def test_an_fma_table_that_cannot_be_used(tmp_path, table, message):
     write_fma(tmp_path, "000002", table=table)
     with pytest.raises(BadTrack, match=message):
-        fma.tracks(str(tmp_path), **OPTIONS)
+        fma.tracks(str(tmp_path), grid=GRID)
 
 
 def test_fma_files_that_cannot_be_decoded_are_bad_tracks(tmp_path):
@@ -117,28 +100,16 @@ def test_fma_files_that_cannot_be_decoded_are_bad_tracks(tmp_path):
     (tmp_path / "000/000002.mp3").write_bytes(b"\0" * 100)
     (tmp_path / "000/000003.mp3").write_bytes(b"")
     for one, message in zip(
-        fma.tracks(str(tmp_path), **OPTIONS), ("not audio", "empty"), strict=True
+        fma.tracks(str(tmp_path), grid=GRID), ("not audio", "empty"), strict=True
     ):
         with pytest.raises(BadTrack, match=rf"{one.id}\.mp3: .*{message}"):
             one.load()
 
 
-def write_e_gmd(root: pathlib.Path) -> pathlib.Path:
-    root.mkdir(parents=True, exist_ok=True)
-    header = "drummer,session,id,style,bpm,beat_type,time_signature,duration,split,midi_filename,audio_filename,kit_name\n"
-    rows = [
-        f"drummer1,s1,drummer1/s1/{n},rock,100,beat,4-4,{n}.5,{split},drummer1/s1/{n}_2.midi,drummer1/s1/{n}_2.wav,Kit\n"
-        for n, split in ((3, "test"), (1, "train"), (2, "validation"))
-    ]
-    (root / "e-gmd-v1.0.0.csv").write_text(header + "".join(rows))
-    write_audio(root / "drummer1/s1/1_2.wav")
-    return root
-
-
 def test_e_gmd_takes_its_splits_from_the_table(tmp_path):
     write_e_gmd(tmp_path / "e-gmd-v1.0.0")
     write_audio(tmp_path / "e-gmd-v1.0.0/drummer1/s1/3_2.flac")
-    found = e_gmd.tracks(str(tmp_path), **OPTIONS)
+    found = e_gmd.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.group, one.seconds) for one in found] == [
         ("drummer1/s1/1_2", "train", "drummer1/s1/1", 1.5),
         ("drummer1/s1/2_2", "valid", "drummer1/s1/2", 2.5),
@@ -152,7 +123,7 @@ def test_e_gmd_takes_its_splits_from_the_table(tmp_path):
     for one in (found[0], found[2]):
         one.paths[0].unlink()
     with pytest.raises(FileNotFoundError, match="no audio of any of its 3 recordings"):
-        e_gmd.tracks(str(tmp_path), **OPTIONS)
+        e_gmd.tracks(str(tmp_path), grid=GRID)
 
 
 def test_a_folder_is_read_in_natural_order_with_its_subfolders(tmp_path):
@@ -162,7 +133,7 @@ def test_a_folder_is_read_in_natural_order_with_its_subfolders(tmp_path):
     for name in ("notes.txt", ".hidden.wav", ".trash/old.wav", "a/._1.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"no audio")
-    found = audio_folder.tracks(str(tmp_path), **OPTIONS)
+    found = audio_folder.tracks(str(tmp_path), grid=GRID)
     order = ["a/b/1.mp3", "a/b/1.ogg", "Song 2.flac", "song 10.wav", "x.opus", "z.aif"]
     assert [one.id for one in found] == order
     assert {one.split for one in found} == {"train"} and found[0].group == "a/b"
@@ -176,7 +147,7 @@ def test_split_folders_are_splits_and_what_lies_beside_is_left_out(tmp_path, mon
     for name in ("train/1.wav", "valid/x/2.wav", "test/3.wav", "loose.wav", "more/4.wav"):
         write_audio(tmp_path / name)
     (tmp_path / "test/5.m4a").touch()
-    found = {one.id: one for one in audio_folder.tracks(str(tmp_path), **OPTIONS)}
+    found = {one.id: one for one in audio_folder.tracks(str(tmp_path), grid=GRID)}
     assert {name: one.split for name, one in found.items() if not one.left_out} == {
         "train/1.wav": "train",
         "valid/x/2.wav": "valid",
@@ -188,7 +159,7 @@ def test_split_folders_are_splits_and_what_lies_beside_is_left_out(tmp_path, mon
 
 def test_stereo_stays_stereo_where_asked(tmp_path):
     write_audio(tmp_path / "a.wav")
-    (one,) = audio_folder.tracks(str(tmp_path), **OPTIONS, channels=2)
+    (one,) = audio_folder.tracks(str(tmp_path), grid=Grid(RATE, HOP, 2))
     left, right = check_load(one, channels=2).audio[:, 0].T
     np.testing.assert_allclose(right, 0.5 * left, atol=1e-4)
 
@@ -197,7 +168,7 @@ def test_long_names_still_make_file_names(tmp_path):
     names = [f"{'音' * 40}/{'楽' * 30}{end}.wav" for end in ("a", "b")]
     for name in names:
         write_audio(tmp_path / name)
-    found = audio_folder.tracks(str(tmp_path), **OPTIONS)
+    found = audio_folder.tracks(str(tmp_path), grid=GRID)
     cached = {loading.cached(tmp_path, one.id) for one in found}
     assert len(cached) == 2 and all(len(path.name.encode()) < 240 for path in cached)
     for path in cached:
@@ -208,7 +179,7 @@ def test_silence_and_damage_are_named(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(44100), 44100)
     content = write_audio(tmp_path / "b.wav").read_bytes()
     (tmp_path / "b.wav").write_bytes(content[:50_000])
-    silent, damaged = audio_folder.tracks(str(tmp_path), **OPTIONS)
+    silent, damaged = audio_folder.tracks(str(tmp_path), grid=GRID)
     with pytest.warns(UserWarning), pytest.raises(BadTrack, match="silent file"):
         track.check(silent.load())
     with pytest.raises(BadTrack, match=r"b\.wav: holds .* truncated"):

@@ -1,52 +1,24 @@
 """Bach10: a made-up copy, the pitches of its parts, and what is wrong with a chorale."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
 import pytest
 import scipy.interpolate
 import scipy.io
-import soundfile
+from made_copies.bach10 import LOW_MIDI, NAME, SECONDS, hz, row_s, truth_midi, write_chorale
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, bach10
 from majl_jax.datasets.track import BadTrack
 
-FILE_RATE, SECONDS = 44100, 2.0
-CHANGE_S, END_S = 0.7037, 1.5
-LOW_MIDI = np.array([69.0, 64.25, 57.0, 45.0])  # of the four parts
-NAME = "01-AchGott"
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 160}
-
-
-def truth_midi(times_s: np.ndarray) -> np.ndarray:
-    """[part, time]: a tone, one a fifth higher, silence."""
-    low = LOW_MIDI[:, None]
-    return np.where(times_s < CHANGE_S, low, np.where(times_s < END_S, low + 7, 0.0))
-
-
-def hz(midi: np.ndarray) -> np.ndarray:
-    return np.where(midi > 0, 440 * 2 ** ((midi - 69) / 12), 0.0)
-
-
-def write_chorale(root: pathlib.Path, name: str = NAME) -> pathlib.Path:
-    folder = root / name
-    folder.mkdir(parents=True)
-    f0_hz = hz(truth_midi(np.arange(int(SECONDS * FILE_RATE)) / FILE_RATE))
-    tones = 0.15 * np.sin(2 * np.pi * np.cumsum(f0_hz, 1) / FILE_RATE) * (f0_hz > 0)
-    for stem, tone in zip(bach10.STEMS, tones, strict=True):
-        soundfile.write(folder / f"{name}-{stem}.wav", tone, FILE_RATE, subtype="FLOAT")
-    soundfile.write(folder / f"{name}.wav", tones.sum(0), FILE_RATE, subtype="FLOAT")
-    scipy.io.savemat(folder / f"{name}-GTF0s.mat", {"GTF0s": truth_midi(row_s()), "other": 1})
-    return folder
-
-
-def row_s() -> np.ndarray:
-    return 0.023 + 0.010 * np.arange(195)
+GRID = Grid(16000, 160)
 
 
 def load(folder: pathlib.Path, **options) -> track.Recording:
-    recording = bach10.load(folder, **{**OPTIONS, **options})
+    recording = bach10.load(folder, grid=dataclasses.replace(GRID, **options))
     track.check(recording)
     return recording
 
@@ -93,23 +65,23 @@ def test_the_saxophone_is_found_as_the_release_spells_it(tmp_path):
     expected = load(folder)
     (folder / f"{NAME}-saxophone.wav").rename(folder / f"{NAME}-saxphone.wav")
     np.testing.assert_array_equal(load(folder).audio, expected.audio)
-    (one,) = bach10.tracks(str(tmp_path), **OPTIONS)
+    (one,) = bach10.tracks(str(tmp_path), grid=GRID)
     assert all(path.is_file() for path in one.paths)
 
 
 def test_all_are_test(tmp_path):
     for name in ("01-One", "10-Ten", "Code"):
         (tmp_path / name).mkdir()
-    found = READERS["bach10"].tracks(str(tmp_path), **OPTIONS)
+    found = READERS["bach10"].tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split) for one in found] == [("01-One", "test"), ("10-Ten", "test")]
 
 
 def test_a_wrong_folder_is_told_what_is_expected(tmp_path):
     for source in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(FileNotFoundError, match="no copy of Bach10: expected NN-Name/"):
-            bach10.tracks(str(source), **OPTIONS)
+            bach10.tracks(str(source), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing"):
-        bach10.tracks(None, **OPTIONS)
+        bach10.tracks(None, grid=GRID)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +108,7 @@ def test_bad_annotations_are_named(tmp_path, content, message):
     elif content is not None:
         scipy.io.savemat(path, content)
     with pytest.raises(BadTrack, match=message) as error:
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
     assert str(path) in str(error.value)
 
 
@@ -145,7 +117,7 @@ def test_a_cut_off_annotation_file_is_named(tmp_path):
     path = folder / f"{NAME}-GTF0s.mat"
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(BadTrack, match=r"GTF0s\.mat: "):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
 
 
 def test_missing_and_bad_audio_is_named(tmp_path):
@@ -153,11 +125,11 @@ def test_missing_and_bad_audio_is_named(tmp_path):
     path = folder / f"{NAME}-saxophone.wav"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"-saxophone\.wav"):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
     path.unlink()
     with pytest.raises(BadTrack, match=r"-saxophone\.wav: no such file, while other parts"):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)
     for wav in folder.glob("*.wav"):
         wav.unlink()
     with pytest.raises(BadTrack, match=r"01-AchGott\.wav: no such file, nor the four parts"):
-        bach10.load(folder, **OPTIONS)
+        bach10.load(folder, grid=GRID)

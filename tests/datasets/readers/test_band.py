@@ -12,12 +12,13 @@ import pretty_midi
 import pytest
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, band
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import rendering
 
 RATE_HZ, HOP = 8000, 160
-OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}
+GRID = Grid(RATE_HZ, HOP)
 PARTS = {"bass": (33, False), "drums": (0, True), "other": (30, False)}  # program, is drum
 
 
@@ -66,7 +67,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_songs_are_listed_once_and_the_others_left_out_with_the_reason(folder):
-    found = band.tracks(str(folder), **OPTIONS)
+    found = band.tracks(str(folder), grid=GRID)
     assert [(one.id, one.split) for one in found if not one.left_out] == [
         ("one", "train"),
         ("two", "test"),
@@ -77,11 +78,11 @@ def test_songs_are_listed_once_and_the_others_left_out_with_the_reason(folder):
     assert "another release" in reasons["other"]
     (folder / "band.txt").write_text("D_GONE 00000000 train")
     with pytest.raises(ValueError, match="none of the songs"):
-        band.tracks(str(folder), **OPTIONS)
+        band.tracks(str(folder), grid=GRID)
 
 
 def test_a_song_is_rendered_alike_with_every_seed_and_without_clipping(folder):
-    first, again = (band.tracks(str(folder), seed=seed, **OPTIONS)[0].load() for seed in (0, 1))
+    first, again = (band.tracks(str(folder), seed=seed, grid=GRID)[0].load() for seed in (0, 1))
     np.testing.assert_array_equal(first.audio, again.audio)
     track.check(first)
     assert first.stems == READERS["band"].stems == ("bass", "drums", "other")
@@ -91,7 +92,7 @@ def test_a_song_is_rendered_alike_with_every_seed_and_without_clipping(folder):
 
 
 def test_each_stem_sounds_when_its_notes_do_and_the_stems_sum_to_the_song(folder):
-    recording = band.tracks(str(folder), **OPTIONS)[0].load()
+    recording = band.tracks(str(folder), grid=GRID)[0].load()
     rms = np.sqrt(np.mean(np.square(recording.audio[: 3 * RATE_HZ, :, 0]).reshape(6, -1, 3), 1))
     assert list(rms.argmax(axis=0)) == [1, 3, 5]  # half-seconds
     before = rms / rms.max(axis=0) < 1e-3
@@ -182,13 +183,13 @@ def test_a_damaged_song_is_a_bad_track(data, message):
 def test_missing_files_and_stems_say_what_to_do(tmp_path, folder, monkeypatch):
     (folder / "freedoom2.wad").unlink()
     with pytest.raises(FileNotFoundError, match="pip install"):
-        band.tracks(str(folder), **OPTIONS)
+        band.tracks(str(folder), grid=GRID)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps vizdoom"):
-        band.tracks(**OPTIONS)
+        band.tracks(grid=GRID)
     (path := tmp_path / "alone.wad").write_bytes(wad(("D_ALONE", NO_BASS)))
     with pytest.raises(track.BadTrack, match="D_ALONE has no bass"):
-        band.load(band.read_directory(path)[0], **OPTIONS)
+        band.load(band.read_directory(path)[0], grid=GRID)
 
 
 def test_the_split_list_names_each_song_once():
@@ -207,7 +208,7 @@ def test_the_split_list_names_each_song_once():
 )
 def test_the_songs_of_the_package_are_those_of_the_list(monkeypatch):
     monkeypatch.setattr(band, "EXCERPT_S", 5.0)
-    found = band.tracks(**OPTIONS)
+    found = band.tracks(grid=GRID)
     assert len(found) == 75 and sum(not one.left_out for one in found) == 62
     recording = next(one for one in found if one.id == "tense").load()
     track.check(recording)

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, choir
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import performance, rendering
 from majl_jax.datasets.track import Recording
 
 RATE_HZ, HOP = 16000, 320
-OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}
+GRID = Grid(RATE_HZ, HOP)
+RANGE_MIDI = (40, 81)  # lowest and highest note of all parts
 MOVEMENT, FIRST = "Kyrie_00", 80.0
 
 
@@ -22,16 +24,16 @@ def short(seed: int = 0) -> Recording:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choir, "EXCERPT_S", 8.0)
         patch.setattr(choir, "read_score", functools.cache(choir.read_score))
-        return choir.load(MOVEMENT, FIRST, seed=seed, **OPTIONS)
+        return choir.load(MOVEMENT, FIRST, seed=seed, grid=GRID)
 
 
 def test_no_mass_is_in_two_splits():
-    found = choir.tracks(**OPTIONS)
+    found = choir.tracks(grid=GRID)
     assert collections.Counter(one.split for one in found) == {"train": 20, "valid": 4, "test": 8}
     masses = [one.id.split("_")[1] for one in found]
     assert len(set(masses)) == len(masses) == 32
     with pytest.raises(ValueError, match="leave out --source"):
-        choir.tracks("somewhere", **OPTIONS)
+        choir.tracks("somewhere", grid=GRID)
     assert [MOVEMENT, str(int(FIRST))] in [row[:2] for row in read_split(choir.SPLIT_LIST)]
     with pytest.raises(track.BadTrack, match="music21"):
         choir.read_score("Kyrie_0")
@@ -42,7 +44,7 @@ def test_the_score_has_four_parts_from_high_to_low_within_the_range():
     means = [np.mean([note.midi[0] for note in part]) for part in parts]
     assert len(parts) == 4 and means == sorted(means, reverse=True)
     pitches = [pitch for part in parts for note in part for pitch in note.midi]
-    assert choir.RANGE_MIDI[0] <= min(pitches) and max(pitches) <= choir.RANGE_MIDI[1]
+    assert RANGE_MIDI[0] <= min(pitches) and max(pitches) <= RANGE_MIDI[1]
     for part in parts:
         starts = [note.start for note in part]
         assert starts == sorted(set(starts)) and all(note.end > note.start for note in part)
@@ -57,7 +59,7 @@ def test_no_voice_is_one_of_the_chorales():
 def test_every_program_has_the_right_pitch(program):
     import librosa
 
-    pitches = np.linspace(*choir.RANGE_MIDI, 6).astype(int)
+    pitches = np.linspace(*RANGE_MIDI, 6).astype(int)
     times_s = 0.1 + 0.8 * np.arange(len(pitches))[:, None] + np.asarray([0.0, 0.6])
     seconds = 0.8 * len(pitches) + 0.5
     midi = rendering.midi_bytes(
@@ -111,8 +113,7 @@ def test_parts_become_two_stems_with_the_same_mixture():
         has_stems=np.ones(4, bool),
         f0_hz=np.full((3, 4), 200, np.float32),
         has_pitch=has_pitch,
-        sample_rate_hz=RATE_HZ,
-        hop_samples=HOP,
+        grid=GRID,
     )
     grouped = choir.female_and_male(parts)
     track.check(grouped)

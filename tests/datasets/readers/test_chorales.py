@@ -6,13 +6,14 @@ import functools
 import numpy as np
 import pytest
 
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import chorales
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import performance, rendering
 from majl_jax.datasets.synthesis.performance import ScoreNote
 
 RATE_HZ, HOP = 16000, 320
-OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}
+GRID = Grid(RATE_HZ, HOP)
 
 
 def estimate_f0_hz(sound: np.ndarray, near_hz: float, rate_hz: float = RATE_HZ) -> float:
@@ -28,7 +29,7 @@ def estimate_f0_hz(sound: np.ndarray, near_hz: float, rate_hz: float = RATE_HZ) 
 
 @functools.cache
 def loaded(piece: str):
-    return chorales.load(piece, seed=0, **OPTIONS)
+    return chorales.load(piece, seed=0, grid=GRID)
 
 
 def test_each_piece_is_in_one_split_and_one_view_and_exists():
@@ -47,7 +48,7 @@ def test_each_piece_is_in_one_split_and_one_view_and_exists():
 
 
 def test_the_views_list_their_own_pieces():
-    views = {view: chorales.tracks(view=view, **OPTIONS) for view in ("full", "stems", "pitch")}
+    views = {view: chorales.tracks(view=view, grid=GRID) for view in ("full", "stems", "pitch")}
     assert {view: len(found) for view, found in views.items()} == {
         "full": 131,
         "stems": 117,
@@ -55,9 +56,9 @@ def test_the_views_list_their_own_pieces():
     }
     assert {one.split for one in views["stems"] + views["pitch"]} == {"train"}
     with pytest.raises(ValueError, match="view must be"):
-        chorales.tracks(view="both", **OPTIONS)
+        chorales.tracks(view="both", grid=GRID)
     with pytest.raises(ValueError, match="leave out --source"):
-        chorales.tracks("somewhere", **OPTIONS)
+        chorales.tracks("somewhere", grid=GRID)
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -85,10 +86,10 @@ def test_every_program_has_the_right_pitch(part):
 
 
 def test_a_chorale_is_rendered_alike_twice_and_otherwise_with_another_seed():
-    again = chorales.load("bwv66.6", seed=0, **OPTIONS)
+    again = chorales.load("bwv66.6", seed=0, grid=GRID)
     np.testing.assert_array_equal(loaded("bwv66.6").audio, again.audio)
     np.testing.assert_array_equal(loaded("bwv66.6").f0_hz, again.f0_hz)
-    other = chorales.load("bwv66.6", seed=1, **OPTIONS)
+    other = chorales.load("bwv66.6", seed=1, grid=GRID)
     assert other.audio.shape != again.audio.shape or not np.array_equal(other.audio, again.audio)
 
 
@@ -130,8 +131,8 @@ def test_notes_and_frames_agree():
 
 def test_the_views_of_a_piece():
     full = loaded("bwv66.6")
-    stems = chorales.load("bwv66.6", seed=0, view="stems", **OPTIONS)
-    pitch = chorales.load("bwv66.6", seed=0, view="pitch", **OPTIONS)
+    stems = chorales.load("bwv66.6", seed=0, view="stems", grid=GRID)
+    pitch = chorales.load("bwv66.6", seed=0, view="pitch", grid=GRID)
     np.testing.assert_array_equal(stems.audio, full.audio)
     assert not stems.has_pitch.any() and stems.has_stems.all()
     np.testing.assert_allclose(pitch.audio[:, 0], full.audio.sum(axis=1), atol=1e-6)

@@ -7,51 +7,30 @@ import pickle
 import numpy as np
 import pytest
 import soundfile
+from made_copies.dagstuhl_choirset import (
+    QUARTET_A,
+    QUARTET_B,
+    RATE,
+    SECONDS,
+    write_copy,
+    write_take,
+)
 from places import RECORDINGS
 
 from majl_jax.audio import files
 from majl_jax.datasets import records, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, dagstuhl_choirset
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
 REAL = RECORDINGS / "mirdata_fixtures/dagstuhl_choirset"
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
-RATE, SECONDS = 22050, 0.5
-LEVELS = {"S": 0.01, "A": 0.02, "T": 0.04, "B": 0.08}
-QUARTET_A, QUARTET_B = ("S2", "A1", "T1", "B1"), ("S1", "A2", "T2", "B2")
-ALL_FULL_CHOIR = ("S1", "S2", "S3", "A1", "A2", "A3", "T1", "T2", "T3", "B1", "B2", "B3", "B4")
-
-
-def write_take(root: pathlib.Path, take: str, dyn: tuple[str, ...], others: tuple[str, ...] = ()):
-    """The files of a take: DYN of some singers, the larynx microphones of all, the room."""
-    folder = root / "audio_wav_22050_mono"
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = int(SECONDS * RATE)
-    for singer in dyn:
-        level = np.full(samples, LEVELS[singer[0]])
-        soundfile.write(folder / f"DCS_{take}_{singer}_DYN.wav", level, RATE)
-    for singer in {*dyn, *others}:
-        soundfile.write(folder / f"DCS_{take}_{singer}_LRX.wav", np.full(samples, 0.5), RATE)
-    for room in ("Stereo_STM", "Stereo_STL", "StereoReverb_STM", "Piano_SPL"):
-        soundfile.write(folder / f"DCS_{take}_{room}.wav", np.full(samples, 0.7), RATE)
-
-
-def write_copy(root: pathlib.Path) -> None:
-    write_take(root, "LI_QuartetA_Take01", QUARTET_A)
-    write_take(root, "LI_QuartetB_Overacted", QUARTET_B)
-    write_take(root, "TP_FullChoir_Outtake", QUARTET_B, ALL_FULL_CHOIR)
-    write_take(root, "SE_FullChoir_ScaleUpDownPiano01", QUARTET_B, ALL_FULL_CHOIR)
-    # not to be used:
-    write_take(root, "LI_QuartetA_Solo04", ("S2",), QUARTET_A)
-    write_take(root, "LI_FullChoir_Solo02", (), ALL_FULL_CHOIR)
-    write_take(root, "LI_Basses_Take01", ("B1", "B2", "B3", "B4"), ("B5",))
-    write_take(root, "TP_FullChoir_Take09", ("S1", "A2", "T2"), ALL_FULL_CHOIR)
+GRID = Grid(16000, 320)
 
 
 def test_the_takes_with_a_microphone_in_every_part_are_used(tmp_path):
     write_copy(tmp_path)
-    found = dagstuhl_choirset.tracks(str(tmp_path), **OPTIONS)
+    found = dagstuhl_choirset.tracks(str(tmp_path), grid=GRID)
     assert [one.id for one in found if not one.left_out] == [
         "DCS_LI_QuartetA_Take01",
         "DCS_LI_QuartetB_Overacted",
@@ -72,7 +51,7 @@ def test_the_takes_with_a_microphone_in_every_part_are_used(tmp_path):
 
 def test_male_is_tenor_and_bass(tmp_path):
     write_take(tmp_path, "LI_QuartetA_Take01", QUARTET_A)
-    (one,) = dagstuhl_choirset.tracks(str(tmp_path), **OPTIONS)
+    (one,) = dagstuhl_choirset.tracks(str(tmp_path), grid=GRID)
     recording = pickle.loads(pickle.dumps(one)).load()
     track.check(recording)
     assert recording.stems == ("female", "male") == READERS["dagstuhl_choirset"].stems
@@ -84,7 +63,7 @@ def test_male_is_tenor_and_bass(tmp_path):
 
 def test_of_several_singers_the_first_is_taken(tmp_path):
     write_take(tmp_path, "TP_FullChoir_Take01", (*QUARTET_B, "S10", "S2", "B1"))
-    (one,) = dagstuhl_choirset.tracks(str(tmp_path), **OPTIONS)
+    (one,) = dagstuhl_choirset.tracks(str(tmp_path), grid=GRID)
     assert [path.stem.split("_")[-2] for path in one.paths] == ["S1", "A2", "T2", "B1"]
 
 
@@ -99,7 +78,7 @@ def touch_takes(root: pathlib.Path, piece: str, count: int) -> None:
 def test_each_piece_is_split_into_tenths(tmp_path):
     for piece, count in (("LI", 16), ("TP", 7), ("SE", 60)):  # as many as the data set has
         touch_takes(tmp_path, piece, count)
-    found = dagstuhl_choirset.tracks(str(tmp_path), **OPTIONS)
+    found = dagstuhl_choirset.tracks(str(tmp_path), grid=GRID)
     assert len(found) == 83
     counts = collections.Counter((one.group, one.split) for one in found)
     assert counts == {
@@ -108,14 +87,14 @@ def test_each_piece_is_split_into_tenths(tmp_path):
         **{("SE", "train"): 49, ("SE", "valid"): 5, ("SE", "test"): 6},
     }
     splits = [one.split for one in found]
-    again = dagstuhl_choirset.tracks(str(tmp_path), seed=0, **OPTIONS)
-    other = dagstuhl_choirset.tracks(str(tmp_path), seed=1, **OPTIONS)
+    again = dagstuhl_choirset.tracks(str(tmp_path), seed=0, grid=GRID)
+    other = dagstuhl_choirset.tracks(str(tmp_path), seed=1, grid=GRID)
     assert splits == [one.split for one in again] != [one.split for one in other]
 
 
 def test_it_is_found_below_the_folder_of_its_archive(tmp_path):
     write_take(tmp_path / "DagstuhlChoirSet_V1.2.3", "LI_QuartetA_Take01", QUARTET_A)
-    assert len(dagstuhl_choirset.tracks(str(tmp_path), **OPTIONS)) == 1
+    assert len(dagstuhl_choirset.tracks(str(tmp_path), grid=GRID)) == 1
 
 
 def test_a_folder_that_is_no_copy_is_refused(tmp_path):
@@ -124,14 +103,14 @@ def test_a_folder_that_is_no_copy_is_refused(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="no copy of the Dagstuhl ChoirSet: expected audio_"
     ):
-        dagstuhl_choirset.tracks(str(tmp_path), **OPTIONS)
+        dagstuhl_choirset.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing: the folder of the Dagstuhl"):
-        dagstuhl_choirset.tracks(None, **OPTIONS)
+        dagstuhl_choirset.tracks(None, grid=GRID)
 
 
 def test_bad_takes_are_named(tmp_path):
     write_take(tmp_path, "LI_QuartetA_Take01", QUARTET_A)
-    (one,) = dagstuhl_choirset.tracks(str(tmp_path), **OPTIONS)
+    (one,) = dagstuhl_choirset.tracks(str(tmp_path), grid=GRID)
     tenor = one.paths[2]
     tenor.write_bytes(tenor.read_bytes()[:9000])
     with pytest.raises(files.AudioFileError, match=r"T1_DYN\.wav: .*truncated"):
@@ -161,14 +140,14 @@ def test_prepare_counts_what_is_left_out(tmp_path, capsys):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the excerpt (../shared/audio) is not here")
 def test_the_real_excerpt():
-    (one,) = dagstuhl_choirset.tracks(str(REAL), **OPTIONS)
+    (one,) = dagstuhl_choirset.tracks(str(REAL), grid=GRID)
     assert (one.id, one.split, one.left_out) == ("DCS_LI_QuartetB_Take04", "train", "")
     recording = one.load()
     track.check(recording)
     assert recording.audio.shape == (16000, 2, 1)
     assert (np.sqrt((recording.audio**2).mean((0, 2))) > 1e-4).all()
     singers = [soundfile.read(path)[0] for path in one.paths]
-    at_its_rate = dagstuhl_choirset.tracks(str(REAL), sample_rate_hz=22050, hop_samples=441)
+    at_its_rate = dagstuhl_choirset.tracks(str(REAL), grid=Grid(22050, 441))
     audio = at_its_rate[0].load().audio[:, :, 0]
     np.testing.assert_allclose(audio[:, 0], singers[0] + singers[1], atol=1e-6)
     np.testing.assert_allclose(audio[:, 1], singers[2] + singers[3], atol=1e-6)

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, drums
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import rendering
 
 RATE_HZ, HOP = 16000, 320
-OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}
+GRID = Grid(RATE_HZ, HOP)
 
 
 @functools.cache
 def loaded(number: int, seed: int = 0):
-    return drums.tracks(seed=seed, **OPTIONS)[number].load()
+    return drums.tracks(seed=seed, grid=GRID)[number].load()
 
 
 def test_the_list_has_every_style_in_every_split():
@@ -30,23 +31,23 @@ def test_the_list_has_every_style_in_every_split():
         for style in drums.PATTERNS
     }
     assert len({kit for _, _, kit, split in rows if split == "train"}) >= 6
-    assert [one.id for one in drums.tracks(**OPTIONS)] == [name for name, *_ in rows]
+    assert [one.id for one in drums.tracks(grid=GRID)] == [name for name, *_ in rows]
     with pytest.raises(ValueError, match="leave out --source"):
-        drums.tracks("somewhere", **OPTIONS)
+        drums.tracks("somewhere", grid=GRID)
     with pytest.raises(ValueError, match="view must be"):
-        drums.tracks(view="stems", **OPTIONS)
+        drums.tracks(view="stems", grid=GRID)
 
 
 def test_a_groove_is_rendered_alike_twice_and_otherwise_with_another_seed():
-    again = drums.tracks(**OPTIONS)[1].load()
+    again = drums.tracks(grid=GRID)[1].load()
     np.testing.assert_array_equal(loaded(1).audio, again.audio)
     assert not np.array_equal(loaded(1, seed=1).audio, again.audio)
 
 
 def test_the_parts_of_a_kit_sum_to_its_groove():
-    kit = drums.tracks(view="kit", **OPTIONS)
+    kit = drums.tracks(view="kit", grid=GRID)
     assert [(one.id, one.split) for one in kit] == [
-        (one.id, one.split) for one in drums.tracks(**OPTIONS)
+        (one.id, one.split) for one in drums.tracks(grid=GRID)
     ]
     recording, groove = kit[0].load(), loaded(0).audio[:, 0]
     track.check(recording)
@@ -77,7 +78,7 @@ def test_a_groove_without_a_part_of_the_kit_has_a_silent_stem():
     kick = drums.Strokes(np.asarray([0.5]), np.asarray([drums.KICK]), np.asarray([90]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drums, "play", lambda style, rng: kick)
-        recording = drums.tracks(view="kit", **OPTIONS)[0].load()
+        recording = drums.tracks(view="kit", grid=GRID)[0].load()
     assert recording.audio[:, 0].any() and not recording.audio[:, 1:].any()
 
 

@@ -5,10 +5,11 @@ import pytest
 import soundfile
 
 from majl_jax.datasets import records
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, fretsonfire
 from majl_jax.prepare import __main__ as prepare
 
-OPTIONS = {"sample_rate_hz": 8000, "hop_samples": 100}
+GRID = Grid(8000, 100)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def songs(tmp_path):
 
 def test_songs_are_found_from_either_folder_and_divided(songs):
     for source in (songs, songs / fretsonfire.SONGS):
-        found = fretsonfire.tracks(str(source), **OPTIONS)
+        found = fretsonfire.tracks(str(source), grid=GRID)
         assert {one.id: one.split for one in found} == {
             "Feelings": "train",
             "Metal_madness": "test",
@@ -35,7 +36,7 @@ def test_songs_are_found_from_either_folder_and_divided(songs):
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_stems_add_up_to_no_more_than_full_scale(songs, channels):
-    for one in fretsonfire.tracks(str(songs), channels=channels, **OPTIONS):
+    for one in fretsonfire.tracks(str(songs), grid=Grid(8000, 100, channels)):
         recording = one.load()
         assert recording.audio.shape == (8000, 2, channels) and recording.has_stems.all()
         assert recording.audio[:, 0].std() > 0.01 < recording.audio[:, 1].std()
@@ -58,6 +59,6 @@ def test_it_is_prepared_like_any_other_set(songs, tmp_path):
 
 def test_a_wrong_folder_is_told_how_to_install(tmp_path):
     with pytest.raises(ValueError, match=r"--source is missing.*apt install fretsonfire-songs"):
-        fretsonfire.tracks(None, **OPTIONS)
+        fretsonfire.tracks(None, grid=GRID)
     with pytest.raises(FileNotFoundError, match="apt install fretsonfire-songs"):
-        fretsonfire.tracks(str(tmp_path), **OPTIONS)
+        fretsonfire.tracks(str(tmp_path), grid=GRID)

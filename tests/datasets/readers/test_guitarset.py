@@ -1,64 +1,24 @@
 """GuitarSet: a made-up copy, the pitches of its strings on the grid, and what is wrong with an excerpt."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
+from made_copies.guitarset import NAME, NOTES, POINT_S, SECONDS, content, write_excerpt
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, guitarset
 from majl_jax.datasets.track import BadTrack
 
-FILE_RATE, SECONDS, POINT_S = 44100, 1.5, 256 / 44100
-NAME = "00_BN1-129-Eb_comp"
-OPTIONS = {"sample_rate_hz": 22050, "hop_samples": 256}  # every second point of the grid
-# string, start, end, Hz: contours begin anywhere; two of them follow each other on a string.
-NOTES = (
-    (0, 0.1013, 0.6, 110.0),
-    (0, 0.7021, 1.0, 123.5),
-    (4, 0.3, 1.2007, 220.0),
-    (5, 0.9, 1.3, 0.0),
-)
-
-
-def contour(string: int, *, sparse: bool) -> dict[str, Any]:
-    """The annotation of a string; each note ends with an unvoiced point."""
-    times_s, values = [], []
-    for number, (of, start_s, end_s, f0_hz) in enumerate(NOTES):
-        if of == string:
-            at_s = np.arange(start_s, end_s, POINT_S)
-            times_s += [*at_s, at_s[-1] + POINT_S]
-            value = {"voiced": True, "index": number, "frequency": f0_hz}
-            values += [*[value] * len(at_s), {**value, "voiced": False}]
-    data: Any = {"time": times_s, "value": values}
-    if sparse:
-        data = [
-            {"time": t, "duration": 0, "value": v} for t, v in zip(times_s, values, strict=True)
-        ]
-    metadata = {"data_source": str(string)}
-    return {"namespace": "pitch_contour", "annotation_metadata": metadata, "data": data}
-
-
-def content(sparse: bool = False) -> dict[str, Any]:
-    contours = [contour(string, sparse=sparse) for string in (3, 1, 0, 2, 5, 4)]
-    notes = {"namespace": "note_midi", "annotation_metadata": {"data_source": "0"}, "data": []}
-    return {"file_metadata": {"duration": SECONDS}, "annotations": [notes, *contours]}
-
-
-def write_excerpt(root: pathlib.Path, name: str = NAME, **options) -> None:
-    for folder in (guitarset.AUDIO, guitarset.LABELS):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    times_s = np.arange(int(SECONDS * FILE_RATE)) / FILE_RATE
-    sound = 0.1 * np.sin(2 * np.pi * 110 * times_s)
-    soundfile.write(root / guitarset.AUDIO / f"{name}_mic.wav", sound, FILE_RATE)
-    (root / guitarset.LABELS / f"{name}.jams").write_text(json.dumps(content(**options)))
+GRID = Grid(22050, 256)  # every second point of the grid
 
 
 def load_only(root: pathlib.Path, **options) -> track.Recording:
-    (one,) = guitarset.tracks(str(root), **{**OPTIONS, **options})
+    (one,) = guitarset.tracks(str(root), grid=dataclasses.replace(GRID, **options))
     recording = one.load()
     track.check(recording)
     return recording
@@ -106,7 +66,7 @@ def test_all_are_test_and_player_05_is_valid_as_well(tmp_path):
         write_excerpt(tmp_path, name)
     (tmp_path / guitarset.AUDIO / "03_Rock1-90-C_comp_mic.wav").touch()
     (tmp_path / guitarset.LABELS / "04_Rock1-90-C_comp.jams").touch()
-    found = guitarset.tracks(str(tmp_path), **OPTIONS)
+    found = guitarset.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.left_out) for one in found] == [
         (NAME, "test", ""),
         ("03_Rock1-90-C_comp", "test", guitarset.NO_LABELS),
@@ -125,9 +85,9 @@ def test_a_wrong_folder_is_told_what_is_expected(tmp_path):
         with pytest.raises(
             FileNotFoundError, match=r"no copy of GuitarSet: expected annotation/NAME"
         ):
-            guitarset.tracks(str(source), **OPTIONS)
+            guitarset.tracks(str(source), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing"):
-        guitarset.tracks(None, **OPTIONS)
+        guitarset.tracks(None, grid=GRID)
 
 
 def with_value(**changes) -> dict[str, Any]:
@@ -165,7 +125,7 @@ def test_bad_annotations_are_named(tmp_path, made, message):
     write_excerpt(tmp_path)
     path = tmp_path / guitarset.LABELS / f"{NAME}.jams"
     path.write_text(made)
-    (one,) = guitarset.tracks(str(tmp_path), **OPTIONS)
+    (one,) = guitarset.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(BadTrack, match=message) as error:
         one.load()
     assert str(path) in str(error.value)

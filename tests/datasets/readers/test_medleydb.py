@@ -6,65 +6,29 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-import yaml
+from made_copies.medleydb import (
+    ANNOTATION_HOP_S,
+    CHANGE_S,
+    END_S,
+    FILE_RATE,
+    truth,
+    write_rows,
+    write_track,
+)
 
 from majl_jax.datasets import curves, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, medleydb
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
 RATE, HOP = 16000, 160
-OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}
-FILE_RATE = 44100
-ANNOTATION_HOP_S = 256 / 44100
-SECONDS, CHANGE_S, END_S = 2.0, 0.7037, 1.5  # low tone, high tone, silence
-LOW_HZ, HIGH_HZ = 220.0, 330.0
-SUNG = (("drum set", ""), ("male singer", "melody"), ("vocalists", ""))
-
-
-def truth(times_s: np.ndarray) -> np.ndarray:
-    return np.where(times_s < CHANGE_S, LOW_HZ, np.where(times_s < END_S, HIGH_HZ, 0.0))
-
-
-def write_track(root: pathlib.Path, name: str, stems=SUNG, *, pitch="pitch") -> pathlib.Path:
-    """A track whose melody stems are the tones; the others are noise. Returns its annotation."""
-    folder = root / "Audio" / name
-    (folder / f"{name}_STEMS").mkdir(parents=True)
-    times_s = np.arange(int(SECONDS * FILE_RATE)) / FILE_RATE
-    tone = 0.4 * np.sin(2 * np.pi * np.cumsum(truth(times_s)) / FILE_RATE) * (truth(times_s) > 0)
-    rng = np.random.default_rng(0)
-    listed, voice = {}, ""
-    for number, (instrument, component) in enumerate(stems, 1):
-        file = f"{name}_STEM_{number:02d}.wav"
-        sound = tone if component == "melody" else rng.uniform(-0.1, 0.1, len(times_s))
-        voice = file[:-4] if component == "melody" else voice
-        stereo = np.stack([sound, sound * 0.5], axis=1)
-        soundfile.write(folder / f"{name}_STEMS" / file, stereo, FILE_RATE, subtype="FLOAT")
-        listed[f"S{number:02d}"] = dict(component=component, instrument=instrument, filename=file)
-    content = {"artist": "Anyone", "has_bleed": "no", "stems": listed}
-    (folder / f"{name}_METADATA.yaml").write_text(yaml.safe_dump(content))
-    frames = np.arange(int(SECONDS / ANNOTATION_HOP_S)) * ANNOTATION_HOP_S
-    rows = np.stack([frames, truth(frames)], axis=1)
-    if pitch == "pitch":
-        return write_rows(root / "Annotations/Pitch_Annotations", voice, rows[rows[:, 1] > 0])
-    if pitch:
-        label = root / f"Annotations/Melody_Annotations/{pitch}"
-        return write_rows(label, f"{name}_{pitch}", rows)
-    (root / "Annotations").mkdir(exist_ok=True)
-    (root / "Annotations" / "other.csv").touch()
-    return folder
-
-
-def write_rows(folder: pathlib.Path, name: str, rows: np.ndarray) -> pathlib.Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.csv"
-    path.write_text("".join(f"{t:.9f},{f:.3f}\n" for t, f in rows))
-    return path
+GRID = Grid(RATE, HOP)
 
 
 def load_only(root: pathlib.Path):
-    (one,) = medleydb.tracks(str(root), **OPTIONS)
+    (one,) = medleydb.tracks(str(root), grid=GRID)
     recording = one.load()
     track.check(recording)
     return recording
@@ -125,9 +89,7 @@ def nearest_row_s(frames: int) -> np.ndarray:
 def test_frames_of_a_long_track_do_not_drift():
     rows = np.arange(60000) * ANNOTATION_HOP_S  # 348 s
     rows = np.stack([rows, 100 + rows], axis=1)  # f0 tells the time
-    f0_hz, known = curves.on_frames(
-        rows, voiced_only=False, frames=17000, hop_samples=320, sample_rate_hz=RATE
-    )
+    f0_hz, known = curves.on_frames(rows, voiced_only=False, frames=17000, grid=Grid(RATE, 320))
     assert known.all()
     error_s = f0_hz - 100 - np.arange(17000) * 0.02
     assert np.abs(error_s).max() <= ANNOTATION_HOP_S / 2 + 1e-4
@@ -137,12 +99,10 @@ def test_what_is_not_annotated_is_unvoiced_or_unknown():
     rows = np.array([[0.02, 100.0], [0.02 + ANNOTATION_HOP_S, 100.0]])
     for voiced_only, expected in ((True, [True] * 4), (False, [False, True, False, False])):
         f0_hz, known = curves.on_frames(
-            rows, voiced_only=voiced_only, frames=4, hop_samples=320, sample_rate_hz=RATE
+            rows, voiced_only=voiced_only, frames=4, grid=Grid(RATE, 320)
         )
         assert f0_hz.tolist() == [0, 100, 0, 0] and known.tolist() == expected
-    f0_hz, _ = curves.on_frames(
-        rows[:1], voiced_only=True, frames=3, hop_samples=320, sample_rate_hz=RATE
-    )
+    f0_hz, _ = curves.on_frames(rows[:1], voiced_only=True, frames=3, grid=Grid(RATE, 320))
     assert f0_hz.tolist() == [0, 100, 0]
 
 
@@ -154,7 +114,7 @@ def test_pitch_comes_before_melody_and_the_repository_names_are_known(tmp_path):
     first = write_rows(folder / "MELODY1", "Amy_One_MELODY1", rows)
 
     def found() -> pathlib.Path:
-        (one,) = medleydb.tracks(str(tmp_path), **OPTIONS)
+        (one,) = medleydb.tracks(str(tmp_path), grid=GRID)
         return one.paths[-1]
 
     for path in (pitch, first, second):
@@ -168,7 +128,7 @@ def test_pitch_comes_before_melody_and_the_repository_names_are_known(tmp_path):
     )
     (tmp_path / "Metadata").mkdir()
     shutil.move(tmp_path / "Amy_One_METADATA.yaml", tmp_path / "Metadata")
-    (one,) = medleydb.tracks(str(tmp_path), **OPTIONS)
+    (one,) = medleydb.tracks(str(tmp_path), grid=GRID)
     assert not one.left_out
 
 
@@ -187,7 +147,7 @@ def test_other_tracks_are_left_out_with_the_reason(tmp_path):
     (tmp_path / "Audio/I_NoYaml/I_NoYaml_METADATA.yaml").unlink()
     (tmp_path / "Audio/J_BadYaml/J_BadYaml_METADATA.yaml").write_text("stems: [}")
     (tmp_path / "Audio/K_OtherYaml/K_OtherYaml_METADATA.yaml").write_text("stems: {S01: {a: b}}")
-    found = {one.id: one for one in medleydb.tracks(str(tmp_path), **OPTIONS)}
+    found = {one.id: one for one in medleydb.tracks(str(tmp_path), grid=GRID)}
     left_out = {name: one.left_out for name, one in found.items()}
     assert left_out.pop("A_Sung") == ""
     assert "J_BadYaml_METADATA.yaml: not YAML" in left_out.pop("J_BadYaml")
@@ -212,7 +172,7 @@ def test_no_artist_is_in_two_splits(tmp_path):
             (tmp_path / f"Audio/{artist}_{song}/{artist}_{song}_STEMS").mkdir(parents=True)
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations/any.csv").touch()
-    found = medleydb.tracks(str(tmp_path), **OPTIONS)
+    found = medleydb.tracks(str(tmp_path), grid=GRID)
     pairs = {(one.group, one.split) for one in found}
     assert pairs == {*map(tuple, rows), ("Somebody", "train")}
     assert {split for _, split in pairs} == {"train", "valid", "test"}
@@ -250,12 +210,12 @@ def test_a_stem_that_is_cut_off_is_named(tmp_path):
 
 def test_a_folder_that_is_no_copy_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no copy of MedleyDB: expected Audio/TRACK/"):
-        medleydb.tracks(str(tmp_path), **OPTIONS)
+        medleydb.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing: the folder of MedleyDB"):
-        medleydb.tracks(None, **OPTIONS)
+        medleydb.tracks(None, grid=GRID)
     shutil.rmtree(write_track(tmp_path, "Amy_One").parent)
     with pytest.raises(FileNotFoundError, match="has no annotations; expected"):
-        medleydb.tracks(str(tmp_path), **OPTIONS)
+        medleydb.tracks(str(tmp_path), grid=GRID)
 
 
 def test_prepare_skips_bad_tracks_and_counts_what_is_left_out(tmp_path, capsys):

@@ -7,39 +7,22 @@ import tarfile
 import numpy as np
 import pytest
 import soundfile
+from made_copies.mir1k import SAMPLES, write_clip, write_labels
 from places import RECORDINGS
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, mir1k
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 
 REAL = RECORDINGS / "mir1k"
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
-SAMPLES = 16000
+GRID = Grid(16000, 320)
 LABELS = (SAMPLES - 640) // 320 + 1
 
 
-def write_clip(folder: pathlib.Path, name: str, samples: int = SAMPLES, **wav) -> pathlib.Path:
-    """A clip whose voice is 220 Hz, with labels for it."""
-    for sub in ("Wavfile", "PitchLabel"):
-        (folder / sub).mkdir(parents=True, exist_ok=True)
-    time_s = np.arange(samples) / 16000
-    voice = 0.4 * np.sin(2 * np.pi * 220 * time_s)
-    noise = np.random.default_rng(0).uniform(-0.1, 0.1, samples)
-    path = folder / "Wavfile" / f"{name}.wav"
-    soundfile.write(path, np.stack([noise, voice], axis=1), **{"samplerate": 16000, **wav})
-    write_labels(folder, name, [57.0] * ((samples - 640) // 320 + 1))
-    return path
-
-
-def write_labels(folder: pathlib.Path, name: str, labels: list) -> None:
-    text = "".join(f"{label}\n" for label in labels)
-    (folder / "PitchLabel" / f"{name}.pv").write_text(text)
-
-
 def load_only(folder: pathlib.Path):
-    (one,) = mir1k.tracks(str(folder), **OPTIONS)
+    (one,) = mir1k.tracks(str(folder), grid=GRID)
     recording = one.load()
     track.check(recording)
     return recording
@@ -68,7 +51,7 @@ def test_the_split_is_by_singer(tmp_path):
     for singer in ("amy", "jmzen", "khair", "somebody"):
         write_clip(tmp_path, f"{singer}_1_01")
         write_clip(tmp_path, f"{singer}_2_01")
-    found = {(one.group, one.split) for one in mir1k.tracks(str(tmp_path), **OPTIONS)}
+    found = {(one.group, one.split) for one in mir1k.tracks(str(tmp_path), grid=GRID)}
     expected = {("amy", "train"), ("jmzen", "valid"), ("khair", "test"), ("somebody", "train")}
     assert found == expected
 
@@ -94,7 +77,7 @@ def test_the_split_by_song_and_by_clip(tmp_path, name, expected):
     for clip in ("abjones_2_01", "abjones_3_01", "abjones_3_02"):
         write_clip(tmp_path, clip)
     found = collections.defaultdict(list)
-    for one in READERS[name].tracks(str(tmp_path), **OPTIONS):
+    for one in READERS[name].tracks(str(tmp_path), grid=GRID):
         found[one.split].append(one.id)
     assert found == expected
 
@@ -104,7 +87,7 @@ def test_the_views_share_no_singer_and_take_labels_away(tmp_path):
     for singer in singers:
         write_clip(tmp_path, f"{singer}_1_01")
     found = {
-        view: READERS[f"mir1k_{view}"].tracks(str(tmp_path), **OPTIONS)
+        view: READERS[f"mir1k_{view}"].tracks(str(tmp_path), grid=GRID)
         for view in ("few", "stems", "pitch")
     }
     in_views = [one.group for tracks in found.values() for one in tracks]
@@ -117,7 +100,7 @@ def test_the_views_share_no_singer_and_take_labels_away(tmp_path):
     assert not pitch.has_stems.any() and pitch.has_pitch[:, 1].any()
     np.testing.assert_allclose(pitch.audio[:, 0], full.audio.sum(1), atol=1e-6)
     with pytest.raises(ValueError, match="view is 'stems' of the split by song"):
-        mir1k.tracks(str(tmp_path), split_by="song", view="stems", **OPTIONS)
+        mir1k.tracks(str(tmp_path), split_by="song", view="stems", grid=GRID)
 
 
 def test_lossy_clips_are_for_training_only_and_a_lossless_copy_comes_first(tmp_path):
@@ -126,7 +109,7 @@ def test_lossy_clips_are_for_training_only_and_a_lossless_copy_comes_first(tmp_p
     for clip in ("amy_1_01", "khair_1_01"):
         (tmp_path / "Wavfile" / f"{clip}.wav").rename(tmp_path / "Wavfile" / f"{clip}.MP3")
     (tmp_path / "Wavfile" / "khair_1_02.mp3").touch()
-    found = {t.id: t for t in mir1k.tracks(str(tmp_path), **OPTIONS)}
+    found = {t.id: t for t in mir1k.tracks(str(tmp_path), grid=GRID)}
     assert found["khair_1_02"].paths[0].suffix == ".wav"
     left_out = {name: one.left_out for name, one in found.items() if one.left_out}
     assert left_out == {"khair_1_01": mir1k.NOT_SCORED}
@@ -167,14 +150,14 @@ def test_other_rates_and_channels_are_refused(tmp_path):
     with pytest.raises(BadTrack, match="1 channels at 16000 Hz"):
         load_only(tmp_path)
     with pytest.raises(ValueError, match="--sample_rate_hz=16000"):
-        mir1k.tracks(str(tmp_path), sample_rate_hz=8000, hop_samples=160)
+        mir1k.tracks(str(tmp_path), grid=Grid(8000, 160))
 
 
 def test_a_folder_that_is_no_copy_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected Wavfile/"):
-        mir1k.tracks(str(tmp_path), **OPTIONS)
-    with pytest.raises(ValueError, match="needs --source"):
-        mir1k.tracks(None, **OPTIONS)
+        mir1k.tracks(str(tmp_path), grid=GRID)
+    with pytest.raises(ValueError, match="--source is missing: the folder of MIR-1K"):
+        mir1k.tracks(None, grid=GRID)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real clips (../shared/audio/mir1k) are not here")
@@ -190,7 +173,7 @@ def test_real_clips_sound_as_labelled(tmp_path):
     for clip in clips:
         (copy / "Wavfile" / clip.name).symlink_to(clip)
     agreement = {shift: [] for shift in (-1, 0, 1)}
-    for one in mir1k.tracks(str(copy), **OPTIONS):
+    for one in mir1k.tracks(str(copy), grid=GRID):
         recording = one.load()
         track.check(recording)
         for shift, shares in agreement.items():

@@ -5,39 +5,22 @@ import pathlib
 
 import numpy as np
 import pytest
-import soundfile
+from made_copies.mir_st500 import NOTES, write_copy
 
 from majl_jax.audio import libav
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, mir_st500
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
 RATE, HOP = 16000, 320
-OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}
-NOTES = [[0.303, 0.811, 57.0], [0.85, 1.357, 64.0]]  # 220 Hz, a rest, 329.6 Hz
+GRID = Grid(RATE, HOP)
 PLACES = ("train/7/Mixture.wav", "train/7/Mixture.flac", "audio/7.wav", "audio/7.flac")
 
 
-def write_copy(folder: pathlib.Path, *places: str, labels: dict | None = None) -> pathlib.Path:
-    """Labels of song 7 (by default) and its audio, tones as labelled, at these places."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"7": NOTES} if labels is None else labels)
-    (folder / mir_st500.LABEL_FILE).write_text(text)
-    times_s = np.arange(2 * 44100) / 44100
-    sound = np.zeros(len(times_s))
-    for onset_s, offset_s, midi in NOTES:
-        sounding = (times_s >= onset_s) & (times_s < offset_s)
-        note_hz = 440 * 2 ** ((midi - 69) / 12)
-        sound += 0.5 * sounding * np.sin(2 * np.pi * note_hz * (times_s - onset_s))
-    for place in places:
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / place, np.stack([sound, sound], axis=1), 44100)
-    return folder
-
-
 def load_only(folder: pathlib.Path):
-    (one,) = mir_st500.tracks(str(folder), **OPTIONS)
+    (one,) = mir_st500.tracks(str(folder), grid=GRID)
     recording = one.load()
     track.check(recording)
     return recording
@@ -83,7 +66,7 @@ def test_the_mixture_is_all_that_is_known_of_the_stems(tmp_path):
 
 def test_frames_of_a_long_song_do_not_drift():
     rows = np.array([[1000.004, 1000.5, 69.0]])
-    f0_hz, known = mir_st500.frames_of(rows, frames=90000, hop_samples=256, sample_rate_hz=22050)
+    f0_hz, known = mir_st500.frames_of(rows, frames=90000, grid=Grid(22050, 256))
     on = np.flatnonzero(f0_hz)
     assert (on[0], on[-1]) == (86133, 86176) and known.all()  # 1000.004 s * 22050 / 256 = 86133.2
 
@@ -92,7 +75,7 @@ def test_the_split_is_by_number(tmp_path):
     numbers = (1, 360, 361, 400, 401, 500)
     places = [f"{'test' if n > 400 else 'train'}/{n}/Mixture.wav" for n in numbers]
     write_copy(tmp_path, *places, labels={str(n): NOTES for n in numbers})
-    found = {one.id: one.split for one in mir_st500.tracks(str(tmp_path), **OPTIONS)}
+    found = {one.id: one.split for one in mir_st500.tracks(str(tmp_path), grid=GRID)}
     assert found == {
         **dict.fromkeys(("001", "360"), "train"),
         **dict.fromkeys(("361", "400"), "valid"),
@@ -106,7 +89,7 @@ def test_the_lossless_copy_comes_first_and_m4a_takes_pyav(tmp_path, monkeypatch)
     for place in ("train/7/Mixture.mp3", "audio/7.m4a", "audio/8.m4a"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
-    seven, eight, nine = mir_st500.tracks(str(tmp_path), **OPTIONS)
+    seven, eight, nine = mir_st500.tracks(str(tmp_path), grid=GRID)
     assert seven.paths[-1].name == "7.flac" and not seven.left_out
     assert eight.left_out.startswith(".m4a files are read with PyAV, which is not installed: pip")
     assert nine.left_out == mir_st500.NO_AUDIO
@@ -154,19 +137,19 @@ def test_a_label_file_of_another_kind_is_refused(tmp_path, text, message):
     write_copy(tmp_path, PLACES[0])
     (tmp_path / mir_st500.LABEL_FILE).write_text(text)
     with pytest.raises(ValueError, match=message):
-        mir_st500.tracks(str(tmp_path), **OPTIONS)
+        mir_st500.tracks(str(tmp_path), grid=GRID)
 
 
 def test_a_folder_that_is_no_copy_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no copy of MIR-ST500: expected MIR-ST500_corr"):
-        mir_st500.tracks(str(tmp_path), **OPTIONS)
+        mir_st500.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing: the folder of MIR-ST500"):
-        mir_st500.tracks(None, **OPTIONS)
+        mir_st500.tracks(None, grid=GRID)
     write_copy(tmp_path)
     with pytest.raises(
         FileNotFoundError, match=r"no audio of any of its 1 songs; expected .*train/N"
     ):
-        mir_st500.tracks(str(tmp_path), **OPTIONS)
+        mir_st500.tracks(str(tmp_path), grid=GRID)
 
 
 def test_prepare_goes_on_without_the_audio_that_is_missing(tmp_path):

@@ -1,70 +1,28 @@
 """MUSDB18: made-up copies of both editions, written by real encoders, and the real excerpt."""
 
+import dataclasses
 import importlib.util
 import pathlib
 
 import numpy as np
 import pytest
 import soundfile
+from made_copies.musdb18 import FILE_RATE, SECONDS, TONES_HZ, sounds, write_stem_mp4, write_wav_song
 from places import RECORDINGS
 
 from majl_jax.datasets import records, stem_mp4, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, musdb18
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
 REAL = RECORDINGS / "musdb18_7s"
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
-FILE_RATE, SECONDS = 44100, 1.5
-TONES_HZ = {"drums": 300.0, "bass": 500.0, "other": 900.0, "vocals": 1400.0}
+GRID = Grid(16000, 320)
 VALID, IN_BOTH = "Skelpolu - Human Mistakes", "Music Delta - Rock"
 needs_av = pytest.mark.skipif(
     importlib.util.find_spec("av") is None, reason="PyAV (pip install av) is not installed"
 )
-
-
-def sounds(gain: float = 0.2) -> dict[str, np.ndarray]:
-    """[time, channel] of every stem: a tone of its own from 0.5 s on, its right channel half as loud."""
-    times_s = np.arange(int(SECONDS * FILE_RATE)) / FILE_RATE
-    tones = {
-        name: gain * np.sin(2 * np.pi * hz * times_s) * (times_s >= 0.5)
-        for name, hz in TONES_HZ.items()
-    }
-    return {name: np.stack([tone, tone / 2], axis=1) for name, tone in tones.items()}
-
-
-def write_wav_song(
-    root: pathlib.Path, name: str, folder: str = "train", **of_sound
-) -> pathlib.Path:
-    song = root / folder / name
-    song.mkdir(parents=True)
-    for stem, sound in sounds(**of_sound).items():
-        soundfile.write(song / f"{stem}.wav", sound, FILE_RATE)
-    soundfile.write(song / "mixture.wav", sum(sounds().values()) * 0.1, FILE_RATE)
-    return song
-
-
-def write_stem_mp4(path: pathlib.Path, streams: int = 5) -> pathlib.Path:
-    """Mixture, drums, bass, other, vocals as AAC, as in the real files."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    given = [sum(sounds().values()), *sounds().values()][:streams]
-    # The table of contents first, as a file that was cut off in mid-download may have it.
-    options = {"movflags": "faststart"}
-    with av.open(str(path), "w", format="mp4", options=options) as container:
-        outputs = [
-            container.add_stream("aac", rate=FILE_RATE, layout="stereo", bit_rate=256_000)
-            for _ in given
-        ]
-        for output, sound in zip(outputs, given, strict=True):
-            planes = np.ascontiguousarray(sound.T, np.float32)
-            frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts = FILE_RATE, 0
-            for packet in (*output.encode(frame), *output.encode(None)):
-                container.mux(packet)
-    return path
 
 
 def strongest_hz(sound: np.ndarray, rate_hz: int) -> float:
@@ -77,7 +35,7 @@ def onset_s(sound: np.ndarray, rate_hz: int) -> float:
 
 
 def load_only(root: pathlib.Path, edition: str, **options) -> track.Recording:
-    (one,) = musdb18.tracks(str(root), edition=edition, **{**OPTIONS, **options})
+    (one,) = musdb18.tracks(str(root), edition=edition, grid=dataclasses.replace(GRID, **options))
     recording = one.load()
     track.check(recording)
     return recording
@@ -141,14 +99,14 @@ def test_the_split(tmp_path):
     assert len(names["valid"]) == 14 and len(names["medleydb"]) == 46 and len(rows) == 60
     for name, folder in ((VALID, "train"), (IN_BOTH, "train"), ("A - B", "train"), (VALID, "test")):
         write_wav_song(tmp_path, name, folder)
-    found = {t.id: t.split for t in READERS["musdb18_hq"].tracks(str(tmp_path), **OPTIONS)}
+    found = {t.id: t.split for t in READERS["musdb18_hq"].tracks(str(tmp_path), grid=GRID)}
     assert found == {
         f"train/{VALID}": "valid",
         f"train/{IN_BOTH}": "train",
         "train/A - B": "train",
         f"test/{VALID}": "test",
     }
-    others = READERS["musdb18_hq_no_medleydb"].tracks(str(tmp_path), **OPTIONS)
+    others = READERS["musdb18_hq_no_medleydb"].tracks(str(tmp_path), grid=GRID)
     assert [t.id for t in others if t.left_out] == [f"train/{IN_BOTH}"]
 
 
@@ -156,20 +114,20 @@ def test_the_split(tmp_path):
 def test_editions_do_not_take_each_others_songs(tmp_path):
     write_wav_song(tmp_path, "A - B")
     with pytest.raises(FileNotFoundError, match=r"is no copy of MUSDB18: .*\.stem\.mp4"):
-        musdb18.tracks(str(tmp_path), edition="aac", **OPTIONS)
+        musdb18.tracks(str(tmp_path), edition="aac", grid=GRID)
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "C - D.stem.mp4").touch()
-    assert [t.id for t in musdb18.tracks(str(tmp_path), edition="wav", **OPTIONS)] == [
+    assert [t.id for t in musdb18.tracks(str(tmp_path), edition="wav", grid=GRID)] == [
         "train/A - B"
     ]
-    assert [t.id for t in musdb18.tracks(str(tmp_path), edition="aac", **OPTIONS)] == ["test/C - D"]
+    assert [t.id for t in musdb18.tracks(str(tmp_path), edition="aac", grid=GRID)] == ["test/C - D"]
 
 
 def test_a_folder_that_is_no_copy_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no copy of MUSDB18-HQ: expected train/ARTIST"):
-        musdb18.tracks(str(tmp_path), edition="wav", **OPTIONS)
+        musdb18.tracks(str(tmp_path), edition="wav", grid=GRID)
     with pytest.raises(ValueError, match="--source is missing: the folder of MUSDB18-HQ"):
-        musdb18.tracks(None, edition="wav", **OPTIONS)
+        musdb18.tracks(None, edition="wav", grid=GRID)
 
 
 def test_without_pyav_it_says_what_to_install(tmp_path, monkeypatch, capsys):
@@ -220,7 +178,7 @@ def test_bad_mp4_songs_are_refused(tmp_path):
 def test_the_real_excerpt():
     recording = load_only(REAL, "aac", sample_rate_hz=44100, channels=2)
     assert recording.audio.shape == (299880, 4, 2) and not recording.has_pitch.any()
-    (one,) = musdb18.tracks(str(REAL), edition="aac", **OPTIONS)
+    (one,) = musdb18.tracks(str(REAL), edition="aac", grid=GRID)
     mixture = stem_mp4.read_stream(one.paths[0], 0, sample_rate_hz=44100, channels=2)
     error = mixture - recording.audio.sum(1)
     snr_db = 10 * np.log10((mixture**2).sum() / (error**2).sum())

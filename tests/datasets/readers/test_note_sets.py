@@ -1,102 +1,32 @@
 """Made-up copies of the sets with notes: MusicNet, MAESTRO, Su, TRIOS and NSynth."""
 
 import functools
-import json
 import pathlib
 import pickle
 
 import numpy as np
-import pretty_midi
 import pytest
-import soundfile
+from made_copies.note_sets import (
+    MAESTRO_HEADER,
+    NOTES,
+    hz,
+    write_audio,
+    write_maestro,
+    write_musicnet,
+    write_nsynth,
+    write_su,
+    write_trios,
+)
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import maestro, musicnet, nsynth, su, trios
 from majl_jax.datasets.track import BadTrack
 
 RATE, HOP = 22050, 256
-OPTIONS = {"sample_rate_hz": RATE, "hop_samples": HOP}
-# Onset and offset in s, MIDI number: a chord, then one tone; all are away from frame times.
-NOTES = [(0.3, 0.9, 57), (0.5, 0.9, 64), (1.2, 1.6, 69)]
+GRID = Grid(RATE, HOP)
 MODULES = {"musicnet": musicnet, "maestro": maestro, "su": su, "trios": trios, "nsynth": nsynth}
 VOICES = {"musicnet": 32, "maestro": 88, "su": 16, "trios": 16, "nsynth": 1}
-
-
-def hz(midi: float) -> float:
-    return 440.0 * 2.0 ** ((midi - 69) / 12)
-
-
-def write_audio(path: pathlib.Path, notes=NOTES, seconds=2.0, rate=44100) -> None:
-    times_s = np.arange(int(seconds * rate)) / rate
-    sound = sum(
-        0.3 * np.sin(2 * np.pi * hz(midi) * times_s) * ((times_s >= on) & (times_s < off))
-        for on, off, midi in notes
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.stack([sound, sound], axis=1), rate, format=path.suffix[1:])
-
-
-def write_midi(path: pathlib.Path, notes=NOTES, *, pedal=()) -> None:
-    midi, piano = pretty_midi.PrettyMIDI(resolution=960), pretty_midi.Instrument(0)
-    piano.notes = [pretty_midi.Note(90, p, on, off) for on, off, p in notes]
-    piano.control_changes = [pretty_midi.ControlChange(64, value, at) for at, value in pedal]
-    midi.instruments = [piano]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    midi.write(str(path))
-
-
-def write_musicnet(root: pathlib.Path, part="train", name="1727", notes=NOTES) -> pathlib.Path:
-    write_audio(root / f"{part}_data/{name}.wav")
-    labels = root / f"{part}_labels/{name}.csv"
-    labels.parent.mkdir(parents=True, exist_ok=True)
-    rows = [
-        f"{round(on * 44100)},{round(off * 44100)},41,{p},0.0,1.0,Half\n" for on, off, p in notes
-    ]
-    header = "start_time,end_time,instrument,note,start_beat,end_beat,note_value\n"
-    labels.write_text(header + "".join(rows))
-    return labels
-
-
-MAESTRO_HEADER = (
-    "canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration\n"
-)
-
-
-def write_maestro(root: pathlib.Path, notes=NOTES, pedal=()) -> pathlib.Path:
-    root.mkdir(parents=True, exist_ok=True)
-    rows = [
-        f'"Bach, J. S.",Prelude,{split},2018,2018/{split}.midi,2018/{split}.wav,2.5\n'
-        for split in ("validation", "train", "test")
-    ]
-    (root / "maestro-v3.0.0.csv").write_text(MAESTRO_HEADER + "".join(rows))
-    write_audio(root / "2018/train.wav")
-    write_midi(root / "2018/train.midi", notes, pedal=pedal)
-    return root / "2018/train.midi"
-
-
-def write_su(root: pathlib.Path, piece="PQ02_Dvorak", notes=NOTES) -> pathlib.Path:
-    write_audio(root / f"audio/{piece}_audio.wav")
-    labels = root / f"gt_Note/{piece}_note.txt"
-    labels.parent.mkdir(parents=True, exist_ok=True)
-    labels.write_text("".join(f"{on}\t{off} {hz(p):.6f}\n" for on, off, p in notes))
-    return labels
-
-
-def write_trios(root: pathlib.Path, piece="brahms", notes=NOTES) -> pathlib.Path:
-    write_audio(root / piece / "mix.wav")
-    write_midi(root / piece / "horn.mid", notes[:1])
-    write_midi(root / piece / "piano.mid", notes[1:])
-    write_midi(root / piece / "drums.mid", [(0.0, 2.0, 40)])
-    return root / piece / "piano.mid"
-
-
-def write_nsynth(root: pathlib.Path, part="valid", midi=69, notes=NOTES[2:]) -> pathlib.Path:
-    name = f"bass_synthetic_033-{midi:03d}-100"
-    write_audio(root / f"nsynth-{part}/audio/{name}.wav", notes, rate=16000)
-    listed = {name: {"pitch": midi, "instrument_str": "bass_synthetic_033", "velocity": 100}}
-    path = root / f"nsynth-{part}/examples.json"
-    path.write_text(json.dumps(listed))
-    return path
 
 
 WRITE = {
@@ -108,7 +38,7 @@ WRITE = {
 
 
 def listed(name: str, root: pathlib.Path):
-    return [one for one in MODULES[name].tracks(str(root), **OPTIONS) if not one.left_out]
+    return [one for one in MODULES[name].tracks(str(root), grid=GRID) if not one.left_out]
 
 
 def load_only(name: str, root: pathlib.Path):
@@ -133,7 +63,7 @@ def test_notes_become_voices_at_their_frames(tmp_path, name):
     recording = load_only(name, tmp_path)
     assert recording.stems == MODULES[name].STEMS == ("mixture",)
     assert MODULES[name].VOICES == VOICES[name] == recording.f0_hz.shape[1] == recording.voices
-    assert recording.audio.shape == (2 * RATE, 1, 1) and recording.sample_rate_hz == RATE
+    assert recording.audio.shape == (2 * RATE, 1, 1) and recording.grid == GRID
     assert recording.f0_hz.shape[0] == 2 * RATE // HOP and recording.f0_hz.dtype == np.float32
     assert recording.has_pitch.all() and recording.has_stems.tolist() == [False]
     assert sounding(recording.f0_hz) == expected_frames(NOTES, 172)
@@ -168,9 +98,9 @@ def test_too_many_notes_at_once_are_counted(tmp_path, name, place):
 @pytest.mark.parametrize("name", MODULES)
 def test_a_folder_that_is_no_copy_is_refused(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=r"is no copy of .*: expected .*(wav|csv|json)"):
-        MODULES[name].tracks(str(tmp_path), **OPTIONS)
+        MODULES[name].tracks(str(tmp_path), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing: the folder of"):
-        MODULES[name].tracks(None, **OPTIONS)
+        MODULES[name].tracks(None, grid=GRID)
 
 
 @pytest.mark.parametrize("name", WRITE)
@@ -195,7 +125,7 @@ def test_musicnet_parts_are_splits_and_times_are_at_44100_whatever_the_audio(tmp
     (tmp_path / "musicnet_metadata.csv").write_text(
         "id,composer,composition\n1727,Schubert,Quintet\n"
     )
-    found = musicnet.tracks(str(tmp_path), **OPTIONS)
+    found = musicnet.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.group) for one in found] == [
         ("900", "train", "900"),
         ("1727", "train", "Schubert: Quintet"),
@@ -227,7 +157,7 @@ def test_musicnet_labels_that_cannot_be_used(tmp_path, text, message):
 def test_maestro_splits_and_what_is_missing(tmp_path):
     write_maestro(tmp_path / "maestro-v3.0.0")
     write_audio(tmp_path / "maestro-v3.0.0/2018/test.flac")
-    found = {one.split: one for one in maestro.tracks(str(tmp_path), **OPTIONS)}
+    found = {one.split: one for one in maestro.tracks(str(tmp_path), grid=GRID)}
     assert set(found) == {"train", "valid", "test"}
     assert found["train"].id == "2018/train" and found["train"].group == "Bach, J. S.: Prelude"
     assert found["test"].paths[0].name == "test.flac"
@@ -240,7 +170,7 @@ def test_maestro_splits_and_what_is_missing(tmp_path):
     for path in (tmp_path / "maestro-v3.0.0/2018").iterdir():
         path.unlink()
     with pytest.raises(FileNotFoundError, match="no audio of any of its 3 performances"):
-        maestro.tracks(str(tmp_path), **OPTIONS)
+        maestro.tracks(str(tmp_path), grid=GRID)
 
 
 def test_maestro_tables_that_cannot_be_used(tmp_path):
@@ -256,10 +186,10 @@ def test_maestro_tables_that_cannot_be_used(tmp_path):
     ):
         table.write_text(text.replace(old, new))
         with pytest.raises(ValueError, match=message):
-            maestro.tracks(str(tmp_path), **OPTIONS)
+            maestro.tracks(str(tmp_path), grid=GRID)
     table.write_text(MAESTRO_HEADER)
     with pytest.raises(ValueError, match="lists nothing"):
-        maestro.tracks(str(tmp_path), **OPTIONS)
+        maestro.tracks(str(tmp_path), grid=GRID)
 
 
 def test_maestro_notes_ring_under_the_pedal(tmp_path):
@@ -283,7 +213,7 @@ def test_all_88_keys_under_the_pedal_fit(tmp_path):
 def test_su_pieces_without_notes_are_left_out_and_bad_lines_named(tmp_path):
     labels = write_su(tmp_path)
     write_audio(tmp_path / "audio/VS04_Franck_audio.flac")
-    found = su.tracks(str(tmp_path), **OPTIONS)
+    found = su.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.left_out) for one in found] == [
         ("PQ02_Dvorak", "test", ""),
         ("VS04_Franck", "test", su.NO_LABELS),
@@ -302,7 +232,7 @@ def test_su_pieces_without_notes_are_left_out_and_bad_lines_named(tmp_path):
 def test_trios_takes_the_pitched_instruments_and_misses_none(tmp_path):
     write_trios(tmp_path / "TRIOS Dataset", "take_five")
     (tmp_path / "TRIOS Dataset/mozart").mkdir()
-    found = trios.tracks(str(tmp_path), **OPTIONS)
+    found = trios.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.left_out) for one in found] == [
         ("mozart", "test", trios.NO_AUDIO),
         ("take_five", "test", ""),
@@ -322,7 +252,7 @@ def test_trios_takes_the_pitched_instruments_and_misses_none(tmp_path):
 def test_nsynth_has_its_pitch_while_it_is_heard(tmp_path):
     write_nsynth(tmp_path, "valid")
     write_nsynth(tmp_path, "train", 119)
-    found = nsynth.tracks(str(tmp_path), **OPTIONS)
+    found = nsynth.tracks(str(tmp_path), grid=GRID)
     assert [(one.split, one.left_out) for one in found] == [
         ("train", nsynth.OUT_OF_RANGE),
         ("valid", ""),
@@ -363,7 +293,7 @@ def test_nsynth_lists_that_cannot_be_used(tmp_path, text, message):
     path = write_nsynth(tmp_path)
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        nsynth.tracks(str(tmp_path), **OPTIONS)
+        nsynth.tracks(str(tmp_path), grid=GRID)
 
 
 def test_a_missing_nsynth_file_is_named(tmp_path):

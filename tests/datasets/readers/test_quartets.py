@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets import track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import quartets
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import performance, rendering
 
 RATE_HZ, HOP = 16000, 320
-OPTIONS = {"sample_rate_hz": RATE_HZ, "hop_samples": HOP}
+GRID = Grid(RATE_HZ, HOP)
+RANGES_MIDI = ((55, 91), (55, 88), (48, 77), (35, 71))  # lowest and highest note of each part
 
 
 @functools.cache
@@ -36,24 +38,24 @@ def short(seed: int = 0, view: str = "full"):
             quarters_per_minute=100.0,
             seed=seed,
             view=view,
-            **OPTIONS,
+            grid=GRID,
         )
 
 
 def test_the_splits_divide_quartets_and_not_movements():
-    found = quartets.tracks(**OPTIONS)
+    found = quartets.tracks(grid=GRID)
     assert collections.Counter(one.split for one in found) == {"train": 24, "valid": 8, "test": 16}
     assert len({one.id for one in found}) == len(found)
     splits = collections.defaultdict(set)
     for one in found:
         splits[one.group.rsplit("/", 1)[0]].add(one.split)
     assert len(splits) == 6 and all(len(where) == 1 for where in splits.values())
-    unlabelled = quartets.tracks(view="unlabelled", **OPTIONS)
+    unlabelled = quartets.tracks(view="unlabelled", grid=GRID)
     assert [one.id for one in unlabelled] == [one.id for one in found if one.split == "train"]
     with pytest.raises(ValueError, match="view must be"):
-        quartets.tracks(view="stems", **OPTIONS)
+        quartets.tracks(view="stems", grid=GRID)
     with pytest.raises(ValueError, match="leave out --source"):
-        quartets.tracks("somewhere", **OPTIONS)
+        quartets.tracks("somewhere", grid=GRID)
 
 
 def test_every_excerpt_has_its_own_notes_within_the_ranges_of_the_parts():
@@ -66,7 +68,7 @@ def test_every_excerpt_has_its_own_notes_within_the_ranges_of_the_parts():
             continue
         parts = performance.excerpt(scores()[movement], first, ends[movement])
         assert all(len(part) > 10 for part in parts), (movement, first)
-        for part, (lowest, highest) in zip(parts, quartets.RANGES_MIDI, strict=True):
+        for part, (lowest, highest) in zip(parts, RANGES_MIDI, strict=True):
             pitches = [pitch for note in part for pitch in note.midi]
             assert lowest <= min(pitches) and max(pitches) <= highest, movement
 
@@ -108,7 +110,7 @@ def test_no_instrument_is_one_of_the_chorales():
 def test_every_program_has_the_right_pitch(part):
     import librosa
 
-    lowest, highest = quartets.RANGES_MIDI[part]
+    lowest, highest = RANGES_MIDI[part]
     pitches = np.unique(np.linspace(lowest, highest, 5).astype(int))
     times_s = 0.1 + 0.8 * np.arange(len(pitches))[:, None] + np.asarray([0.0, 0.6])
     seconds = 0.8 * len(pitches) + 0.5
@@ -181,7 +183,7 @@ def test_an_ensemble_plays_the_same_notes_on_an_instrument_per_part():
         assert len(ours) == len(theirs)
     again = short(seed=1, view="ensemble")
     assert not np.array_equal(again.audio[:30_000], ensemble.audio[:30_000])
-    assert len(quartets.tracks(view="ensemble", **OPTIONS)) == 48
+    assert len(quartets.tracks(view="ensemble", grid=GRID)) == 48
 
 
 def test_the_unlabelled_view_is_the_mixture_alone():

@@ -1,10 +1,11 @@
 """Every data set at once: all are there, documented, and read from made-up copies as announced; every split list divides.
 
-The copies are those that the tests of each reader write.
+The copies are those of `made_copies`, which the tests of each reader take as well.
 """
 
 import argparse
 import collections
+import dataclasses
 import pathlib
 import pickle
 import re
@@ -13,23 +14,27 @@ import shlex
 import numpy as np
 import pytest
 import soundfile
-import test_audio_sets
-import test_bach10
-import test_dagstuhl_choirset
-import test_guitarset
-import test_medleydb
-import test_mir1k
-import test_mir_st500
-import test_musdb18
-import test_note_sets
-import test_singing_sets
-import test_slakh
-import test_stem_folders
-import test_urmp
+from etils import epath
+from made_copies import (
+    audio_sets,
+    bach10,
+    dagstuhl_choirset,
+    guitarset,
+    medleydb,
+    mir1k,
+    mir_st500,
+    musdb18,
+    note_sets,
+    singing_sets,
+    slakh,
+    stem_folders,
+    urmp,
+)
 from places import ROOT
 
 from majl_jax.datasets import track
-from majl_jax.datasets.readers import READERS, fretsonfire
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.readers import READERS, fretsonfire, how_to_prepare
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.prepare import __main__ as prepare
 
@@ -44,7 +49,7 @@ PROMISED = (
     *("urmp", "bach10", "guitarset", "su", "trios", "musicnet", "maestro", "nsynth"),
     *("fma", "e_gmd"),
 )
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
+GRID = Grid(16000, 320)
 
 
 def test_every_data_set_that_the_project_promises_has_a_reader():
@@ -83,6 +88,20 @@ def test_commands_give_a_source_where_one_is_needed():
     for one in commands:
         needed = [READERS[name].needs_source for name in one.dataset]
         assert all(needed) if one.source else not any(needed), one
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("grid", [None, Grid(22050, 256, 1)])
+def test_the_command_that_prepares_each_is_understood(name, grid, tmp_path):
+    (command,) = commands_of(how_to_prepare(tmp_path / "prepared" / name, grid))
+    assert command.dataset == [name] and command.output == epath.Path(tmp_path / "prepared")
+    assert command.source == ("FOLDER" if READERS[name].needs_source else None)
+    if grid is not None:
+        assert Grid(command.sample_rate_hz, command.hop_samples, command.channels) == grid
+
+
+def test_a_set_that_no_reader_makes_has_the_plain_command():
+    assert how_to_prepare("data/mine") == "python -m majl_jax.prepare --dataset=mine --output=data"
 
 
 # Of each list: rows, the split of a row, what may not be in two splits, and how many of these each split has.
@@ -133,22 +152,22 @@ def test_the_split_by_clip_has_the_leak_that_the_readme_states():
 
 def write_mir1k(root: pathlib.Path) -> None:
     for singer in ("abjones", "amy", "Ani"):  # one of each view
-        test_mir1k.write_clip(root, f"{singer}_1_01")
+        mir1k.write_clip(root, f"{singer}_1_01")
 
 
 def write_musdb18(root: pathlib.Path) -> None:
     pytest.importorskip("av", reason="PyAV (pip install av) is not installed")
-    test_musdb18.write_stem_mp4(root / "train/A - B.stem.mp4")
+    musdb18.write_stem_mp4(root / "train/A - B.stem.mp4")
 
 
 def write_ikala(root: pathlib.Path) -> None:
-    test_singing_sets.write_clip(root)
-    (root / "id_mapping.txt").write_text(test_singing_sets.SINGERS)
+    singing_sets.write_clip(root)
+    (root / "id_mapping.txt").write_text(singing_sets.SINGERS)
 
 
 def write_urmp(root: pathlib.Path) -> None:
     for name in ("03_Dance_fl_cl", "06_Dance_fl_cl"):  # one of each half of train
-        test_urmp.write_piece(root, name)
+        urmp.write_piece(root, name)
 
 
 def write_fretsonfire(root: pathlib.Path) -> None:
@@ -161,7 +180,7 @@ def write_fretsonfire(root: pathlib.Path) -> None:
 def write_stems(*places: str):
     def write(root: pathlib.Path) -> None:
         for place in places:
-            test_stem_folders.write_audio(root / place, 0.2, channels=2)
+            stem_folders.write_audio(root / place, 0.2, channels=2)
 
     return write
 
@@ -169,25 +188,25 @@ def write_stems(*places: str):
 WRITE = {
     "mir1k": write_mir1k,
     "musdb18": write_musdb18,
-    "musdb18_hq": lambda root: test_musdb18.write_wav_song(root, "A - B"),
-    "medleydb": lambda root: test_medleydb.write_track(root, "Amy_One"),
-    "mir_st500": lambda root: test_mir_st500.write_copy(root, "train/7/Mixture.wav"),
+    "musdb18_hq": lambda root: musdb18.write_wav_song(root, "A - B"),
+    "medleydb": lambda root: medleydb.write_track(root, "Amy_One"),
+    "mir_st500": lambda root: mir_st500.write_copy(root, "train/7/Mixture.wav"),
     "ikala": write_ikala,
-    "vocadito": test_singing_sets.write_voice,
-    "slakh2100": lambda root: test_slakh.write_song(root / "train/Track00001"),
-    "babyslakh": lambda root: test_slakh.write_song(root / "Track00001", suffix=".wav"),
-    "dagstuhl_choirset": test_dagstuhl_choirset.write_copy,
+    "vocadito": singing_sets.write_voice,
+    "slakh2100": lambda root: slakh.write_song(root / "train/Track00001"),
+    "babyslakh": lambda root: slakh.write_song(root / "Track00001", suffix=".wav"),
+    "dagstuhl_choirset": dagstuhl_choirset.write_copy,
     "urmp": write_urmp,
-    "bach10": test_bach10.write_chorale,
-    "guitarset": test_guitarset.write_excerpt,
-    "su": test_note_sets.write_su,
-    "trios": test_note_sets.write_trios,
-    "musicnet": test_note_sets.write_musicnet,
-    "maestro": test_note_sets.write_maestro,
-    "nsynth": test_note_sets.write_nsynth,
-    "fma": lambda root: test_audio_sets.write_fma(root, "000002"),
-    "e_gmd": test_audio_sets.write_e_gmd,
-    "audio_folder": lambda root: test_audio_sets.write_audio(root / "a.wav"),
+    "bach10": bach10.write_chorale,
+    "guitarset": guitarset.write_excerpt,
+    "su": note_sets.write_su,
+    "trios": note_sets.write_trios,
+    "musicnet": note_sets.write_musicnet,
+    "maestro": note_sets.write_maestro,
+    "nsynth": note_sets.write_nsynth,
+    "fma": lambda root: audio_sets.write_fma(root, "000002"),
+    "e_gmd": audio_sets.write_e_gmd,
+    "audio_folder": lambda root: audio_sets.write_audio(root / "a.wav"),
     "fretsonfire": write_fretsonfire,
     "stems_coherent": write_stems("one/drums.wav", "one/bass.wav"),
     "stems_coherent_by_source": write_stems("drums/one.wav", "bass/one.wav"),
@@ -209,7 +228,8 @@ def written(name: str, root: pathlib.Path) -> str:
 def test_a_made_up_copy_is_read_as_the_reader_announces(tmp_path, name):
     source, reader = written(name, tmp_path / "copy"), READERS[name]
     for channels in reader.channels:
-        found = reader.tracks(source, channels=channels, seed=0, **OPTIONS)
+        grid = dataclasses.replace(GRID, channels=channels)
+        found = reader.tracks(source, grid=grid, seed=0)
         assert len({one.id for one in found}) == len(found)
         assert {one.split for one in found} <= {"train", "valid", "test"}
         one = next(one for one in found if not one.left_out)
@@ -218,15 +238,18 @@ def test_a_made_up_copy_is_read_as_the_reader_announces(tmp_path, name):
         track.check(recording)
         assert recording.stems == reader.stems_of(source) and recording.voices == reader.voices
         assert recording.audio.shape[2] == channels and recording.audio.dtype == np.float32
-        grid = (recording.sample_rate_hz, recording.hop_samples)
-        assert grid == (OPTIONS["sample_rate_hz"], OPTIONS["hop_samples"])
+        assert recording.grid == grid
 
 
 @pytest.mark.parametrize("name", NEEDS_SOURCE)
 def test_a_folder_that_is_no_copy_is_refused_with_what_is_expected(tmp_path, name):
     if name in ("musdb18", "musdb18_no_medleydb"):
         pytest.importorskip("av", reason="PyAV (pip install av) is not installed")
-    with pytest.raises((FileNotFoundError, ValueError), match=r"expected|has no|no copy"):
-        READERS[name].tracks(str(tmp_path), **OPTIONS)
-    with pytest.raises(ValueError, match="--source"):
-        READERS[name].tracks(None, **OPTIONS)
+    with pytest.raises(FileNotFoundError, match=r"(is no copy of|no .* found).*[:;] expected"):
+        READERS[name].tracks(str(tmp_path), grid=GRID)
+    for nowhere in (tmp_path / "nothing", tmp_path / "a file"):
+        (tmp_path / "a file").touch()
+        with pytest.raises(FileNotFoundError, match=rf"{nowhere.name}.*, but that is no folder$"):
+            READERS[name].tracks(str(nowhere), grid=GRID)
+    with pytest.raises(ValueError, match=r"^--source is missing: (a|the) folder of .*; expected"):
+        READERS[name].tracks(None, grid=GRID)

@@ -1,5 +1,6 @@
 """iKala and vocadito: made-up copies in the layout of each, their label clocks, splits, what is wrong with files, and real singing."""
 
+import dataclasses
 import functools
 import pathlib
 import pickle
@@ -7,72 +8,35 @@ import pickle
 import numpy as np
 import pytest
 import soundfile
+from made_copies.singing_sets import (
+    FILE_RATE,
+    GRID_S,
+    ROWS,
+    SECONDS,
+    SINGERS,
+    sung,
+    write_clip,
+    write_lines,
+    write_voice,
+)
 from places import RECORDINGS
 
 from majl_jax.datasets import records, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, ikala, vocadito
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
 REAL = RECORDINGS / "mirdata_fixtures/vocadito"
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 160}
-FILE_RATE, SECONDS = 44100, 3.0
-END_S = 2.5  # the voice glides until then, and is silent afterwards
-ROWS = 93  # whole labels of 32 ms in 3 s
-GRID_S = 256 / 44100
-SINGERS = "singer\tsongid\n1\t10161\n1\t21025\n2\t31083\n3\t45305\n4\t54186\n5\t66556\n6\t90586"
-
-
-def truth_hz(times_s: np.ndarray) -> np.ndarray:
-    """Up and down by a fifth, so that labels at other times are wrong, and silence at the end."""
-    return 220.0 * 2 ** (7 / 12 * np.sin(2 * np.pi * 0.7 * times_s)) * (times_s < END_S)
-
-
-def midi(f0_hz: np.ndarray) -> np.ndarray:
-    return np.where(f0_hz > 0, 69 + 12 * np.log2(np.maximum(f0_hz, 1) / 440), 0.0)
-
-
-def sung(seconds: float = SECONDS) -> np.ndarray:
-    """Four harmonics of the truth."""
-    f0_hz = truth_hz(np.arange(int(seconds * FILE_RATE)) / FILE_RATE)
-    phase = 2 * np.pi * np.cumsum(f0_hz) / FILE_RATE
-    return sum(0.2 / k * np.sin(k * phase) for k in range(1, 5)) * (f0_hz > 0)
-
-
-def write_clip(root: pathlib.Path, name: str = "10161_verse", suffix=".wav") -> pathlib.Path:
-    """A clip of iKala; returns its labels."""
-    for folder in ("Wavfile", "PitchLabel"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    voice = sung()
-    noise = np.random.default_rng(0).uniform(-0.1, 0.1, len(voice))
-    soundfile.write(
-        root / f"Wavfile/{name}{suffix}", np.stack([noise, voice], axis=1), FILE_RATE, "PCM_16"
-    )
-    centres_s = 0.016 + 0.032 * np.arange(ROWS)
-    return write_lines(root / f"PitchLabel/{name}.pv", midi(truth_hz(centres_s)))
-
-
-def write_lines(path: pathlib.Path, values) -> pathlib.Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{value} \n" for value in values))  # as there, a space ends each line
-    return path
-
-
-def write_voice(root: pathlib.Path, number: int = 1, rows: int | None = None) -> pathlib.Path:
-    """A recording of vocadito; returns its labels."""
-    (root / "Audio").mkdir(parents=True, exist_ok=True)
-    soundfile.write(root / f"Audio/vocadito_{number}.wav", sung(), FILE_RATE, "PCM_16")
-    times_s = np.arange(rows or int(SECONDS / GRID_S) + 1) * GRID_S
-    lines = [f"{time_s},{f0_hz}" for time_s, f0_hz in zip(times_s, truth_hz(times_s), strict=True)]
-    return write_lines(root / f"Annotations/F0/vocadito_{number}_f0.csv", lines)
+GRID = Grid(16000, 160)
 
 
 WRITE = {"ikala_songs": write_clip, "vocadito": write_voice}
 
 
 def load_only(name: str, root: pathlib.Path, **options) -> track.Recording:
-    (one,) = READERS[name].tracks(str(root), **{**OPTIONS, **options})
+    (one,) = READERS[name].tracks(str(root), grid=dataclasses.replace(GRID, **options))
     assert not one.left_out and all(path.is_file() for path in one.paths)
     recording = pickle.loads(pickle.dumps(one)).load()
     track.check(recording)
@@ -97,7 +61,7 @@ def heard_hz(voice: np.ndarray, rate: int, centre: int, near_hz: float) -> float
 
 def cents_off(recording: track.Recording, shifts: range) -> dict[int, np.ndarray]:
     """By how much labels that are moved by so many frames differ from the pitch heard, in frames that stay voiced."""
-    labels, rate = recording.f0_hz[:, -1], recording.sample_rate_hz
+    labels, rate = recording.f0_hz[:, -1], recording.grid.sample_rate_hz
     voice, reach = recording.audio[:, -1, 0], max(abs(shift) for shift in shifts) + 5
     inside = np.flatnonzero(
         [
@@ -105,7 +69,7 @@ def cents_off(recording: track.Recording, shifts: range) -> dict[int, np.ndarray
             for k in range(len(labels))
         ]
     )[::2]
-    heard = [heard_hz(voice, rate, k * recording.hop_samples, labels[k]) for k in inside]
+    heard = [heard_hz(voice, rate, k * recording.grid.hop_samples, labels[k]) for k in inside]
     return {s: np.abs(1200 * np.log2(np.array(heard) / labels[inside + s])) for s in shifts}
 
 
@@ -167,7 +131,7 @@ def test_ikala_keeps_singers_apart_by_the_mapping(tmp_path):
     for name in ("10161_chorus", "10161_verse", "21025_verse", "31083_verse", "99999_verse"):
         write_clip(tmp_path, name)
     (tmp_path / "id_mapping.txt").write_text(SINGERS)
-    found = {one.id: one for one in READERS["ikala"].tracks(str(tmp_path), **OPTIONS)}
+    found = {one.id: one for one in READERS["ikala"].tracks(str(tmp_path), grid=GRID)}
     assert found["10161_verse"].group == found["21025_verse"].group == "1"
     assert len({found[name].split for name in found if found[name].group == "1"}) == 1
     assert {name: one.left_out for name, one in found.items() if one.left_out} == {
@@ -180,7 +144,7 @@ def test_each_singer_of_ikala_is_in_one_split_and_each_split_has_one(tmp_path):
     for _, song in rows:
         write_clip(tmp_path, f"{song}_verse")
     (tmp_path / "id_mapping.txt").write_text(SINGERS)
-    list_tracks = functools.partial(READERS["ikala"].tracks, str(tmp_path), **OPTIONS)
+    list_tracks = functools.partial(READERS["ikala"].tracks, str(tmp_path), grid=GRID)
     for seed in (0, 1):
         pairs = {(one.group, one.split) for one in list_tracks(seed=seed)}
         counts = {split: sum(s == split for _, s in pairs) for split in ("train", "valid", "test")}
@@ -205,7 +169,7 @@ def test_ikala_songs_keeps_verse_and_chorus_together_and_needs_no_mapping(tmp_pa
     song = next(song for song, split in rows if split == "test")
     for name in (f"{song}_verse", f"{song}_chorus", "99999_verse"):
         write_clip(tmp_path, name)
-    found = READERS["ikala_songs"].tracks(str(tmp_path), **OPTIONS)
+    found = READERS["ikala_songs"].tracks(str(tmp_path), grid=GRID)
     assert [(one.group, one.split) for one in found] == [
         *[(song, "test")] * 2,
         ("99999", "train"),
@@ -217,7 +181,7 @@ def test_a_clip_that_is_there_twice_is_read_once(tmp_path):
     assert load_only("ikala_songs", tmp_path).audio.shape == (48000, 2, 1)
     write_clip(tmp_path)
     (tmp_path / "Wavfile/._10161_verse.wav").touch()
-    (one,) = READERS["ikala_songs"].tracks(str(tmp_path), **OPTIONS)
+    (one,) = READERS["ikala_songs"].tracks(str(tmp_path), grid=GRID)
     assert one.paths[0].name == "10161_verse.wav"
 
 
@@ -235,7 +199,7 @@ def test_singers_that_cannot_be_told_apart(tmp_path, text, message):
     if text is not None:
         (tmp_path / "id_mapping.txt").write_text(text)
     with pytest.raises((FileNotFoundError, ValueError), match=message):
-        READERS["ikala"].tracks(str(tmp_path), **OPTIONS)
+        READERS["ikala"].tracks(str(tmp_path), grid=GRID)
 
 
 def test_a_mono_clip_of_ikala_is_refused(tmp_path):
@@ -289,7 +253,7 @@ def test_what_vocadito_does_not_annotate_has_no_label(tmp_path):
 @pytest.mark.parametrize("name", WRITE)
 def test_missing_labels_and_audio_that_is_cut_off_are_named(tmp_path, name):
     labels = WRITE[name](tmp_path)
-    (one,) = READERS[name].tracks(str(tmp_path), **OPTIONS)
+    (one,) = READERS[name].tracks(str(tmp_path), grid=GRID)
     labels.rename(tmp_path / "labels")
     with pytest.raises(BadTrack, match=rf"{labels.name}: no such label file"):
         one.load()
@@ -304,22 +268,22 @@ def test_missing_labels_and_audio_that_is_cut_off_are_named(tmp_path, name):
 def test_a_folder_that_is_no_copy_is_refused(tmp_path, name):
     for source in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(FileNotFoundError, match=r"is no copy of .*: expected .*wav"):
-            READERS[name].tracks(str(source), **OPTIONS)
+            READERS[name].tracks(str(source), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing: the folder of"):
-        READERS[name].tracks(None, **OPTIONS)
+        READERS[name].tracks(None, grid=GRID)
     with pytest.raises(ValueError, match="split_by is 'clip'"):
-        ikala.tracks(str(tmp_path), split_by="clip", **OPTIONS)
+        ikala.tracks(str(tmp_path), split_by="clip", grid=GRID)
 
 
 def test_recordings_of_vocadito_are_all_test_in_order_with_their_singers(tmp_path):
     for number in (10, 2, 1):
         write_voice(tmp_path, number)
-    found = vocadito.tracks(str(tmp_path), **OPTIONS)
+    found = vocadito.tracks(str(tmp_path), grid=GRID)
     assert [one.group for one in found] == ["vocadito_1", "vocadito_2", "vocadito_10"]
     (tmp_path / "vocadito_metadata.csv").write_text(
         "track_id,singer_id,average_pitch,language\n1,S1,50,Tagalog\n2,S2,65,Spanish\n10,S1,49,English\n"
     )
-    found = vocadito.tracks(str(tmp_path), **OPTIONS)
+    found = vocadito.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.group) for one in found] == [
         ("vocadito_1", "test", "S1"),
         ("vocadito_2", "test", "S2"),
@@ -343,7 +307,7 @@ def test_prepared_the_bad_clip_is_skipped_and_the_labels_are_kept(tmp_path, caps
 
 
 def load_only_of(root: pathlib.Path, name: str, **options) -> track.Recording:
-    found = READERS["ikala_songs"].tracks(str(root), **{**OPTIONS, **options})
+    found = READERS["ikala_songs"].tracks(str(root), grid=dataclasses.replace(GRID, **options))
     return next(one for one in found if one.id == name).load()
 
 

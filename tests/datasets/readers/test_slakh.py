@@ -1,73 +1,33 @@
 """Slakh2100: made-up copies of every edition, and the real excerpts of two songs."""
 
-import pathlib
 import pickle
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
+from made_copies.slakh import PROGRAMS, RATE, SECONDS, touch_songs, write_song
 from places import RECORDINGS
 
 from majl_jax.audio import files
 from majl_jax.datasets import records, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, slakh
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import loading
 
 REAL = RECORDINGS / "mirdata_fixtures/slakh"
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
-RATE, SECONDS = 22050, 0.5
-# stem: (program, is_drum, group)
-PROGRAMS = {
-    "S00": (0, False, "piano"),
-    "S01": (7, False, "piano"),
-    "S02": (8, False, "others"),
-    "S03": (24, False, "guitar"),
-    "S04": (31, False, "guitar"),
-    "S05": (32, False, "bass"),
-    "S06": (39, False, "bass"),
-    "S07": (40, False, "others"),
-    "S08": (128, True, "drums"),
-    "S09": (5, True, "drums"),
-    "S10": (23, False, "others"),
-}
-
-
-def write_song(
-    folder: pathlib.Path, *, suffix: str = ".flac", rate: int = RATE, **changes
-) -> pathlib.Path:
-    """A song whose stem SNN has the constant level (NN + 1) / 200; changes: of the rows of metadata.yaml."""
-    (folder / "stems").mkdir(parents=True)
-    rows = {
-        name: {"program_num": program, "is_drum": is_drum, "audio_rendered": True}
-        for name, (program, is_drum, _) in PROGRAMS.items()
-    }
-    for name, row in changes.items():
-        rows[name] = {**rows.get(name, {}), **row} if isinstance(row, dict) else row
-    (folder / "metadata.yaml").write_text(yaml.safe_dump({"UUID": "x", "stems": rows}))
-    for name in PROGRAMS:
-        level = np.full(int(SECONDS * rate), (int(name[1:]) + 1) / 200)
-        soundfile.write(folder / "stems" / f"{name}{suffix}", level, rate)
-    soundfile.write(folder / f"mix{suffix}", np.full(int(SECONDS * rate), 0.9), rate)
-    return folder
+GRID = Grid(16000, 320)
 
 
 def level_of(group: str) -> float:
     return sum((int(name[1:]) + 1) / 200 for name, row in PROGRAMS.items() if row[2] == group)
 
 
-def touch_songs(root: pathlib.Path, *places: str) -> None:
-    """Songs to be listed only."""
-    for place in places:
-        (root / place / "stems").mkdir(parents=True)
-        (root / place / "stems/S00.flac").touch()
-
-
 @pytest.mark.parametrize(("suffix", "rate"), [(".flac", 22050), (".wav", 16000)])
 def test_the_groups_are_sums_by_program(tmp_path, suffix, rate):
     write_song(tmp_path / "train/Track00001", suffix=suffix, rate=rate)
-    (one,) = slakh.tracks(str(tmp_path), **OPTIONS)
+    (one,) = slakh.tracks(str(tmp_path), grid=GRID)
     recording = pickle.loads(pickle.dumps(one)).load()
     track.check(recording)
     assert recording.stems == ("bass", "drums", "guitar", "piano", "others")
@@ -89,7 +49,7 @@ def test_stems_without_audio_are_counted_and_the_rest_is_used(tmp_path):
     text["stems"]["S05"]["audio_rendered"] = text["stems"]["S03"]["audio_rendered"] = False
     (song / "metadata.yaml").write_text(yaml.safe_dump(text))
     soundfile.write(song / "stems/S99.wav", np.ones(8000), 16000)
-    one, *others = slakh.tracks(str(tmp_path), edition="baby", **OPTIONS)
+    one, *others = slakh.tracks(str(tmp_path), edition="baby", grid=GRID)
     assert {other.id: other.left_out for other in others} == {
         "Track00001/S05": slakh.NOT_RENDERED,
         "Track00001/S06": slakh.NO_FILE,
@@ -105,7 +65,7 @@ def test_stems_without_audio_are_counted_and_the_rest_is_used(tmp_path):
 
 def test_the_official_splits_are_the_folders(tmp_path):
     touch_songs(tmp_path, "train/Track00001", "validation/Track01501", "test/Track01876")
-    found = READERS["slakh2100"].tracks(str(tmp_path), **OPTIONS)
+    found = READERS["slakh2100"].tracks(str(tmp_path), grid=GRID)
     expected = {
         "train/Track00001": "train",
         "validation/Track01501": "valid",
@@ -114,8 +74,8 @@ def test_the_official_splits_are_the_folders(tmp_path):
     assert {one.id: one.split for one in found} == expected
     touch_songs(tmp_path, "omitted/Track00002")
     with pytest.raises(ValueError, match="has omitted/, so it is slakh2100_redux"):
-        READERS["slakh2100"].tracks(str(tmp_path), **OPTIONS)
-    redux = READERS["slakh2100_redux"].tracks(str(tmp_path), **OPTIONS)
+        READERS["slakh2100"].tracks(str(tmp_path), grid=GRID)
+    redux = READERS["slakh2100_redux"].tracks(str(tmp_path), grid=GRID)
     assert {one.id: one.split for one in redux if not one.left_out} == expected
     assert [one.id for one in redux if one.left_out == slakh.IN_OMITTED] == ["omitted/Track00002"]
 
@@ -126,7 +86,7 @@ def test_the_other_editions_train_folder_is_noticed(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slakh, "TRAIN_TRACKS", limits)
         with pytest.raises(ValueError, match="train has 3 tracks, that of slakh2100_redux 2"):
-            slakh.tracks(str(tmp_path), edition="redux", **OPTIONS)
+            slakh.tracks(str(tmp_path), edition="redux", grid=GRID)
     assert slakh.TRAIN_TRACKS == {"original": 1500, "redux": 1289}
 
 
@@ -138,14 +98,14 @@ def test_the_authors_split_is_a_tenth_of_all_wherever_they_lie(tmp_path):
     assert drawn != slakh.seeded_split(names, seed=1)
     places = [f"train/{names[n]}" for n in range(8)] + [f"omitted/{names[n]}" for n in range(8, 12)]
     touch_songs(tmp_path, *places, names[12])
-    found = READERS["slakh2100_author"].tracks(str(tmp_path), seed=0, **OPTIONS)
+    found = READERS["slakh2100_author"].tracks(str(tmp_path), seed=0, grid=GRID)
     assert [one.id for one in found if one.left_out] == []
     assert {one.group: one.split for one in found} == {name: drawn[name] for name in names[:13]}
 
 
 def test_babyslakh_is_split_by_its_numbers(tmp_path):
     touch_songs(tmp_path / "babyslakh_16k", *(f"Track{n:05}" for n in range(1, 21)))
-    found = READERS["babyslakh"].tracks(str(tmp_path), **OPTIONS)
+    found = READERS["babyslakh"].tracks(str(tmp_path), grid=GRID)
     assert [one.split for one in found] == ["train"] * 16 + ["valid"] * 2 + ["test"] * 2
 
 
@@ -156,11 +116,11 @@ def test_a_folder_that_is_no_copy_is_refused(tmp_path, edition):
         with pytest.raises(
             FileNotFoundError, match=rf"is no copy of {name}: expected .*Track00001"
         ):
-            READERS[name].tracks(str(source), **OPTIONS)
+            READERS[name].tracks(str(source), grid=GRID)
     with pytest.raises(ValueError, match=f"--source is missing: the folder of {name}"):
-        READERS[name].tracks(None, **OPTIONS)
+        READERS[name].tracks(None, grid=GRID)
     with pytest.raises(ValueError, match="expected an edition"):
-        slakh.tracks(str(tmp_path), edition="medium", **OPTIONS)
+        slakh.tracks(str(tmp_path), edition="medium", grid=GRID)
 
 
 def test_a_misspelt_folder_is_named(tmp_path):
@@ -168,7 +128,7 @@ def test_a_misspelt_folder_is_named(tmp_path):
     with pytest.raises(
         ValueError, match="valid has tracks in it, but is none of train, validation"
     ):
-        slakh.tracks(str(tmp_path), **OPTIONS)
+        slakh.tracks(str(tmp_path), grid=GRID)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +143,7 @@ def test_a_misspelt_folder_is_named(tmp_path):
 )
 def test_bad_metadata_names_the_key(tmp_path, changes, message):
     write_song(tmp_path / "train/Track00001", **changes)
-    (one,) = slakh.tracks(str(tmp_path), **OPTIONS)
+    (one,) = slakh.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(BadTrack, match=rf"metadata\.yaml: {message}"):
         one.load()
 
@@ -202,7 +162,7 @@ def test_bad_metadata_names_the_key(tmp_path, changes, message):
 def test_bad_metadata_files_are_named(tmp_path, text, message):
     path = write_song(tmp_path / "train/Track00001") / "metadata.yaml"
     path.unlink() if text is None else path.write_text(text)
-    (one,) = slakh.tracks(str(tmp_path), **OPTIONS)
+    (one,) = slakh.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(BadTrack, match=rf"metadata\.yaml: {message}"):
         one.load()
 
@@ -212,7 +172,7 @@ def test_bad_audio_is_a_bad_track(tmp_path):
     bad = song / "stems/S04.wav"
     content = bad.read_bytes()
     bad.write_bytes(content[:4000])
-    (one,) = slakh.tracks(str(tmp_path), **OPTIONS)
+    (one,) = slakh.tracks(str(tmp_path), grid=GRID)
     with pytest.raises(files.AudioFileError, match=r"S04\.wav: .*truncated"):
         one.load()
     soundfile.write(bad, np.full(3 * RATE, 0.1), RATE)
@@ -226,7 +186,7 @@ def test_songs_without_audio_are_left_out_or_bad(tmp_path):
     (tmp_path / "Track00001/MIDI").mkdir(parents=True)
     song = write_song(tmp_path / "Track00002")
     (song / "metadata.yaml").write_text("stems: {S77: {program_num: 0, is_drum: false}}")
-    empty, other, *_ = slakh.tracks(str(tmp_path), edition="baby", **OPTIONS)
+    empty, other, *_ = slakh.tracks(str(tmp_path), edition="baby", grid=GRID)
     assert empty.left_out == slakh.NO_AUDIO and not other.left_out
     with pytest.raises(BadTrack, match=r"none of the stems in metadata\.yaml has audio"):
         other.load()
@@ -234,7 +194,7 @@ def test_songs_without_audio_are_left_out_or_bad(tmp_path):
 
 def test_a_worker_prepares_it(tmp_path):
     write_song(tmp_path / "copy/Track00001", suffix=".wav")
-    (one,) = slakh.tracks(str(tmp_path / "copy"), edition="baby", **OPTIONS)
+    (one,) = slakh.tracks(str(tmp_path / "copy"), edition="baby", grid=GRID)
     layout = records.Layout(
         stems=READERS["babyslakh"].stems_of(None),
         channels=1,
@@ -248,7 +208,7 @@ def test_a_worker_prepares_it(tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the excerpts (../shared/audio) are not here")
 @pytest.mark.parametrize(("name", "rate"), [("babyslakh", 16000), ("slakh2100_redux", 44100)])
 def test_the_real_excerpts(name, rate):
-    found = READERS[name].tracks(str(REAL), sample_rate_hz=rate, hop_samples=320)
+    found = READERS[name].tracks(str(REAL), grid=Grid(rate, 320))
     one = found[0]
     left_out = {other.id.split("/")[-1]: other.left_out for other in found[1:]}
     assert left_out == {"S06": slakh.NOT_RENDERED} | (

@@ -1,39 +1,34 @@
 """Stems of one's own, in made-up folders of every layout."""
 
 import collections
+import dataclasses
 import pathlib
 import pickle
 
 import numpy as np
 import pytest
 import soundfile
+from made_copies.stem_folders import LEVELS, write_audio, write_incoherent
 
 from majl_jax.audio import files, libav
-from majl_jax.datasets import records, source_files, track
-from majl_jax.datasets.readers import READERS, stem_folders, stem_pairs
+from majl_jax.datasets import records, source_files, stem_pairs, track
+from majl_jax.datasets.grid import Grid
+from majl_jax.datasets.readers import READERS, stem_folders
 from majl_jax.datasets.splits import seeded_split, shuffled
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 320}
+GRID = Grid(16000, 320)
 NAMES = {
     "by_song": "stems_coherent",
     "by_source": "stems_coherent_by_source",
     "incoherent": "stems_incoherent",
 }
-LEVELS = {"kick": 0.1, "snare": 0.2, "hat": 0.4}
 
 
-def write_audio(
-    path: pathlib.Path, level: float, *, seconds: float = 0.5, rate: int = 16000, channels: int = 1
-) -> pathlib.Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.full((int(seconds * rate), channels), level), rate)
-    return path
-
-
-def tracks(root: pathlib.Path, layout: str, **options) -> list[track.Track]:
-    return READERS[NAMES[layout]].tracks(str(root), **{**OPTIONS, **options})
+def tracks(root: pathlib.Path, layout: str, *, channels: int = 1, **options) -> list[track.Track]:
+    grid = dataclasses.replace(GRID, channels=channels)
+    return READERS[NAMES[layout]].tracks(str(root), grid=grid, **options)
 
 
 def stems(root: pathlib.Path, layout: str) -> tuple[str, ...]:
@@ -148,14 +143,6 @@ def test_folders_the_other_way_round_are_noticed(tmp_path):
         tracks(tmp_path, "by_song")
 
 
-def write_incoherent(root: pathlib.Path, counts: dict[str, int]) -> None:
-    """File n of a source is n + 1 tenths of a second long."""
-    for stem, count in counts.items():
-        for number in range(count):
-            name = f"{'sub/' * (number % 2)}{stem[0]} {number}.{('wav', 'flac')[number % 2]}"
-            write_audio(root / stem / name, LEVELS[stem], seconds=0.1 * (number + 1))
-
-
 def test_incoherent_files_are_paired_and_none_is_lost(tmp_path):
     for split, counts in {
         "train": {"kick": 7, "snare": 3, "hat": 1},
@@ -268,7 +255,7 @@ def test_a_folder_without_stems_is_refused(tmp_path, layout):
         with pytest.raises(FileNotFoundError, match=r"no stems found; expected SO(NG|URCE)/"):
             tracks(source, layout)
     with pytest.raises(ValueError, match="--source is missing: a folder of stems"):
-        READERS[NAMES[layout]].tracks(None, **OPTIONS)
+        READERS[NAMES[layout]].tracks(None, grid=GRID)
     write_audio(tmp_path / "only/a.wav", 0.1)  # nothing to separate
     with pytest.raises(ValueError, match=r"has 1 sources \((a|only)\), expected 2 to 16"):
         tracks(tmp_path, layout)

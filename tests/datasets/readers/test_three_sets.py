@@ -5,9 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-import test_audio_sets
-import test_musdb18
-import test_urmp
+from made_copies import audio_sets, musdb18, urmp
 
 from majl_jax.datasets.input import tf_data
 from majl_jax.datasets.input.sources import mixture_sources, parse_shares
@@ -19,10 +17,10 @@ GRID = ("--sample_rate_hz=22050", "--hop_samples=1024", "--record_seconds=1", "-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("three")
-    test_musdb18.write_wav_song(root / "musdb", "A - B")
+    musdb18.write_wav_song(root / "musdb", "A - B")
     for name in ("03_Dance_fl_cl", "04_Allegro_fl_fl"):
-        test_urmp.write_piece(root / "urmp", name)
-    test_audio_sets.write_fma(root / "fma", "000002", "000005")
+        urmp.write_piece(root / "urmp", name)
+    audio_sets.write_fma(root / "fma", "000002", "000005")
     for name, source in (("musdb18_hq", "musdb"), ("urmp_mixes", "urmp"), ("fma", "fma")):
         call = [f"--dataset={name}", f"--source={root / source}", f"--output={root / 'out'}"]
         assert prepare.main([*call, *GRID]) == 0

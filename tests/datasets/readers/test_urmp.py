@@ -1,54 +1,25 @@
 """URMP: a made-up copy, its parts and pitches, the split and its halves, and what is wrong with a piece."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
 import pytest
 import scipy.interpolate
-import soundfile
+from made_copies.urmp import CHANGE_S, END_S, ROW_S, SECONDS, truth, write_piece, write_rows
 
 from majl_jax.datasets import records, splits, track
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, urmp
 from majl_jax.datasets.track import BadTrack
 from majl_jax.prepare import __main__ as prepare
 
-FILE_RATE, SECONDS, ROW_S = 48000, 2.0, 0.01
-CHANGE_S, END_S = 0.7037, 1.5  # low tone, high tone, silence
 GRIDS = [(16000, 160), (22050, 256), (44100, 512)]
-OPTIONS = {"sample_rate_hz": 16000, "hop_samples": 160}
+GRID = Grid(16000, 160)
 
 
-def truth(part: int, times_s: np.ndarray) -> np.ndarray:
-    low = 200.0 * part
-    return np.where(times_s < CHANGE_S, low, np.where(times_s < END_S, 1.5 * low, 0.0))
-
-
-def write_piece(root: pathlib.Path, name: str = "03_Dance_fl_cl") -> pathlib.Path:
-    """A piece whose part i plays its own two tones; the mixture is their sum."""
-    folder = root / name
-    folder.mkdir(parents=True)
-    number, piece, *instruments = name.split("_")
-    times_s = np.arange(int(SECONDS * FILE_RATE)) / FILE_RATE
-    rows_s = np.arange(int(SECONDS / ROW_S)) * ROW_S
-    total = 0.0
-    for part, instrument in enumerate(instruments, 1):
-        f0_hz = truth(part, times_s)
-        tone = 0.15 * np.sin(2 * np.pi * np.cumsum(f0_hz) / FILE_RATE) * (f0_hz > 0)
-        total = total + tone
-        ending = f"{part}_{instrument}_{number}_{piece}"
-        soundfile.write(folder / f"AuSep_{ending}.wav", tone, FILE_RATE, subtype="FLOAT")
-        write_rows(folder / f"F0s_{ending}.txt", rows_s, truth(part, rows_s))
-    soundfile.write(folder / f"AuMix_{name}.wav", total, FILE_RATE, subtype="FLOAT")
-    return folder
-
-
-def write_rows(path: pathlib.Path, times_s: np.ndarray, f0_hz: np.ndarray) -> None:
-    lines = (f"{t:.6f}\t{f:.6f}\n" for t, f in zip(times_s, f0_hz, strict=True))
-    path.write_text("".join(lines))
-
-
-def load(folder: pathlib.Path, **options) -> track.Recording:
-    recording = urmp.load(folder, **{**OPTIONS, **options})
+def load(folder: pathlib.Path, *, view: str = "stems", **options) -> track.Recording:
+    recording = urmp.load(folder, view=view, grid=dataclasses.replace(GRID, **options))
     track.check(recording)
     return recording
 
@@ -129,7 +100,7 @@ def test_split_and_halves(tmp_path):
         (tmp_path / "Dataset" / f"{number}_Piece_vn_vc").mkdir(parents=True)
 
     def listed(name: str) -> dict[str, tuple[str, str]]:
-        found = READERS[name].tracks(str(tmp_path), **OPTIONS)
+        found = READERS[name].tracks(str(tmp_path), grid=GRID)
         return {one.id[:2]: (one.split, one.left_out) for one in found}
 
     for name in ("urmp", "urmp_mixes"):
@@ -146,11 +117,11 @@ def test_split_and_halves(tmp_path):
 def test_a_wrong_folder_is_told_what_is_expected(tmp_path):
     for source in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(FileNotFoundError, match=r"no copy of URMP: expected NN_Piece_INS1"):
-            urmp.tracks(str(source), **OPTIONS)
+            urmp.tracks(str(source), grid=GRID)
     with pytest.raises(ValueError, match="--source is missing"):
-        urmp.tracks(None, **OPTIONS)
+        urmp.tracks(None, grid=GRID)
     with pytest.raises(ValueError, match="'T3'"):
-        urmp.tracks(str(tmp_path), half="T3", **OPTIONS)
+        urmp.tracks(str(tmp_path), half="T3", grid=GRID)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +148,7 @@ def test_bad_annotations_are_named(tmp_path, text, message):
         path.write_text(text)
     for view in urmp.VIEWS:
         with pytest.raises(BadTrack, match=message):
-            urmp.load(folder, view=view, **OPTIONS)
+            urmp.load(folder, view=view, grid=GRID)
 
 
 def test_bad_audio_and_bad_names_are_named(tmp_path):
@@ -185,9 +156,9 @@ def test_bad_audio_and_bad_names_are_named(tmp_path):
     path = folder / "AuSep_1_fl_03_Dance.wav"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"AuSep_1_fl_03_Dance\.wav"):
-        urmp.load(folder, **OPTIONS)
+        urmp.load(folder, grid=GRID)
     with pytest.raises(BadTrack, match="6 instruments in its name, expected 2 to 5"):
-        urmp.load(write_piece(tmp_path, "07_Many_a_b_c_d_e_f"), **OPTIONS)
+        urmp.load(write_piece(tmp_path, "07_Many_a_b_c_d_e_f"), grid=GRID)
 
 
 def test_prepared_with_a_bad_piece_it_is_counted_and_the_voices_are_kept(tmp_path, capsys):

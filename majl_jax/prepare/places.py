@@ -1,0 +1,71 @@
+"""Where a data set and the work on it lie."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from majl_jax.datasets import records
+from majl_jax.prepare.selection import PrepareError
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where a data set is to be, the local folder of the work on it, and where shards are written.
+
+    draft: None is beside the data set.
+    """
+
+    directory: epath.Path
+    work: pathlib.Path
+    draft: epath.Path | None
+
+
+def find(
+    wanted: Mapping[str, Any],
+    output: records.Folder,
+    work: records.Folder | None,
+    *,
+    by_beam: bool,
+) -> Places:
+    """The same places for the same options, so that a killed run is gone on with."""
+    name, output = wanted["dataset"], epath.Path(output)
+    local = records.is_local(output)
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
+    if work is None:
+        work = output if local else pathlib.Path(tempfile.gettempdir()) / "majl_jax"
+    work = pathlib.Path(work) / f".{name}.work-{digest}"
+    directory, draft = output / name, None
+    if by_beam:  # seen by all its workers
+        draft = epath.Path(os.path.abspath(output)) if local else output
+        draft /= f".{name}.{digest}.partial"
+    elif not local:
+        draft = epath.Path(work) / "shards"
+    return Places(directory, work, draft)
+
+
+def is_prepared(directory: epath.Path) -> bool:
+    """Whether the data set is there in full; PrepareError where that cannot be told."""
+    try:
+        return records.is_prepared(directory)
+    except Exception as error:  # TensorFlow's, fsspec's or a cloud's: they share no class
+        raise PrepareError(f"{directory} cannot be reached: {error}") from error
+
+
+def is_written(places: Places) -> bool:
+    """Whether all but the way to its place is done."""
+    return places.draft is not None and records.is_prepared(records.finished_in(places.draft))
+
+
+def remove_work(places: Places) -> None:
+    """Removes what is not finished."""
+    shutil.rmtree(places.work, ignore_errors=True)
+    if places.draft is not None and places.draft.exists():
+        places.draft.rmtree()
