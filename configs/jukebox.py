@@ -1,11 +1,15 @@
-"""Jukebox: a VQ-VAE learns to write a stem, then a second encoder to read it out of the mixture (arXiv 2111.14200).
+"""Jukebox: a VQ-VAE learns to write a stem, then a second encoder to read it out of the mixture
+(arXiv 2111.14200).
 
-    python -m majl_jax.prepare --dataset=chorales,band --sample_rate_hz=8000 --hop_samples=64 --output=data/prepared/jukebox --tracks=train=40,valid=4,test=8
+    python -m majl_jax.prepare --dataset=chorales,band --sample_rate_hz=8000 --hop_samples=64 \\
+        --output=data/prepared/jukebox --tracks=train=40,valid=4,test=8
     python -m majl_jax.main --config=configs/jukebox.py:quickstart --workdir=runs/jukebox/drums
 
-`:quickstart` minutes on two cores; `:experiment` the tables of experiments/jukebox; `:smoke` seconds, for tests; `:paper` level 0 of Jukebox and the protocol
-of the paper, from Jukebox's weights (`python -m majl_jax.weights --architecture=jukebox_vqvae --source=... --output=data/weights/jukebox_level0.npz`);
-`:released_code` what the authors' code did. A run is of one stem, --config.data.stem=...; `majl_jax.separate` takes a folder of such runs.
+`:quickstart` minutes on two cores; `:experiment` the tables of experiments/jukebox; `:smoke`
+seconds, for tests; `:paper` level 0 of Jukebox and the protocol of the paper, from Jukebox's
+weights (`python -m majl_jax.weights --architecture=jukebox_vqvae --source=...
+--output=data/weights/jukebox_level0.npz`); `:released_code` what the authors' code did. A run is
+of one stem, --config.data.stem=...; `majl_jax.separate` takes a folder of such runs.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +18,9 @@ PRESETS = ("quickstart", "smoke", "experiment", "paper", "released_code")
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
-    """The config of a preset; any field can be set on the command line, as --config.codebook_update=frozen."""
+    """The config of a preset; any field can be set on the command line, as
+    --config.codebook_update=frozen.
+    """
     if preset not in PRESETS:
         raise ValueError(
             f"configs/jukebox.py has no preset {preset!r}; expected one of {', '.join(PRESETS)}"
@@ -37,15 +43,18 @@ def _paper() -> ConfigDict:
     config.recipe = "jukebox"
     config.seed = 0
 
-    # Which stages run, in this order: `music` learns a VQ-VAE on other music, as OpenAI did; `vqvae` goes on with one stem (from the
-    # stage before it, a file of weights, or nothing); `encoder` learns to find that stem's latents in the mixture.
+    # Which stages run, in this order: `music` learns a VQ-VAE on other music, as OpenAI did;
+    # `vqvae` goes on with one stem (from the stage before it, a file of weights, or nothing);
+    # `encoder` learns to find that stem's latents in the mixture.
     config.run = ("vqvae", "encoder")
     config.stages = ConfigDict()
     for name in ("music", "vqvae", "encoder"):
         config.stages[name] = ConfigDict({"steps": 80_000, "batch_size": 4, "learning_rate": 3e-4})
-    # Converted weights (.npz of majl_jax.weights --architecture=jukebox_vqvae) that `vqvae` starts from; "" without.
+    # Converted weights (.npz of majl_jax.weights --architecture=jukebox_vqvae) that `vqvae` starts
+    # from; "" without.
     config.stages.vqvae.start = "data/weights/jukebox_level0.npz"
-    # "random", as the paper says; "pretrained", of the file of weights or of `music`; "stem", that of `vqvae`.
+    # "random", as the paper says; "pretrained", of the file of weights or of `music`; "stem", that
+    # of `vqvae`.
     config.stages.encoder.init = "random"
     config.stages.encoder.loss = "mse"  # the paper's; "lmix" is what its code computes
 
@@ -66,18 +75,16 @@ def _paper() -> ConfigDict:
     config.network.depth = 8  # residual blocks per halving, of dilations 1, 3, 9, ...
     config.network.halvings = (3,)  # of each of its parts
     config.network.latent = 64
-    config.network.remat = (
-        "full"  # compute the blocks again in the backward pass; "none": keep them
-    )
+    # Compute the blocks again in the backward pass; "none": keep them
+    config.network.remat = "full"
     config.network.dtype = "float32"  # of the convolutions; "bfloat16" on accelerators
 
     config.codebook = ConfigDict()
     config.codebook.codes = 2048
     config.codebook.decay = 0.99
     config.codebook.restart_below = 1.0  # uses per step, in the mean
-    config.codebook_update = (
-        "ema"  # "frozen": stays as it is, which is what the authors' two devices did
-    )
+    # "frozen": stays as it is, which is what the authors' two devices did
+    config.codebook_update = "ema"
 
     config.losses = ConfigDict()
     config.losses.l2 = 1.0
@@ -87,21 +94,22 @@ def _paper() -> ConfigDict:
     config.losses.commit = 0.02
     # (window, hop, FFT) of the spectral term.
     config.losses.resolutions = ((1200, 240, 2048), (600, 120, 1024), (240, 50, 512))
-    # What errors are divided by: the variance and the mean spectral norm of the training excerpts; 0: estimated before training.
+    # What errors are divided by: the variance and the mean spectral norm of the training excerpts;
+    # 0: estimated before training.
     config.losses.variance = 0.0
     config.losses.spectral_norm = 0.0
 
     config.optimizer = ConfigDict()  # Adam
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 1.0
-    config.optimizer.average_decay = (
-        0.9995  # moving average of the parameters, which is what is evaluated; 0: none
-    )
+    # Moving average of the parameters, which is what is evaluated; 0: none
+    config.optimizer.average_decay = 0.9995
 
     config.evaluation = ConfigDict()
     config.evaluation.valid_tracks = 0  # 0: all of the split
     config.evaluation.test_tracks = 0
-    config.evaluation.exact = True  # segments overlap by what an output depends on; False: end to end (separate: --overlap=0)
+    # segments overlap by what an output depends on; False: end to end (separate: --overlap=0)
+    config.evaluation.exact = True
     config.evaluation.segment_samples = 393_216
     config.evaluation.batch_size = 1
     config.evaluation.examples = 2  # songs that the report lets one listen to

@@ -1,10 +1,12 @@
 """MAJL: joint separation and pitch in two stages (arXiv 2501.03689).
 
-    python -m majl_jax.prepare --dataset=chorales,chorales_stems,chorales_pitch --tracks=train=30,valid=2,test=8
+    python -m majl_jax.prepare --dataset=chorales,chorales_stems,chorales_pitch \\
+        --tracks=train=30,valid=2,test=8
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
-`:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:smoke` seconds, for tests; `:paper` the networks at their published sizes with the authors'
-hyper-parameters as far as they are known (those of DJCM, their earlier code; MAJL's own are not public).
+`:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:smoke` seconds,
+for tests; `:paper` the networks at their published sizes with the authors' hyper-parameters as far
+as they are known (those of DJCM, their earlier code; MAJL's own are not public).
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +15,9 @@ PRESETS = ("quickstart", "smoke", "experiment", "paper")
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
-    """The config of a preset; any field can be set on the command line, as --config.stages.student.steps=7."""
+    """The config of a preset; any field can be set on the command line, as
+    --config.stages.student.steps=7.
+    """
     if preset not in PRESETS:
         raise ValueError(
             f"configs/majl.py has no preset {preset!r}; expected one of {', '.join(PRESETS)}"
@@ -35,8 +39,9 @@ def _paper() -> ConfigDict:
     config.recipe = "majl"
     config.seed = 0
 
-    # Which stages run, in this order. The student has to follow its teacher; `pipeline` (both networks trained apart) and
-    # `naive_joint` (the cascade, one stage) are baselines that stand alone.
+    # Which stages run, in this order. The student has to follow its teacher; `pipeline` (both
+    # networks trained apart) and `naive_joint` (the cascade, one stage) are baselines that stand
+    # alone.
     config.run = ("pipeline", "teacher", "student")
     config.stages = ConfigDict()
     for name in ("pipeline", "naive_joint", "teacher", "student"):
@@ -49,25 +54,26 @@ def _paper() -> ConfigDict:
     config.data.stems_only = "chorales_stems"  # stems, no pitch: MUSDB18; "" leaves it out
     config.data.pitch_only = "chorales_pitch"  # mixture and pitch: MIR_ST500; "" leaves it out
     config.data.labelled_share = 1 / 3  # of the student's examples, the rest is pseudo-labelled
-    # The stem to separate and to hear; several names where data sets call it differently, as "voice,vocals".
+    # The stem to separate and to hear; several names where data sets call it differently, as
+    # "voice,vocals".
     config.data.target = "soprano"
     config.data.sample_rate_hz = 16_000
     config.data.hop_samples = 320  # 20 ms: label frames, STFT frames and pitch frames are one grid
     config.data.segment_samples = 40_960  # 2.56 s, 128 frames
-    # The mixture is this times the sum of the stems. 0.5 with two stems is the authors' (L + R) / 2, which leaves the target 6 dB
-    # above its share in the mixture, out of reach of a mask.
+    # The mixture is this times the sum of the stems. 0.5 with two stems is the authors' (L + R) /
+    # 2, which leaves the target 6 dB above its share in the mixture, out of reach of a mask.
     config.data.mixture_gain = 1.0
     config.data.reader = "tf.data"  # "memory": from array_record shards, without TensorFlow
 
-    # The two modules, by the name of their group of fields below; any separator works with any pitch estimator.
+    # The two modules, by the name of their group of fields below; any separator works with any
+    # pitch estimator.
     config.separator = "unet"  # unet, resunet, light
     config.pitch = "crepe"  # crepe, harmof0
 
     config.unet = ConfigDict()
     config.unet.channels = (16, 32, 64, 128, 256, 512)  # Jansson et al. 2017
-    config.unet.kernel_size = (
-        5  # 4 and an epsilon of 2e-5: the port whose weights majl_jax.weights reads
-    )
+    # 4 and an epsilon of 2e-5: the port whose weights majl_jax.weights reads
+    config.unet.kernel_size = 5
     config.unet.norm_epsilon = 1e-5
     config.unet.window_samples = 1024
     config.unet.dropout = 0.5
@@ -96,9 +102,8 @@ def _paper() -> ConfigDict:
     config.crepe.capacity = "full"  # tiny, small, medium, large, full
     config.crepe.multiplier = 0  # above 0: that many times 32, 4, 4, 4, 8, 16 filters instead
     config.crepe.dropout = 0.25
-    config.crepe.frame_floor = (
-        1e-4  # of a frame's standard deviation; the published weights use 1e-8
-    )
+    # Of a frame's standard deviation; the published weights use 1e-8
+    config.crepe.frame_floor = 1e-4
     config.crepe.norm_momentum = 0.99
     config.crepe.dtype = "float32"
 
@@ -110,10 +115,12 @@ def _paper() -> ConfigDict:
     config.harmof0.dtype = "float32"
 
     config.stop_gradient_between = False  # True: the pitch loss does not reach the separator
-    # How far the pitch loss reaches into the separator: losses/interface.py. Step metrics interface_* tell both gradients' norms.
+    # How far the pitch loss reaches into the separator: losses/interface.py. Step metrics
+    # interface_* tell both gradients' norms.
     config.balance = ConfigDict()
     config.balance.method = "none"  # DJCM's plain sum; ratio, gradient_norm, uncertainty
-    # The pitch gradient's norm as a share of the separation gradient's ("gradient_norm"), or its factor ("ratio").
+    # The pitch gradient's norm as a share of the separation gradient's ("gradient_norm"), or its
+    # factor ("ratio").
     config.balance.pitch_share = 0.3
     config.losses = ConfigDict()
     config.losses.separation = "l1_wav"  # l1_mag, neg_sdr, neg_si_sdr
@@ -126,16 +133,18 @@ def _paper() -> ConfigDict:
     config.weights.pitch_on_target = 0.0  # the pitch loss of PE on the true source as well
     config.weights.weighting = 1.0  # of the weight module's own loss, see dwhs.objective
 
-    # Dynamic weights on hard samples, in teacher and student. Four cases, by whether the pitch is right in the estimated and in the
-    # true source: losses/hard_samples.py.
+    # Dynamic weights on hard samples, in teacher and student. Four cases, by whether the pitch is
+    # right in the estimated and in the true source: losses/hard_samples.py.
     config.dwhs = ConfigDict()
     config.dwhs.objective = "robust"  # exact, self_paced (the opposite), fixed, none
-    # Per case 1-4, (separation, pitch): 1 raises that loss by the weight, -1 lowers it, 0 leaves it. Attested is (1, 0) in case 3.
+    # Per case 1-4, (separation, pitch): 1 raises that loss by the weight, -1 lowers it, 0 leaves
+    # it. Attested is (1, 0) in case 3.
     config.dwhs.exponents = ((0, 0), (0, 1), (1, 0), (0, 1))
     config.dwhs.largest_increase = 1.0  # weights lie between 1 and 1 + this
     config.dwhs.middle_weight = 1.5  # of a raised sample of average difficulty
     config.dwhs.temperature = 1.0  # the lower, the further weights spread around it
-    # What has a case and a pitch weight: a segment, or a "frame" (separation then by the shares of a segment's frames).
+    # What has a case and a pitch weight: a segment, or a "frame" (separation then by the shares of
+    # a segment's frames).
     config.dwhs.grain = "segment"
     config.dwhs.features = (128, 64)  # of the weight module's hidden layers
     config.dwhs.right_share = 0.5  # a segment is right if so many of its voiced frames are
@@ -145,9 +154,8 @@ def _paper() -> ConfigDict:
     config.pseudo_labels = ConfigDict()
     config.pseudo_labels.threshold = 0.7  # the paper's best
     config.pseudo_labels.granularity = "frame"  # pitch is kept or not by frame, "segment" or "song"
-    config.pseudo_labels.wrong_pitch = (
-        0.0  # share of them made wrong on purpose, to see what happens
-    )
+    # Share of them made wrong on purpose, to see what happens
+    config.pseudo_labels.wrong_pitch = 0.0
 
     config.optimizer = ConfigDict()
     config.optimizer.clip_norm = 3.0
@@ -200,7 +208,9 @@ def _quickstart(config: ConfigDict) -> None:
 
 
 def _experiment(config: ConfigDict) -> None:
-    """The tables of experiments/majl: every stage trains the same number of steps; about a minute and a half each on one core."""
+    """The tables of experiments/majl: every stage trains the same number of steps; about a minute
+    and a half each on one core.
+    """
     for stage in config.stages.values():
         stage.update(steps=600)
     config.data.segment_samples = 20_480  # half as much audio a step, for twice the steps

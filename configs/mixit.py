@@ -1,16 +1,20 @@
 """MixIT: separation learnt from mixtures alone, then from few songs with stems (arXiv 2505.07631).
 
-    python -m majl_jax.prepare --dataset=band --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/mixit --tracks=train=46,valid=4,test=1
-    python -m majl_jax.prepare --dataset=band --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/mixit/few \\
+    python -m majl_jax.prepare --dataset=band --sample_rate_hz=8000 --hop_samples=128 \\
+        --output=data/prepared/mixit --tracks=train=46,valid=4,test=1
+    python -m majl_jax.prepare --dataset=band --sample_rate_hz=8000 --hop_samples=128 \\
+        --output=data/prepared/mixit/few \\
         --tracks=train=4,valid=6,test=10
     python -m majl_jax.main --config=configs/mixit.py:quickstart --workdir=runs/mixit
 
-Real songs in the place of the rendered ones, after `apt install fretsonfire-songs-muldjord fretsonfire-songs-sectoid`: prepare fretsonfire
-(--source=/usr/share/games/fretsonfire/data/songs) in the place of band, both times, and set --config.data.unlabelled=fretsonfire and
+Real songs in the place of the rendered ones, after `apt install fretsonfire-songs-muldjord
+fretsonfire-songs-sectoid`: prepare fretsonfire (--source=/usr/share/games/fretsonfire/data/songs)
+in the place of band, both times, and set --config.data.unlabelled=fretsonfire and
 --config.data.labelled="few/fretsonfire: guitar, rest".
 
-`:quickstart` minutes on two cores; `:experiment` the tables of experiments/mixit; `:smoke` seconds, for tests; `:paper` the network of medium size and
-the protocol of the paper's code, `:paper_small` and `:paper_large` its other sizes.
+`:quickstart` minutes on two cores; `:experiment` the tables of experiments/mixit; `:smoke`
+seconds, for tests; `:paper` the network of medium size and the protocol of the paper's code,
+`:paper_small` and `:paper_large` its other sizes.
 """
 
 from ml_collections import ConfigDict
@@ -21,11 +25,14 @@ SIZES = {"paper": "medium", "paper_small": "small", "paper_large": "large"}
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
-    """The config of a preset; any field can be set on the command line, as --config.stages.pretrain.assignment=least_squares."""
+    """The config of a preset; any field can be set on the command line, as
+    --config.stages.pretrain.assignment=least_squares.
+    """
     small = {"quickstart": _quickstart, "experiment": _experiment, "smoke": _smoke}
     if preset not in {**SIZES, **small}:
         raise ValueError(
-            f"configs/mixit.py has no preset {preset!r}; expected one of {', '.join({**small, **SIZES})}"
+            f"configs/mixit.py has no preset {preset!r}; expected one of"
+            f" {', '.join({**small, **SIZES})}"
         )
     config = _paper(SIZES.get(preset, "medium"))
     if preset in small:
@@ -39,7 +46,8 @@ def _paper(size: str) -> ConfigDict:
     config.recipe = "mixit"
     config.seed = 0
 
-    # Which stages run, in this order: `supervised` follows `pretrain`, `scratch` is the baseline, from fresh parameters.
+    # Which stages run, in this order: `supervised` follows `pretrain`, `scratch` is the baseline,
+    # from fresh parameters.
     config.run = ("pretrain", "supervised")
     config.stages = ConfigDict()
     rate = 5e-4 if size == "large" else 1e-3
@@ -50,7 +58,8 @@ def _paper(size: str) -> ConfigDict:
     config.stages.pretrain.assignment = "exhaustive"  # "least_squares" is the paper's
     config.stages.pretrain.snr_db = (-5.0, 5.0)  # of the first mixture to the second
     config.stages.pretrain.max_snr_db = 30.0
-    # The learning rate rises to its peak, and from update decay_from on falls by a factor at every so many updates.
+    # The learning rate rises to its peak, and from update decay_from on falls by a factor at every
+    # so many updates.
     config.stages.pretrain.update(
         learning_rate=rate,
         warmup_steps=4000,
@@ -65,9 +74,8 @@ def _paper(size: str) -> ConfigDict:
         stage.accumulate_steps = 1
         stage.mixing = "dynamic"  # of stems of different songs; "none": as the songs are
         stage.drop_probability = 0.05  # of a stem
-        stage.level = (
-            "rms"  # at which stems are before their gains; "mean_abs" is what the authors compute
-        )
+        # At which stems are before their gains; "mean_abs" is what the authors compute
+        stage.level = "rms"
         stage.gain_db = (-10.0, 10.0)
         stage.max_snr_db = 30.0
         stage.inactive_db = -60.0  # quieter stems, relative to the mixture, count as silent ...
@@ -84,12 +92,10 @@ def _paper(size: str) -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.directory = "data/prepared/mixit"  # where majl_jax.prepare put the data sets
-    config.data.unlabelled = (
-        "fma"  # or several, with commas; of those with stems the mixtures alone are used
-    )
-    config.data.labelled = (
-        "musdb18_hq: bass, drums, other, vocals"  # "SET: stem, stem=stem+stem; SET: ..."
-    )
+    # Or several, with commas; of those with stems the mixtures alone are used
+    config.data.unlabelled = "fma"
+    # "SET: stem, stem=stem+stem; SET: ..."
+    config.data.labelled = "musdb18_hq: bass, drums, other, vocals"
     config.data.sample_rate_hz = 44_100
     config.data.channels = 2
     config.data.hop_samples = 512
@@ -108,9 +114,8 @@ def _paper(size: str) -> ConfigDict:
     config.network.dropout = 0.1
     config.network.attention_dropout = 0.0
     config.network.attention = "auto"  # "cudnn" where it is, else "xla"
-    config.network.remat = (
-        "full"  # compute the blocks again in the backward pass: "none", "dots" or "full"
-    )
+    # Compute the blocks again in the backward pass: "none", "dots" or "full"
+    config.network.remat = "full"
     config.network.dtype = "bfloat16"  # of convolutions and matrix products
 
     config.optimizer = ConfigDict()  # AdamW
@@ -123,10 +128,10 @@ def _paper(size: str) -> ConfigDict:
     config.evaluation.segment_samples = 528_896  # of test songs: 12 s ...
     config.evaluation.overlap = 0.5  # ... every 6 s
     config.evaluation.crossfade = False  # the mean of both where they overlap
-    config.evaluation.average = 5  # best checkpoints whose mean is handed over if it validates better than the best and the last
-    config.evaluation.pretrained = (
-        True  # score pretrain too, by the outputs that the validation songs choose
-    )
+    # best checkpoints whose mean is handed over if it validates better than the best and the last
+    config.evaluation.average = 5
+    # Score pretrain too, by the outputs that the validation songs choose
+    config.evaluation.pretrained = True
     config.evaluation.examples = 2  # songs that the report lets one listen to
 
     config.train = ConfigDict()

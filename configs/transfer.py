@@ -1,11 +1,14 @@
-"""Transfer: deep clustering on a large set of stems, then masks for a small one (arXiv 2010.12650).
+"""Transfer: deep clustering on a large set of stems, then masks for a small one (arXiv
+2010.12650).
 
-    python -m majl_jax.prepare --dataset=chorales --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/transfer --tracks=train=60,valid=4,test=1
-    python -m majl_jax.prepare --dataset=choir --sample_rate_hz=8000 --hop_samples=128 --output=data/prepared/transfer --tracks=train=4,valid=3,test=8
+    python -m majl_jax.prepare --dataset=chorales --sample_rate_hz=8000 --hop_samples=128 \\
+        --output=data/prepared/transfer --tracks=train=60,valid=4,test=1
+    python -m majl_jax.prepare --dataset=choir --sample_rate_hz=8000 --hop_samples=128 \\
+        --output=data/prepared/transfer --tracks=train=4,valid=3,test=8
     python -m majl_jax.main --config=configs/transfer.py:quickstart --workdir=runs/transfer
 
-`:quickstart` minutes on two cores; `:experiment` the tables of experiments/transfer; `:smoke` seconds, for tests; `:paper` the network and the protocol of
-the paper, as far as they are known.
+`:quickstart` minutes on two cores; `:experiment` the tables of experiments/transfer; `:smoke`
+seconds, for tests; `:paper` the network and the protocol of the paper, as far as they are known.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +17,9 @@ PRESETS = ("quickstart", "smoke", "experiment", "paper")
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
-    """The config of a preset; any field can be set on the command line, as --config.stages.finetune.trained=mask."""
+    """The config of a preset; any field can be set on the command line, as
+    --config.stages.finetune.trained=mask.
+    """
     if preset not in PRESETS:
         raise ValueError(
             f"configs/transfer.py has no preset {preset!r}; expected one of {', '.join(PRESETS)}"
@@ -34,20 +39,24 @@ def _paper() -> ConfigDict:
     config.recipe = "transfer"
     config.seed = 0
 
-    # Which stages run, in this order: `finetune` follows `pretrain`, `scratch` is the baseline of as many steps, from fresh parameters.
+    # Which stages run, in this order: `finetune` follows `pretrain`, `scratch` is the baseline of
+    # as many steps, from fresh parameters.
     config.run = ("pretrain", "finetune")
     config.stages = ConfigDict()
     for name, steps in (("pretrain", 10_000), ("finetune", 2_000), ("scratch", 12_000)):
         config.stages[name] = ConfigDict({"steps": steps, "batch_size": 24, "learning_rate": 1e-3})
-    # Data sets and their sources, "SET: source, source=stem+stem; SET: ..."; every set of a stage has the same sources.
+    # Data sets and their sources, "SET: source, source=stem+stem; SET: ..."; every set of a stage
+    # has the same sources.
     config.stages.pretrain.data = "musdb18: vocals, accompaniment=bass+drums+other"
     for name in ("finetune", "scratch"):
         config.stages[name].data = "bach10: violin, clarinet, saxophone, bassoon"
-    # "coherent": the sources of one place of one song; "incoherent": each of another song. Bach10's training is incoherent.
+    # "coherent": the sources of one place of one song; "incoherent": each of another song.
+    # Bach10's training is incoherent.
     config.stages.pretrain.mixing = "coherent"
     config.stages.finetune.mixing = "incoherent"
     config.stages.scratch.mixing = "incoherent"
-    # none, pitch (by -3 to 3 semitones), stretch (0.8 to 1.2 times as fast): of each source before they are mixed.
+    # none, pitch (by -3 to 3 semitones), stretch (0.8 to 1.2 times as fast): of each source before
+    # they are mixed.
     for name in config.stages:
         config.stages[name].augmentation = "none"
         config.stages[name].weights = ConfigDict({"deep_clustering": 0.01, "mask_inference": 0.99})
@@ -74,10 +83,10 @@ def _paper() -> ConfigDict:
     config.network.dtype = "float32"  # of the matrix products; "bfloat16" on accelerators
     config.network.implementation = "auto"  # of the BLSTM: cuDNN on a GPU, else scan
 
-    config.chunk_frames = (
-        417  # of an excerpt in the clustering loss at a time; fewer need less memory
-    )
-    # The trunk under a mask layer that is trained alone: "eval" leaves its statistics as they are; "train" is nussl's loop.
+    # Of an excerpt in the clustering loss at a time; fewer need less memory
+    config.chunk_frames = 417
+    # The trunk under a mask layer that is trained alone: "eval" leaves its statistics as they are;
+    # "train" is nussl's loop.
     config.frozen_trunk = "eval"
 
     config.augmentation = ConfigDict()
@@ -88,9 +97,8 @@ def _paper() -> ConfigDict:
     config.optimizer.clip_percentile = 10.0  # AutoClip
     config.optimizer.clip_history_steps = 12_000  # of a whole stage
     config.optimizer.plateau_factor = 0.5  # of the learning rate ...
-    config.optimizer.plateau_patience = (
-        5  # ... after more than so many validations without a lower loss
-    )
+    # ... after more than so many validations without a lower loss
+    config.optimizer.plateau_patience = 5
 
     config.evaluation = ConfigDict()
     config.evaluation.valid_excerpts = 100
@@ -98,9 +106,8 @@ def _paper() -> ConfigDict:
     config.evaluation.mixing = "coherent"
     config.evaluation.threshold_db = -45.0  # every source of an excerpt is louder
     config.evaluation.batch_size = 8  # excerpts per call
-    config.evaluation.clustering_excerpts = (
-        100  # of the stage without masks: separated by k-means on its embedding
-    )
+    # Of the stage without masks: separated by k-means on its embedding
+    config.evaluation.clustering_excerpts = 100
     config.evaluation.examples = 3  # excerpts that the report lets one listen to
     config.evaluation.select_best = True  # hand over the best by validation loss, not the last
 

@@ -1,4 +1,6 @@
-"""Numbers of the formats on disk: who writes a file says which it has, who reads one refuses a newer one."""
+"""Numbers of the formats on disk: who writes a file says which it has, who reads one refuses a
+newer one.
+"""
 
 import os
 from collections.abc import Mapping

@@ -2,8 +2,9 @@
 
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
-The same command goes on where a killed run stopped. Several hosts: start it once per process, with --distributed where JAX knows
-the cluster (Slurm, TPU pods, Kubernetes, Open MPI), else with --coordinator, --processes and --process_id.
+The same command goes on where a killed run stopped. Several hosts: start it once per process, with
+--distributed where JAX knows the cluster (Slurm, TPU pods, Kubernetes, Open MPI), else with
+--coordinator, --processes and --process_id.
 """
 
 import importlib

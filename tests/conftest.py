@@ -1,4 +1,6 @@
-"""Before JAX starts: four fake CPU devices, enough threads for their collectives, a compile cache."""
+"""Before JAX starts: four fake CPU devices, enough threads for their collectives, a compile
+cache.
+"""
 
 import atexit
 import os
@@ -17,11 +19,12 @@ if _FAKE_DEVICES not in os.environ.get("XLA_FLAGS", ""):
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-# XLA compiles twice as fast without most optimisations, and compiling is most of what the tests do. Benchmarks and users run with
-# them; JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests with them.
+# XLA compiles twice as fast without most optimisations, and compiling is most of what the tests
+# do. Benchmarks and users run with them; JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests with them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# A program is compiled once per session, also if several tests, workers or their child processes run it.
+# A program is compiled once per session, also if several tests, workers or their child processes
+# run it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _COMPILED = tempfile.mkdtemp(prefix="majl_jax_compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
@@ -49,7 +52,8 @@ def smoke(tmp_path_factory):
     return SmokeRuns(tmp_path_factory.mktemp)
 
 
-# Whole runs, tens of seconds each: they begin first, so that no worker is left with them at the end.
+# Whole runs, tens of seconds each: they begin first, so that no worker is left with them at the
+# end.
 _LONG = (
     "test_recipes",
     "test_experiments",

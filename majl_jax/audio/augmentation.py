@@ -1,8 +1,10 @@
-"""Changes to a sound or to its harmonic CQT that leave its pitches as they are, or move them in a known way.
+"""Changes to a sound or to its harmonic CQT that leave its pitches as they are, or move them in a
+known way.
 
-Drawing is apart from applying: `draw_…(keys)` takes one key per example (`mixing.example_keys`) and returns what the function
-that applies it takes. Features are levels 1 + dB / 80 in [0, 1]; zero is silence, and what fills in at the edges. Ranges are
-those of SS-MPE (arXiv 2506.23371; repository cwitkowitz/ss-mpe, `ss_mpe/objectives`).
+Drawing is apart from applying: `draw_…(keys)` takes one key per example (`mixing.example_keys`)
+and returns what the function that applies it takes. Features are levels 1 + dB / 80 in [0, 1];
+zero is silence, and what fills in at the edges. Ranges are those of SS-MPE (arXiv 2506.23371;
+repository cwitkowitz/ss-mpe, `ss_mpe/objectives`).
 """
 
 import jax
@@ -33,7 +35,9 @@ def parabolic_eq(
     bins_per_octave: int,
     pointiness: float = 2.0,
 ) -> Float[Array, "batch frame bin harmonic"]:
-    """`equalise` by c(i) = 1 - pointiness a (i - b)^2, one downward parabola per item and constant in time."""
+    """`equalise` by c(i) = 1 - pointiness a (i - b)^2, one downward parabola per item and constant
+    in time.
+    """
     bins = curve_bins(features.shape[2], harmonics, bins_per_octave)
     curves = parabolic_curves(uniforms, bins=bins, pointiness=pointiness)
     return equalise(features, curves, harmonics=harmonics, bins_per_octave=bins_per_octave)
@@ -48,7 +52,9 @@ def gaussian_eq(
     max_height: float = 0.375,
     max_width_octaves: float = 2.0,
 ) -> Float[Array, "batch frame bin harmonic"]:
-    """`equalise` by c(i) = 1 + A exp(-(i - b)^2 / (2 w^2)), one boost or cut per item (arXiv 2402.15569)."""
+    """`equalise` by c(i) = 1 + A exp(-(i - b)^2 / (2 w^2)), one boost or cut per item (arXiv
+    2402.15569).
+    """
     bins = curve_bins(features.shape[2], harmonics, bins_per_octave)
     curves = gaussian_curves(
         uniforms,
@@ -75,7 +81,9 @@ def gaussian_curves(
     max_height: float = 0.375,
     max_width_bins: float = 120.0,
 ) -> Float[Array, "batch curve_bin"]:
-    """c(i) = 1 + A exp(-(i - b)^2 / (2 w^2)), A = max_height (2 u_1 - 1), b = u_2 (bins - 1), w = max_width_bins u_3."""
+    """c(i) = 1 + A exp(-(i - b)^2 / (2 w^2)), A = max_height (2 u_1 - 1), b = u_2 (bins - 1), w =
+    max_width_bins u_3.
+    """
     height, centre, width = (x[:, None] for x in uniforms.T)
     # A width of 0, which can be drawn, would divide 0 by 0.
     width_bins = jnp.maximum(max_width_bins * width, _SMALLEST_WIDTH_BINS)
@@ -90,13 +98,15 @@ def equalise(
     harmonics: tuple[float | int, ...],
     bins_per_octave: int,
 ) -> Float[Array, "batch frame bin harmonic"]:
-    """min(1, max(0, c(i(k, h)) X)): levels times a curve over frequency; equal frequencies of two channels get equal values."""
+    """min(1, max(0, c(i(k, h)) X)): levels times a curve over frequency; equal frequencies of two
+    channels get equal values.
+    """
     index = equalisation_bins(features.shape[2], harmonics, bins_per_octave)
     if len(harmonics) != features.shape[3] or index.max() >= curves.shape[1]:
         raise ValueError(
-            f"equalise got features of {features.shape[2]} bins and {features.shape[3]} channels, harmonics {harmonics} "
-            f"and curves of {curves.shape[1]} bins; expected one harmonic per channel and curves of "
-            f"{index.max() + 1} bins or more (curve_bins)."
+            f"equalise got features of {features.shape[2]} bins and {features.shape[3]} channels,"
+            f" harmonics {harmonics} and curves of {curves.shape[1]} bins; expected one harmonic"
+            f" per channel and curves of {index.max() + 1} bins or more (curve_bins)."
         )
     return jnp.clip(curves[:, None, index] * features, 0.0, 1.0)
 
@@ -104,7 +114,9 @@ def equalise(
 def equalisation_bins(
     bins: int, harmonics: tuple[float | int, ...], bins_per_octave: int
 ) -> Integer[np.ndarray, "bin harmonic"]:
-    """i(k, h) = round(k + bins_per_octave log2(h / h_min)), the place of every CQT bin on one log-frequency axis."""
+    """i(k, h) = round(k + bins_per_octave log2(h / h_min)), the place of every CQT bin on one
+    log-frequency axis.
+    """
     octaves = np.log2(np.asarray(harmonics, np.float64) / min(harmonics))
     return np.round(np.arange(bins)[:, None] + bins_per_octave * octaves).astype(np.int32)
 
@@ -121,7 +133,9 @@ def curve_bins(bins: int, harmonics: tuple[float | int, ...], bins_per_octave: i
 def draw_geometry(
     keys: Key[Array, "batch"], *, shift_bins: int, shift_frames: int, stretch: float = 2.0
 ) -> dict[str, Array]:
-    """What `shift_and_stretch` takes: shifts uniform in -n..n, factors by `stretch_factors`, one of each per item."""
+    """What `shift_and_stretch` takes: shifts uniform in -n..n, factors by `stretch_factors`, one
+    of each per item.
+    """
     parts = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
 
     def integers(which: Array, largest: int) -> Array:
@@ -137,7 +151,9 @@ def draw_geometry(
 def stretch_factors(
     uniform: Float[Array, "batch"], *, max_stretch: float = 2.0
 ) -> Float[Array, "batch"]:
-    """Linear from 1 / max_stretch at u = 0 to 1 at u = 1/2, and from there to max_stretch at u = 1."""
+    """Linear from 1 / max_stretch at u = 0 to 1 at u = 1/2, and from there to max_stretch at u =
+    1.
+    """
     smallest = 1.0 / max_stretch
     shorter, longer = 2.0 * jnp.minimum(uniform, 0.5), 2.0 * jax.nn.relu(uniform - 0.5)
     return smallest + shorter * (1.0 - smallest) + longer * (max_stretch - 1.0)
@@ -149,11 +165,13 @@ def shift_and_stretch(
     horizontal: Integer[Array, "batch"],
     stretch: Float[Array, "batch"],
 ) -> Float[Array, "batch frame bin *channel"]:
-    """Per item: `vertical` bins up, `horizontal` frames later, then `stretch` times as long about the middle.
+    """Per item: `vertical` bins up, `horizontal` frames later, then `stretch` times as long about
+    the middle.
 
-    Zeros come in at the edges, what leaves is lost, and the shape stays. Stretching interpolates linearly between frames:
-    frame n of the floor(frames * stretch) new ones lies at (n + 1/2) / stretch - 1/2, kept inside; of a longer one the middle
-    is taken, a shorter one gets zeros on both sides. Linear in x, whose gradient is exact; reverse-mode only.
+    Zeros come in at the edges, what leaves is lost, and the shape stays. Stretching interpolates
+    linearly between frames: frame n of the floor(frames * stretch) new ones lies at (n + 1/2) /
+    stretch - 1/2, kept inside; of a longer one the middle is taken, a shorter one gets zeros on
+    both sides. Linear in x, whose gradient is exact; reverse-mode only.
     """
     moved: Array = _shift_bins(x, vertical)
     return _resample_frames(moved, horizontal, stretch)
@@ -162,7 +180,9 @@ def shift_and_stretch(
 def frames_covered(
     horizontal: Integer[Array, "batch"], stretch: Float[Array, "batch"], *, frames: int
 ) -> Bool[Array, "batch {frames}"]:
-    """Which frames `shift_and_stretch` makes wholly of frames there are; the others are padding, in part at least."""
+    """Which frames `shift_and_stretch` makes wholly of frames there are; the others are padding,
+    in part at least.
+    """
     total = sum(weight for _, weight in _frames_read(frames, horizontal, stretch))
     return jnp.asarray(total) > 1.0 - 1e-3
 
@@ -197,7 +217,8 @@ def _resample_forward(x, shift, stretch):
 
 
 def _resample_backward(residual, cotangent):
-    # As a product with the transposed [frame, frame] matrix: a scatter has no fixed order of additions on a GPU.
+    # As a product with the transposed [frame, frame] matrix: a scatter has no fixed order of
+    # additions on a GPU.
     shift, stretch = residual
     frames = cotangent.shape[1]
     matrix = sum(
@@ -213,7 +234,9 @@ _resample_frames.defvjp(_resample_forward, _resample_backward)
 
 
 def _frames_read(frames: int, shift: Array, stretch: Array) -> list[tuple[Array, Array]]:
-    """The two frames that every new frame is made of, and their weights (0 where a frame lies outside): [batch, frame] each."""
+    """The two frames that every new frame is made of, and their weights (0 where a frame lies
+    outside): [batch, frame] each.
+    """
     stretch, shift = stretch[:, None], shift[:, None]
     length = jnp.floor(frames * stretch).astype(jnp.int32)
     excess = length - frames

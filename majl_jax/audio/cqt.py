@@ -1,4 +1,6 @@
-"""The bins of constant-Q and variable-Q transforms: their frequencies and the lengths of their filters, as librosa has them."""
+"""The bins of constant-Q and variable-Q transforms: their frequencies and the lengths of their
+filters, as librosa has them.
+"""
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +22,9 @@ def wavelet_lengths(
     bins_per_octave: int,
     gamma: float | int | None,
 ) -> Float[np.ndarray, "bin"]:
-    """Samples (not whole) of the filters: sample rate / (alpha f + gamma), alpha = (r^2 - 1) / (r^2 + 1), r = 2^(1 / bins_per_octave)."""
+    """Samples (not whole) of the filters: sample rate / (alpha f + gamma), alpha = (r^2 - 1) /
+    (r^2 + 1), r = 2^(1 / bins_per_octave).
+    """
     alpha, offset = _bandwidth(bins_per_octave, gamma)
     return sample_rate_hz / (alpha * frequencies_hz + offset)
 

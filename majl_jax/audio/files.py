@@ -1,9 +1,9 @@
 """Audio files: read in blocks at any rate, written whole or not at all, with clear errors.
 
-Arrays are float32 [time, channel], full scale = 1. libsndfile decodes WAV, FLAC, Ogg, MP3 and AIFF;
-FFmpeg (PyAV, `pip install av`) MP4, Matroska, WebM, AAC, and what libsndfile refuses or stops early
-in. A file is read to its real end, or refused; where other bytes remain, that is a warning. To fewer
-channels: one, their mean. To more: from mono only, repeated.
+Arrays are float32 [time, channel], full scale = 1. libsndfile decodes WAV, FLAC, Ogg, MP3 and
+AIFF; FFmpeg (PyAV, `pip install av`) MP4, Matroska, WebM, AAC, and what libsndfile refuses or
+stops early in. A file is read to its real end, or refused; where other bytes remain, that is a
+warning. To fewer channels: one, their mean. To more: from mono only, repeated.
 """
 
 import contextlib

@@ -1,11 +1,14 @@
-"""Harmonic variable-Q spectrum with ERB-like bandwidths, its decibels and weighted harmonic average, in front of multi-pitch networks.
+"""Harmonic variable-Q spectrum with ERB-like bandwidths, its decibels and weighted harmonic
+average, in front of multi-pitch networks.
 
-The transform is that of Cwitkowitz & Duan (arXiv 2506.23371; cwitkowitz/lhvqt, branch refresh): for every harmonic h a bank of
-complex windowed sinusoids at h f_min 2^(k / bins_per_octave), not normalised, correlated with the zero-padded audio.
+The transform is that of Cwitkowitz & Duan (arXiv 2506.23371; cwitkowitz/lhvqt, branch refresh):
+for every harmonic h a bank of complex windowed sinusoids at h f_min 2^(k / bins_per_octave), not
+normalised, correlated with the zero-padded audio.
 
-Why it is fast: a filter of L taps at f only hears f ± c / L. So the whole excerpt is resampled once per band by cutting its
-spectrum off, to a rate at which a hop still is a whole number of samples, and the same windowed sinusoids, sampled at that
-rate, are correlated with far fewer taps: one small matrix product per band. Filters that several harmonics share count once.
+Why it is fast: a filter of L taps at f only hears f ± c / L. So the whole excerpt is resampled
+once per band by cutting its spectrum off, to a rate at which a hop still is a whole number of
+samples, and the same windowed sinusoids, sampled at that rate, are correlated with far fewer taps:
+one small matrix product per band. Filters that several harmonics share count once.
 """
 
 import dataclasses
@@ -22,18 +25,21 @@ from majl_jax.audio.cqt import equal_temperament_hz, wavelet_lengths
 from majl_jax.audio.stft import frame
 
 POWER_FLOOR = 1e-10
-# Beyond this many 1 / L a Hann window's side lobes are 20 lg(pi 117^3) = 134 dB down. With 64 (118 dB) features near the floor of
-# 80 dB differ by 8e-4 from the direct method's, with 117 by 1.3e-4, for a third more products.
+# Beyond this many 1 / L a Hann window's side lobes are 20 lg(pi 117^3) = 134 dB down. With 64 (118
+# dB) features near the floor of 80 dB differ by 8e-4 from the direct method's, with 117 by 1.3e-4,
+# for a third more products.
 SIDE_LOBES = 117.0
 METHODS = ("direct", "fast")
 
 
 @dataclasses.dataclass(frozen=True)
 class HarmonicCqt:
-    """Magnitudes of a variable-Q transform (bandwidth alpha f + 24.7 Hz alpha / 0.108) at multiples of the same frequencies.
+    """Magnitudes of a variable-Q transform (bandwidth alpha f + 24.7 Hz alpha / 0.108) at
+    multiples of the same frequencies.
 
-    aliased: keep the filters above the Nyquist frequency, which hear its mirror image; otherwise their bins are 0.
-    method: "direct" correlates at the full rate, "fast" at a reduced rate per band (module docstring).
+    aliased: keep the filters above the Nyquist frequency, which hear its mirror image; otherwise
+    their bins are 0. method: "direct" correlates at the full rate, "fast" at a reduced rate per
+    band (module docstring).
     """
 
     sample_rate_hz: int = 22050
@@ -65,9 +71,12 @@ class HarmonicCqt:
     def magnitudes(
         self, audio: Float[Array, "batch time"]
     ) -> Float[Array, "batch frame bin harmonic"]:
-        """|sum_n x[n + t hop] g[n]|, not normalised: a sine of amplitude 1 gives about half the taps of its filter.
+        """|sum_n x[n + t hop] g[n]|, not normalised.
 
-        1 + time // hop_samples frames, frame t centred at sample t * hop_samples; zeros outside of the audio.
+        A sine of amplitude 1 gives about half the taps of its filter.
+
+        1 + time // hop_samples frames, frame t centred at sample t * hop_samples; zeros outside of
+        the audio.
         """
         bands, index = _bands(self)
         batch, time = audio.shape
@@ -106,15 +115,19 @@ class HarmonicCqt:
 
 
 def _fft_size(samples: int) -> int:
-    """The next number of `samples` or more with a fast Fourier transform, 2^n times 1, 3, 5, 9 or 15."""
+    """The next number of `samples` or more with a fast Fourier transform, 2^n times 1, 3, 5, 9 or
+    15.
+    """
     odd = (1, 3, 5, 9, 15)
     return min(m * 2 ** max(0, math.ceil(math.log2(samples / m))) for m in odd)
 
 
 class _Band(NamedTuple):
-    """Filters that are correlated together: kernel [hop, sample in it, real parts then imaginary parts].
+    """Filters that are correlated together: kernel [hop, sample in it, real parts then imaginary
+    parts].
 
-    Cut into hops, the correlation at a stride is a convolution without one, and so is its gradient.
+    Cut into hops, the correlation at a stride is a convolution without one, and so is its
+    gradient.
     """
 
     rate: int  # samples per hop
@@ -123,7 +136,9 @@ class _Band(NamedTuple):
 
 
 class _Filters(NamedTuple):
-    """Windowed sinusoids w_L[n - start] exp(2 pi i f (n - start + phase) / sample rate), arrays [filter]."""
+    """Windowed sinusoids w_L[n - start] exp(2 pi i f (n - start + phase) / sample rate), arrays
+    [filter].
+    """
 
     frequency_hz: np.ndarray
     taps: np.ndarray
@@ -131,7 +146,9 @@ class _Filters(NamedTuple):
     phase: np.ndarray
 
     def sampled(self, n: Float[np.ndarray, "tap"], sample_rate_hz: float | int) -> np.ndarray:
-        """complex128 [tap, filter] at the places n (samples, not only whole ones) from the centre of a frame."""
+        """complex128 [tap, filter] at the places n (samples, not only whole ones) from the centre
+        of a frame.
+        """
         place = n[:, None] - self.start
         window = 0.5 - 0.5 * np.cos(2 * np.pi * place / self.taps)
         window *= (place >= 0) & (place <= self.taps)
@@ -157,7 +174,9 @@ def _filters(transform: HarmonicCqt, frequencies_hz: np.ndarray) -> _Filters:
 
 @functools.lru_cache(maxsize=8)
 def _bands(transform: HarmonicCqt) -> tuple[tuple[_Band, ...], np.ndarray]:
-    """The bands, and for [bin, harmonic] the place of its filter when their filters are joined up."""
+    """The bands, and for [bin, harmonic] the place of its filter when their filters are joined
+    up.
+    """
     banks = [_filters(transform, frequencies) for frequencies in transform.frequencies_hz]
     table = np.concatenate([np.stack(bank, 1) for bank in banks])
     rounded = np.round(np.concatenate([np.log2(table[:, :1]), table[:, 1:]], 1), 9)
@@ -175,7 +194,9 @@ def _bands(transform: HarmonicCqt) -> tuple[tuple[_Band, ...], np.ndarray]:
 
 
 def _rates(transform: HarmonicCqt, filters: _Filters) -> np.ndarray:
-    """Samples per hop that a filter needs: the full rate, or 2^a and 3 * 2^a above twice its highest frequency."""
+    """Samples per hop that a filter needs: the full rate, or 2^a and 3 * 2^a above twice its
+    highest frequency.
+    """
     hop = transform.hop_samples
     if transform.method == "direct":
         return np.full(len(filters.taps), hop)
@@ -204,7 +225,8 @@ def _spread(found, transform):
 
 
 def _spread_backward(transform, _, cotangent):
-    # The automatic transpose is a scatter; a filter is read by few harmonics, so that many gathers do.
+    # The automatic transpose is a scatter; a filter is read by few harmonics, so that many gathers
+    # do.
     index = _bands(transform)[1].reshape(-1)
     order = np.argsort(index, kind="stable")
     start, counts = np.unique(index[order], return_index=True, return_counts=True)[1:]
@@ -230,10 +252,11 @@ def unit_decibels(
     range_db: float = 80.0,
     reference: Float[Array, "batch"] | None = None,
 ) -> Float[Array, "batch *any"]:
-    """1 + max(10 lg(max(|X|^2, 1e-10) / max(r^2, 1e-10)), -range_db) / range_db: the loudest is 1, the floor 0.
+    """1 + max(10 lg(max(|X|^2, 1e-10) / max(r^2, 1e-10)), -range_db) / range_db: the loudest is 1,
+    the floor 0.
 
-    r is the largest magnitude of the item, a constant for the gradient, or what is given. An item with r^2 <= 1e-10 counts
-    as silence: all 0.
+    r is the largest magnitude of the item, a constant for the gradient, or what is given. An item
+    with r^2 <= 1e-10 counts as silence: all 0.
     """
     if reference is None:
         reference = jax.lax.stop_gradient(magnitudes.max(tuple(range(1, magnitudes.ndim))))
@@ -249,9 +272,11 @@ def harmonic_power(
     harmonics: tuple[float | int, ...],
     range_db: float = 80.0,
 ) -> Float[Array, "batch frame bin"]:
-    """P[k] = sum_h (w_h A_h[k])^2, w_h proportional to 1 / h^2 with sum 1, and 0 for a sub-harmonic (h < 1).
+    """P[k] = sum_h (w_h A_h[k])^2, w_h proportional to 1 / h^2 with sum 1, and 0 for a
+    sub-harmonic (h < 1).
 
-    A_h = 10^(range_db (feature - 1) / 20) is the amplitude behind a feature of `unit_decibels`, 0 where that is 0.
+    A_h = 10^(range_db (feature - 1) / 20) is the amplitude behind a feature of `unit_decibels`, 0
+    where that is 0.
     """
     if features.shape[-1] != len(harmonics):
         raise ValueError(
@@ -273,7 +298,9 @@ def harmonic_average(
     harmonics: tuple[float | int, ...],
     range_db: float = 80.0,
 ) -> Float[Array, "batch frame bin"]:
-    """`unit_decibels` of the root of `harmonic_power`, the target of the energy loss (arXiv 2506.23371); its maximum is 1."""
+    """`unit_decibels` of the root of `harmonic_power`, the target of the energy loss (arXiv
+    2506.23371); its maximum is 1.
+    """
     power: Array = harmonic_power(features, harmonics=harmonics, range_db=range_db)
     return unit_decibels(_root(power), range_db=range_db)
 
@@ -281,7 +308,9 @@ def harmonic_average(
 def frame_rms(
     audio: Float[Array, "batch time"], *, frame_samples: int = 2048, hop_samples: int
 ) -> Float[Array, "batch frame"]:
-    """Root mean square of 1 + time // hop_samples frames, frame t centred at t * hop_samples, zeros outside."""
+    """Root mean square of 1 + time // hop_samples frames, frame t centred at t * hop_samples,
+    zeros outside.
+    """
     zeros = jnp.zeros((len(audio), frame_samples // 2), audio.dtype)
     padded = jnp.concatenate([zeros, audio, zeros], axis=1)
     frames: Array = frame(padded, frame_samples, hop_samples)

@@ -67,14 +67,15 @@ def apply_gains(
 def incoherent_sources(
     key: Key[Array, ""], *, batch: int, stems: int
 ) -> Int[Array, "{batch} {stems}"]:
-    """The example that each stem of each example comes from, (i + d_j) mod batch with d_j drawn without repetition from 0..batch-1.
+    """The example that each stem of each example comes from, (i + d_j) mod batch with d_j drawn
+    without repetition from 0..batch-1.
 
     So the stems of one example come from different ones, and every stem is used once.
     """
     if batch < stems:
         raise ValueError(
-            f"incoherent mixing of {stems} stems needs as many examples to take them from, got a batch of {batch}; "
-            "enlarge the batch of a device or sum stems into groups first."
+            f"incoherent mixing of {stems} stems needs as many examples to take them from, got a"
+            f" batch of {batch}; enlarge the batch of a device or sum stems into groups first."
         )
     shifts = jax.random.permutation(key, batch)[:stems]
     return (jnp.arange(batch)[:, None] + shifts) % batch
@@ -83,7 +84,9 @@ def incoherent_sources(
 def incoherent(
     stems: Float[Array, "batch time stem channel"], key: Key[Array, ""]
 ) -> Float[Array, "batch time stem channel"]:
-    """Stem j of example i from example `incoherent_sources`[i, j]: no two stems of an example belong together any more."""
+    """Stem j of example i from example `incoherent_sources`[i, j]: no two stems of an example
+    belong together any more.
+    """
     sources = incoherent_sources(key, batch=stems.shape[0], stems=stems.shape[2])
     return jax.vmap(lambda stem, source: stem[source], in_axes=(2, 1), out_axes=2)(stems, sources)
 
@@ -91,12 +94,14 @@ def incoherent(
 def group(
     stems: Float[Array, "batch time place channel"], members: int
 ) -> Float[Array, "batch time group channel"]:
-    """s_g = sum of the places g members, …, (g + 1) members - 1; a place without a stem is silent."""
+    """s_g = sum of the places g members, …, (g + 1) members - 1; a place without a stem is
+    silent.
+    """
     batch, time, places, channels = stems.shape
     if members < 1 or places % members:
         raise ValueError(
-            f"group got {places} places and {members} members per group; expected a number of members that divides the places. "
-            "Fill smaller groups up with silent places."
+            f"group got {places} places and {members} members per group; expected a number of"
+            " members that divides the places. Fill smaller groups up with silent places."
         )
     return stems.reshape(batch, time, places // members, members, channels).sum(axis=3)
 
@@ -112,16 +117,18 @@ def mixtures_of_mixtures(
     low_db: float | int = -5.0,
     high_db: float | int = 5.0,
 ) -> Float[Array, "batch time 2 channel"]:
-    """Segments i and n + i of 2n as two mixtures, the first scaled to lie U(low_db, high_db) dB above the second.
+    """Segments i and n + i of 2n as two mixtures, the first scaled to lie U(low_db, high_db) dB
+    above the second.
 
-    x_0 <- x_0 sqrt(P_1 / P_0 · 10^(SNR / 10)), P the mean square over time and channels, one key per pair; nothing is scaled
-    where one is silent, below -120 dB. The network hears the sum over the axis of size 2.
+    x_0 <- x_0 sqrt(P_1 / P_0 · 10^(SNR / 10)), P the mean square over time and channels, one key
+    per pair; nothing is scaled where one is silent, below -120 dB. The network hears the sum over
+    the axis of size 2.
     """
     count = segments.shape[0]
     if count % 2 or keys.shape[0] != count // 2:
         raise ValueError(
-            f"mixtures_of_mixtures got {count} segments and {keys.shape[0]} keys; expected an even number of segments, "
-            "and a key for each pair."
+            f"mixtures_of_mixtures got {count} segments and {keys.shape[0]} keys; expected an even"
+            " number of segments, and a key for each pair."
         )
     if low_db > high_db:
         raise ValueError(f"mixtures_of_mixtures needs low_db <= high_db, got {low_db}, {high_db}.")
@@ -145,10 +152,12 @@ def dynamic_mixing(
     low_db: float | int = -10.0,
     high_db: float | int = 10.0,
 ) -> Float[Array, "batch time stem channel"]:
-    """Each stem of any example in which it is `sounding`, some left out, all at one level, times U(low_db, high_db) dB.
+    """Each stem of any example in which it is `sounding`, some left out, all at one level, times
+    U(low_db, high_db) dB.
 
-    The mixture is the sum over stems. Where a stem comes from is drawn by `key`, among the examples whose stems are `known`;
-    all else by `keys`. Stems that are silent stay so; `level` is that of `normalise_level`.
+    The mixture is the sum over stems. Where a stem comes from is drawn by `key`, among the
+    examples whose stems are `known`; all else by `keys`. Stems that are silent stay so; `level` is
+    that of `normalise_level`.
     """
     draws = jax.vmap(jax.random.split)(keys)
     examples = draw_examples(key, sounding(stems), known)
@@ -168,10 +177,11 @@ def sounding(
     sounding_chunks: int = 5,
     min_energy: float | int = 1e-3,
 ) -> Bool[Array, "batch stem"]:
-    """Whether `sounding_chunks` of a stem's equal `chunks` have an energy sum x^2, over samples and channels, above min_energy.
+    """Whether `sounding_chunks` of a stem's equal `chunks` have an energy sum x^2, over samples
+    and channels, above min_energy.
 
-    The rule of Luo & Yu 2022 (arXiv 2209.15174, sec. IV-A) for the crop alone. Theirs also wants the energy above the 15th
-    percentile of the recording, which a crop does not know.
+    The rule of Luo & Yu 2022 (arXiv 2209.15174, sec. IV-A) for the crop alone. Theirs also wants
+    the energy above the 15th percentile of the recording, which a crop does not know.
     """
     batch, time, count, channels = stems.shape
     if time < chunks:
@@ -184,7 +194,9 @@ def sounding(
 def draw_examples(
     key: Key[Array, ""], sounding: Bool[Array, "batch stem"], known: Bool[Array, "batch"]
 ) -> Int[Array, "batch stem"]:
-    """The example that each stem of each example is taken from: any known one in which it sounds, or any known one if there is none."""
+    """The example that each stem of each example is taken from: any known one in which it sounds,
+    or any known one if there is none.
+    """
     batch, stems = sounding.shape
     draws = jax.random.uniform(key, (batch, batch, stems))
     return jnp.argmax(draws + sounding + 2 * known[:, None], axis=1)
@@ -193,7 +205,9 @@ def draw_examples(
 def draw_kept(
     keys: Key[Array, "batch"], *, stems: int, drop_probability: float | int = 0.05
 ) -> Bool[Array, "batch {stems}"]:
-    """False for a stem with `drop_probability`, each on its own; where all would go, one stays, any with equal probability."""
+    """False for a stem with `drop_probability`, each on its own; where all would go, one stays,
+    any with equal probability.
+    """
     if not 0.0 <= drop_probability < 1.0:
         raise ValueError(f"drop_probability={drop_probability}; expected 0 or more, less than 1.")
 
@@ -207,7 +221,8 @@ def draw_kept(
 def normalise_level(
     stems: Float[Array, "batch time stem channel"], *, level: str = "rms"
 ) -> Float[Array, "batch time stem channel"]:
-    """Each stem divided by its level over time and channels: sqrt(mean x^2) ("rms"), or mean |x| ("mean_abs"); silence stays.
+    """Each stem divided by its level over time and channels: sqrt(mean x^2) ("rms"), or mean |x|
+    ("mean_abs"); silence stays.
 
     The authors say RMS and compute mean |x|, which lets stems of few loud sounds stand out.
     """
@@ -223,10 +238,12 @@ def normalise_level(
 def mostly_silent(
     segment: Shaped[np.ndarray, "time channel"], *, chunks: int = 20, silent_chunks: int = 10
 ) -> bool:
-    """Whether `silent_chunks` of a segment's `chunks` equal chunks are digital silence, every sample 0.
+    """Whether `silent_chunks` of a segment's `chunks` equal chunks are digital silence, every
+    sample 0.
 
-    The rule for segments of unlabelled music. The authors give up the whole recording that has such a segment; the paper and
-    this function, the segment alone. With segments of 10 s and the defaults: 5 s of silence, in pieces of 0.5 s.
+    The rule for segments of unlabelled music. The authors give up the whole recording that has
+    such a segment; the paper and this function, the segment alone. With segments of 10 s and the
+    defaults: 5 s of silence, in pieces of 0.5 s.
     """
     length = len(segment) // chunks
     if length < 1:

@@ -208,7 +208,9 @@ def _check_sizes(window_samples: int, hop_samples: int) -> None:
 def scaled_stft(
     x: Float[Array, "*batch time"], *, window_samples: int, hop_samples: int
 ) -> Complex[Array, "*batch frame frequency"]:
-    """X[k, f] = sum_n w[n] x[k hop + n - N/2] exp(-2 pi i f n / N) / sum w; 1 + ceil(time / hop) frames."""
+    """X[k, f] = sum_n w[n] x[k hop + n - N/2] exp(-2 pi i f n / N) / sum w; 1 + ceil(time / hop)
+    frames.
+    """
     _, _, spectrum = signal.stft(x, **_scaled_arguments(window_samples, hop_samples))
     return jnp.swapaxes(spectrum, -1, -2)
 
@@ -223,7 +225,8 @@ def scaled_istft(
     """The inverse of `scaled_stft`, cut to `length_samples`."""
     if length_samples > (covered := (spectrum.shape[-2] - 1) * hop_samples):
         raise ValueError(
-            f"scaled_istft got {spectrum.shape[-2]} frames, which reach sample {covered}, but length_samples is {length_samples}"
+            f"scaled_istft got {spectrum.shape[-2]} frames, which reach sample {covered}, but"
+            f" length_samples is {length_samples}"
         )
     arguments = _scaled_arguments(window_samples, hop_samples)
     _, x = signal.istft(jnp.swapaxes(spectrum, -1, -2), **arguments)
@@ -233,7 +236,8 @@ def scaled_istft(
 def _scaled_arguments(window_samples: int, hop_samples: int) -> dict[str, Any]:
     if hop_samples < 1 or window_samples % (2 * hop_samples):
         raise ValueError(
-            f"window_samples is {window_samples}, hop_samples {hop_samples}; expected an even number of hops in a window"
+            f"window_samples is {window_samples}, hop_samples {hop_samples}; expected an even"
+            " number of hops in a window"
         )
     phase = 2 * np.pi * np.arange(window_samples) / window_samples
     window = np.sqrt(0.5 - 0.5 * np.cos(phase)).astype(np.float32)

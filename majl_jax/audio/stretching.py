@@ -1,9 +1,10 @@
 """Time stretching and pitch shifting by a phase vocoder, one rate per example, on the device.
 
-Every shape is static and every rate a traced array, so new rates compile nothing anew. A phase vocoder is not linear: stretch
-the stems of a mixture, all at the same rate, and sum them afterwards. Positions are computed in integers, because a float32
-product n rate is known to 1/64 sample only after 10 s. The frames are turned one after the other in a scan: on a CPU a quarter
-of the time that arctangents, sums over the frames and cosines take.
+Every shape is static and every rate a traced array, so new rates compile nothing anew. A phase
+vocoder is not linear: stretch the stems of a mixture, all at the same rate, and sum them
+afterwards. Positions are computed in integers, because a float32 product n rate is known to 1/64
+sample only after 10 s. The frames are turned one after the other in a scan: on a CPU a quarter of
+the time that arctangents, sums over the frames and cosines take.
 """
 
 import functools
@@ -32,7 +33,9 @@ _MAIN_LOBE_BINS = 2  # of a Hann window, on either side
 def draw_rates(
     keys: Key[Array, "batch"], low: float | int = 0.8, high: float | int = 1.2
 ) -> Float[Array, "batch"]:
-    """Rates for `time_stretch`, uniform in [low, high); the default range is that of arXiv 2010.12650."""
+    """Rates for `time_stretch`, uniform in [low, high); the default range is that of arXiv
+    2010.12650.
+    """
     if not 0 < low <= high:
         raise ValueError(f"draw_rates needs 0 < low <= high, got {low} and {high}.")
     return _uniform(keys, low, high)
@@ -41,7 +44,9 @@ def draw_rates(
 def draw_semitones(
     keys: Key[Array, "batch"], low: float | int = -3.0, high: float | int = 3.0
 ) -> Float[Array, "batch"]:
-    """Semitones for `pitch_shift`, uniform in [low, high); the default range is that of arXiv 2010.12650."""
+    """Semitones for `pitch_shift`, uniform in [low, high); the default range is that of arXiv
+    2010.12650.
+    """
     if low > high:
         raise ValueError(f"draw_semitones needs low <= high, got {low} and {high}.")
     return _uniform(keys, low, high)
@@ -55,7 +60,9 @@ def _uniform(keys: Array, low: float | int, high: float | int) -> Array:
 
 
 def needed_samples(samples: int, max_rate: float | int) -> int:
-    """ceil(samples max(1, max_rate)): how long an excerpt must be for `time_stretch` to fill `samples` at rates up to max_rate."""
+    """ceil(samples max(1, max_rate)): how long an excerpt must be for `time_stretch` to fill
+    `samples` at rates up to max_rate.
+    """
     return math.ceil(samples * max(1.0, max_rate))
 
 
@@ -68,14 +75,17 @@ def time_stretch(
     hop_samples: int = 256,
     locked: bool = True,
 ) -> Float[Array, "batch samples"]:
-    """The first `samples` samples of each example at `rate` times its speed (above 1: faster), at the same pitch.
+    """The first `samples` samples of each example at `rate` times its speed (above 1: faster), at
+    the same pitch.
 
-    Output sample n comes from around input sample n rate: pass `needed_samples` or more; what lies after the end is silent. A rate
-    of 1, to a millionth, gives the input back unchanged. Twice the window suits basses below 80 Hz better, and drums less.
+    Output sample n comes from around input sample n rate: pass `needed_samples` or more; what lies
+    after the end is silent. A rate of 1, to a millionth, gives the input back unchanged. Twice the
+    window suits basses below 80 Hz better, and drums less.
     """
     if audio.shape[1] < samples:
         raise ValueError(
-            f"time_stretch got {audio.shape[1]} samples to make {samples}; pass needed_samples(samples, max_rate) or more."
+            f"time_stretch got {audio.shape[1]} samples to make {samples}; pass"
+            " needed_samples(samples, max_rate) or more."
         )
     sizes = {"window_samples": window_samples, "hop_samples": hop_samples}
     stretched = phase_vocoder(
@@ -97,10 +107,12 @@ def pitch_shift(
     hop_samples: int = 256,
     locked: bool = True,
 ) -> Float[Array, "batch time"]:
-    """Each example at 2^(semitones / 12) times its pitch and the same duration; 0 semitones, to a millionth, give the input back unchanged.
+    """Each example at 2^(semitones / 12) times its pitch and the same duration; 0 semitones, to a
+    millionth, give the input back unchanged.
 
-    The sound is stretched to p = 2^(semitones / 12) times its length and sample n of the result read at n p. What would come to lie
-    above half the sample rate is taken away. max_semitones: the highest shift there can be; the end of a higher one is silent.
+    The sound is stretched to p = 2^(semitones / 12) times its length and sample n of the result
+    read at n p. What would come to lie above half the sample rate is taken away. max_semitones:
+    the highest shift there can be; the end of a higher one is silent.
     """
     samples = audio.shape[1]
     ratios = jnp.exp2(semitones / 12.0)
@@ -112,7 +124,8 @@ def pitch_shift(
         frames=_covering_frames(longest, **sizes),
         locked=locked,
     )
-    # Zeros above the spectrum make the inverse transform interpolate every frame, so that a short filter does the rest.
+    # Zeros above the spectrum make the inverse transform interpolate every frame, so that a short
+    # filter does the rest.
     gains = _OVERSAMPLING * _anti_alias_gains(ratios, stretched.shape[2])
     above = (_OVERSAMPLING - 1) * (window_samples // 2)
     spectrum = jnp.pad(stretched * gains[:, None, :], ((0, 0), (0, 0), (0, above)))
@@ -133,14 +146,17 @@ def phase_vocoder(
     frames: int,
     locked: bool = False,
 ) -> Complex[Array, "batch frames frequency"]:
-    """Frame t of the result lies at frame p_t = t rate of an STFT: Y_t = ((1 - a) |X_k| + a |X_{k+1}|) c_t with
+    """Frame t of the result lies at frame p_t = t rate of an STFT: Y_t = ((1 - a) |X_k| + a
+    |X_{k+1}|) c_t with
 
-    k = floor(p_t), a = p_t - k, u = X / |X|, c_0 = u_0 and c_{t+1} = c_t u_{k+1} conj(u_k) (Ellis 2002, "A phase vocoder in
-    Matlab"; as librosa). Frames after the last one are zero. Often the angles are added up instead, the advance of the bin's
-    frequency in a hop plus the wrapped rest: the same up to whole turns.
+    k = floor(p_t), a = p_t - k, u = X / |X|, c_0 = u_0 and c_{t+1} = c_t u_{k+1} conj(u_k) (Ellis
+    2002, "A phase vocoder in Matlab"; as librosa). Frames after the last one are zero. Often the
+    angles are added up instead, the advance of the bin's frequency in a hop plus the wrapped rest:
+    the same up to whole turns.
 
-    locked: every bin f goes on from the phase of Y_t[f] - Y_t[f-1] - Y_t[f+1] instead of c_t (Puckette 1995, "Phase-locked
-    vocoder"), so that neighbours stay in step: music loses about 1 dB of its level rather than 2 to 4. Rate 1 is not quite the input then.
+    locked: every bin f goes on from the phase of Y_t[f] - Y_t[f-1] - Y_t[f+1] instead of c_t
+    (Puckette 1995, "Phase-locked vocoder"), so that neighbours stay in step: music loses about 1
+    dB of its level rather than 2 to 4. Rate 1 is not quite the input then.
     """
     last = spectrum.shape[1]
     spectrum = jnp.pad(spectrum, ((0, 0), (0, 2), (0, 0)))
@@ -176,12 +192,15 @@ def _polar(x: Array) -> tuple[Array, Array]:
 
 
 def _edged_stft(audio: Array, *, window_samples: int, hop_samples: int) -> Array:
-    """STFT of which neither the mirrored start spoils the phases nor the end the last windows of what is made of it."""
+    """STFT of which neither the mirrored start spoils the phases nor the end the last windows of
+    what is made of it.
+    """
     # The last windows of the result reach beyond the end of the excerpt.
     longer = jnp.pad(audio, ((0, 0), (0, 2 * window_samples)), mode="reflect")
     spectrum = stft(longer, window_samples=window_samples, hop_samples=hop_samples)
-    # Mirrored frames have other phases between neighbouring bins than a steady tone, which a vocoder would carry on to its end
-    # (a loss of up to 4 dB); they get those of the first whole frame, turned back.
+    # Mirrored frames have other phases between neighbouring bins than a steady tone, which a
+    # vocoder would carry on to its end (a loss of up to 4 dB); they get those of the first whole
+    # frame, turned back.
     first = -(-window_samples // (2 * hop_samples))
     unit = _polar(spectrum[:, first : first + 2])[1]
     back, phasor = unit[:, 0] * jnp.conj(unit[:, 1]), unit[:, 0]
@@ -203,10 +222,13 @@ def _rows(x: Array, index: Array) -> Array:
 def _positions(
     rates: Float[Array, "batch"], count: int
 ) -> tuple[Int[Array, "batch count"], Float[Array, "batch count"]]:
-    """floor(n rate) and the rest for n < count, exact for rates that are multiples of 2^-24 (float32 from 1/2 upwards are)."""
+    """floor(n rate) and the rest for n < count, exact for rates that are multiples of 2^-24
+    (float32 from 1/2 upwards are).
+    """
     if count > _MAX_POSITIONS:
         raise ValueError(
-            f"cannot read {count} samples or frames in one piece; the most is {_MAX_POSITIONS}. Cut the excerpt."
+            f"cannot read {count} samples or frames in one piece; the most is {_MAX_POSITIONS}. Cut"
+            " the excerpt."
         )
     n = jnp.arange(count, dtype=jnp.uint32)
     whole = jnp.floor(rates)
@@ -222,13 +244,17 @@ def _positions(
 
 
 def _anti_alias_gains(ratios: Float[Array, "batch"], bins: int) -> Float[Array, "batch bins"]:
-    """1 up to where a pitch times `ratio` nearly reaches half the sample rate, 0 from there on and in reach of a tone there."""
+    """1 up to where a pitch times `ratio` nearly reaches half the sample rate, 0 from there on and
+    in reach of a tone there.
+    """
     cutoff = (bins - 1) / jnp.maximum(ratios, 1.0)[:, None] - _MAIN_LOBE_BINS
     return jnp.clip((cutoff - np.arange(bins)) / _TRANSITION_BINS, 0.0, 1.0)
 
 
 def _read(signal: Float[Array, "batch time"], rates: Float[Array, "batch"], samples: int) -> Array:
-    """The signal at positions n rate, n < samples, by a Kaiser-windowed sinc; zero outside. For content below a quarter of the rate."""
+    """The signal at positions n rate, n < samples, by a Kaiser-windowed sinc; zero outside. For
+    content below a quarter of the rate.
+    """
     index, fraction = _positions(rates, samples)
     index = jnp.minimum(index, signal.shape[1])
     padded = jnp.pad(signal, ((0, 0), (_TAPS // 2 - 1, _TAPS)))
@@ -241,7 +267,9 @@ def _read(signal: Float[Array, "batch time"], rates: Float[Array, "batch"], samp
 
 @functools.cache
 def _tap_polynomials() -> np.ndarray:
-    """[tap, degree + 1]: each tap of the filter as a polynomial in the fraction minus 1/2, highest power first."""
+    """[tap, degree + 1]: each tap of the filter as a polynomial in the fraction minus 1/2, highest
+    power first.
+    """
     nodes = 0.5 * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
     taps = np.arange(_TAPS)[:, None] - (_TAPS // 2 - 1)
     distance = nodes + 0.5 - taps

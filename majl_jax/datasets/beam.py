@@ -31,7 +31,9 @@ def apache_beam() -> Any:
 
 
 def keyed(records: Any, key: Callable[[Record], str], *, stand_in: Record) -> Any:
-    """A Beam transform to (key, record) for each record of another one; to `stand_in` where there is none."""
+    """A Beam transform to (key, record) for each record of another one; to `stand_in` where there
+    is none.
+    """
     beam = apache_beam()
 
     def expand(begin):

@@ -117,7 +117,9 @@ class Records(tfds.core.GeneratorBasedBuilder):
             yield _key(self._stand_in()), self._stand_in()
 
     def _stand_in(self) -> Record:
-        """The record of a split that has none, which TFDS could not write; the split is removed afterwards."""
+        """The record of a split that has none, which TFDS could not write; the split is removed
+        afterwards.
+        """
         arrays = self._layout.arrays().items()
         zeros: Record = {key: np.zeros(shape, dtype) for key, (shape, dtype) in arrays}
         return {**zeros, "track": NO_TRACK, "start_sample": 0, "valid_samples": 0}
@@ -251,7 +253,9 @@ def _half_published(target: epath.Path) -> bool:
 
 
 def _publish(finished: epath.Path, target: epath.Path) -> None:
-    """Makes the folder appear: by one rename on a disk, file by file with the index last on an object store."""
+    """Makes the folder appear: by one rename on a disk, file by file with the index last on an
+    object store.
+    """
     if is_local(target):
         finished.rename(target)
         return

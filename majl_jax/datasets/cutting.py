@@ -20,7 +20,8 @@ Record = dict[str, Any]
 class Layout:
     """What all records of a data set have in common.
 
-    voices: how many pitches a frame has, in no particular order; 0: one per stem, voice i being that of stem i.
+    voices: how many pitches a frame has, in no particular order; 0: one per stem, voice i being
+      that of stem i.
     """
 
     stems: tuple[str, ...]

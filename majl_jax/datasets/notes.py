@@ -1,4 +1,6 @@
-"""Recordings of mixtures with several voices: the audio, lists of notes on label frames, MIDI with pedal."""
+"""Recordings of mixtures with several voices: the audio, lists of notes on label frames, MIDI with
+pedal.
+"""
 
 import heapq
 import pathlib
@@ -160,7 +162,8 @@ def _most_at_once(first: np.ndarray, last: np.ndarray, frames: int) -> tuple[int
 
 
 def read_midi(path: pathlib.Path) -> NoteRows:
-    """The pitched notes of a MIDI file of one instrument, in order of onset, for as long as they ring.
+    """The pitched notes of a MIDI file of one instrument, in order of onset, for as long as they
+    ring.
 
     A note whose key goes up while the sustain pedal is down rings until the pedal goes up; it ends
     earlier where the same pitch is struck again. Drums are left out. The tracks of the file are
@@ -223,7 +226,9 @@ def ringing(
 
 
 def read_semitones(path: pathlib.Path) -> Float64[np.ndarray, " row"]:
-    """A label file of one MIDI semitone per line, 0 = unvoiced; raises BadTrack with the line at fault."""
+    """A label file of one MIDI semitone per line, 0 = unvoiced; raises BadTrack with the line at
+    fault.
+    """
     if not path.is_file():
         raise BadTrack(f"{path}: no such label file")
     low, high = SEMITONES_MIDI
@@ -240,7 +245,8 @@ def read_semitones(path: pathlib.Path) -> Float64[np.ndarray, " row"]:
             ) from None
         if value != 0 and not low <= value <= high:
             raise BadTrack(
-                f"{path}, line {number}: {value} is out of range, expected 0 or {low} to {high} semitones"
+                f"{path}, line {number}: {value} is out of range, expected 0 or {low} to {high}"
+                " semitones"
             )
         semitones.append(value)
     return np.asarray(semitones, np.float64)

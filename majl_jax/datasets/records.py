@@ -37,9 +37,8 @@ class Split:
     shards: tuple[str, ...]  # file names
     shard_bytes: tuple[int, ...]
     shard: np.ndarray
-    offset: (
-        np.ndarray
-    )  # byte offset of the payload (tfrecord) or number in the shard (array_record)
+    # Byte offset of the payload (tfrecord) or number in the shard (array_record)
+    offset: np.ndarray
     length: np.ndarray  # bytes of the payload
     track: tuple[str, ...]
     start_sample: np.ndarray
@@ -114,7 +113,8 @@ def open_prepared(directory: Folder, *, how: str | None = None) -> Prepared:
             f"No prepared data set in {directory} (the folder {state}). Make it with:\n  {how}"
         )
     prepared = read_index(folder)
-    # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's writers.
+    # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's
+    # writers.
     parse_example(b"")
     _check_shards(prepared, how)
     return prepared
@@ -147,8 +147,8 @@ def _check_shards(prepared: Prepared, how: str) -> None:
         if size != expected:
             state = "is missing" if size is None else f"has {size} bytes, expected {expected}"
             raise FileNotFoundError(
-                f"Shard {folder / shard} {state}. Remove the folder {folder} and make it again with:\n"
-                f"  {how}"
+                f"Shard {folder / shard} {state}. Remove the folder {folder} and make it again"
+                f" with:\n  {how}"
             )
 
 

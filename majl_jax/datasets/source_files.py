@@ -124,7 +124,9 @@ def visible(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
 
 
 def find_files(root: pathlib.Path) -> list[pathlib.Path]:
-    """The audio files below a folder, without hidden ones, in natural order: 2.wav before 10.wav."""
+    """The audio files below a folder, without hidden ones, in natural order: 2.wav before
+    10.wav.
+    """
     found = [
         path
         for folder in find_folders(root)
@@ -141,7 +143,9 @@ def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def identity(name: str) -> str:
-    """The id of a file: its path in the folder, shortened where it would be too long a file name."""
+    """The id of a file: its path in the folder, shortened where it would be too long a file
+    name.
+    """
     name = printable(name)
     if len(urllib.parse.quote(name, safe="")) <= LONGEST_ID:
         return name

@@ -13,14 +13,17 @@ FEWEST = 3  # with fewer, a split would be empty
 
 
 def shuffled(names: Iterable[str], *, seed: int | str) -> list[str]:
-    """The names by the SHA-256 of seed and name: which of two comes first does not depend on the others."""
+    """The names by the SHA-256 of seed and name: which of two comes first does not depend on the
+    others.
+    """
     return sorted(
         names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="replace")).digest()
     )
 
 
 def seeded_split(names: Iterable[str], *, seed: int) -> dict[str, str]:
-    """A split of every name: a tenth is test, a tenth of the others valid (one each at least), the rest train.
+    """A split of every name: a tenth is test, a tenth of the others valid (one each at least), the
+    rest train.
 
     Fewer than three names are all train.
     """

@@ -1,4 +1,6 @@
-"""Which stems of which data sets make up the sources of a task: "musdb18: vocals, accompaniment=bass+drums+other"."""
+"""Which stems of which data sets make up the sources of a task: "musdb18: vocals,
+accompaniment=bass+drums+other".
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,9 @@ Groups = Mapping[str, tuple[str, ...]]  # of one data set: source to the stems i
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """How the stem axis of a batch is divided: `members` places for each source, in their order, then those left out."""
+    """How the stem axis of a batch is divided: `members` places for each source, in their order,
+    then those left out.
+    """
 
     sources: tuple[str, ...]  # in alphabetical order: their numbers are the same in every data set
     members: int
@@ -20,9 +24,11 @@ class Places:
 
 
 def parse(text: str) -> dict[str, Groups]:
-    """The groups of each data set that a text of the form above names; the sets must have the same sources.
+    """The groups of each data set that a text of the form above names; the sets must have the same
+    sources.
 
-    A source without "=" is the stem of its name. Stems that are not mentioned are left out of the mixture.
+    A source without "=" is the stem of its name. Stems that are not mentioned are left out of the
+    mixture.
     """
     found: dict[str, Groups] = {}
     for part in text.split(";"):
@@ -62,13 +68,16 @@ def _wrong(text: str) -> ValueError:
 
 
 def places(groups: Mapping[str, Groups], stems: Mapping[str, Sequence[str]]) -> Places:
-    """The places that all sets fit into; stems: of each set. A stem it does not have, or in two sources, is an error."""
+    """The places that all sets fit into; stems: of each set. A stem it does not have, or in two
+    sources, is an error.
+    """
     members, left_out = 1, 0
     for data_set, sources in groups.items():
         used = [stem for group in sources.values() for stem in group]
         if unknown := sorted(set(used) - set(stems[data_set])):
             raise ValueError(
-                f"{data_set} has the stems {', '.join(stems[data_set])}; its sources name {', '.join(unknown)}"
+                f"{data_set} has the stems {', '.join(stems[data_set])}; its sources name"
+                f" {', '.join(unknown)}"
             )
         if len(set(used)) != len(used):
             raise ValueError(f"{data_set}: a stem is in two sources: {dict(sources)}")

@@ -1,4 +1,6 @@
-"""Audio streams of an MP4 file, such as the five of a stem.mp4, decoded by PyAV (`pip install av`)."""
+"""Audio streams of an MP4 file, such as the five of a stem.mp4, decoded by PyAV (`pip install
+av`).
+"""
 
 import importlib
 import importlib.util
@@ -29,7 +31,8 @@ def read_stream(
 def stream(
     path: pathlib.Path, number: int, *, sample_rate_hz: int, channels: int
 ) -> Iterator[resampling.Block]:
-    """The audio stream of this number (from 0), at another rate and number of channels, block by block.
+    """The audio stream of this number (from 0), at another rate and number of channels, block by
+    block.
 
     BadTrack where the file cannot be decoded, has no such stream, or ends before its header says.
     """

@@ -18,9 +18,11 @@ Files = Mapping[
 def tracks(
     given: Files, *, root: pathlib.Path, of_files: Callable[..., Streamed], seed: int
 ) -> list[Track]:
-    """The pairs of each split; a file that is no audio, or visibly cut off, is a track of its own, which cannot be loaded.
+    """The pairs of each split; a file that is no audio, or visibly cut off, is a track of its own,
+    which cannot be loaded.
 
-    of_files: from {source: file} to its audio. ValueError where a source has no file in a split that others have.
+    of_files: from {source: file} to its audio. ValueError where a source has no file in a split
+      that others have.
     """
     seconds: dict[pathlib.Path, float] = {}
     out = []
@@ -80,15 +82,17 @@ def fill_splits(given: Files, *, root: pathlib.Path, seed: int) -> dict[pathlib.
 def pairs(
     names: Mapping[str, Sequence[str]], *, split: str = "", seed: int
 ) -> list[tuple[str, ...]]:
-    """Tuples of one name per source, as many as the source with the most has: none is lost, none there twice.
+    """Tuples of one name per source, as many as the source with the most has: none is lost, none
+    there twice.
 
-    A source with fewer goes through its names again, every time in another order. ValueError where one of them has none.
+    A source with fewer goes through its names again, every time in another order. ValueError where
+    one of them has none.
     """
     count = max(map(len, names.values()))
     if lacking := [source for source, given in names.items() if count and not given]:
         raise ValueError(
-            f"{split} has no usable file of {', '.join(lacking)}, but of other sources: expected the same sources in "
-            "every split; is a folder misspelt?"
+            f"{split} has no usable file of {', '.join(lacking)}, but of other sources: expected"
+            " the same sources in every split; is a folder misspelt?"
         )
     columns = []
     for source, given in names.items():

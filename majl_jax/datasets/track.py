@@ -25,10 +25,11 @@ class BadTrack(ValueError):
 class Recording:
     """The audio of one track with its labels; the sum over the stems is the mixture.
 
-    Without separate stems, stem 0 holds the mixture, the others are zero, and `has_stems` is False.
-    Labels are [frame, voice]. With `voices` 0 there is one voice per stem, in the order of the stems; a number says
-    how many pitches of the mixture there are, in no particular order. A voice that is silent in a labelled frame has
-    f0 0 and is a label, also where it is never used; a frame without a label has `has_pitch` False for all voices.
+    Without separate stems, stem 0 holds the mixture, the others are zero, and `has_stems` is
+    False. Labels are [frame, voice]. With `voices` 0 there is one voice per stem, in the order of
+    the stems; a number says how many pitches of the mixture there are, in no particular order. A
+    voice that is silent in a labelled frame has f0 0 and is a label, also where it is never used;
+    a frame without a label has `has_pitch` False for all voices.
     """
 
     # Shapes are checked by `check`, with a message for the user, not by their types.
@@ -97,15 +98,17 @@ def nearest_rows(
     frames: int,
     grid: Grid,
 ) -> Int[np.ndarray, " frame"]:
-    """For each label frame the row of an annotation, at rising times, whose time is nearest; of two, the earlier.
+    """For each label frame the row of an annotation, at rising times, whose time is nearest; of
+    two, the earlier.
 
-    Frames before the first and after the last row get that one; raises BadTrack, with `name`, where those after the
-    last are more than a tenth of all.
+    Frames before the first and after the last row get that one; raises BadTrack, with `name`,
+    where those after the last are more than a tenth of all.
     """
     frame_s = grid.frame_times_s(frames)
     if times_s[-1] < 0.9 * frame_s[-1] - 1.0:
         raise BadTrack(
-            f"{name}: ends at {times_s[-1]:.1f} s, its audio at {frame_s[-1]:.1f} s: is it cut off, or of another track?"
+            f"{name}: ends at {times_s[-1]:.1f} s, its audio at {frame_s[-1]:.1f} s: is it cut off,"
+            " or of another track?"
         )
     return np.searchsorted((times_s[1:] + times_s[:-1]) / 2, frame_s)
 
@@ -149,7 +152,8 @@ def check(recording: Recording) -> None:
 
 
 def stack(stems: Sequence[np.ndarray], *, grid: Grid) -> np.ndarray:
-    """[time, channel] per stem to [time, stem, channel], all by one gain where one is beyond full scale.
+    """[time, channel] per stem to [time, stem, channel], all by one gain where one is beyond full
+    scale.
 
     Shorter stems end in zeros; lengths that differ by more than `LENGTHS_DIFFER_S` are a BadTrack.
     """
@@ -171,7 +175,9 @@ def unequal(lengths: Sequence[int], *, grid: Grid) -> str:
 def no_pitch(
     samples: int, *, stems: int, grid: Grid, voices: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`f0_hz` and `has_pitch`, [frame, voice], of so many samples without a pitch label; voices 0: one per stem."""
+    """`f0_hz` and `has_pitch`, [frame, voice], of so many samples without a pitch label; voices 0:
+    one per stem.
+    """
     shape = (grid.frame_count(samples), voices or stems)
     return np.zeros(shape, np.float32), np.zeros(shape, bool)
 

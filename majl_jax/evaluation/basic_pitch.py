@@ -1,4 +1,5 @@
-"""Basic Pitch (Bittner et al. 2022) with its published weights, as a reference for multi-pitch scores.
+"""Basic Pitch (Bittner et al. 2022) with its published weights, as a reference for multi-pitch
+scores.
 
 The weights lie in the package basic-pitch, which asks for an old TensorFlow; they run without it:
 
@@ -83,7 +84,9 @@ def contour(
 def transcribe(
     audio: Float[np.ndarray, "time"], *, threshold: float = THRESHOLD, batch_size: int = 8
 ) -> tuple[Float[np.ndarray, "frame"], list[np.ndarray]]:
-    """Returns times in seconds and the pitches of each in Hz: peaks along the contour bins that reach the threshold."""
+    """Returns times in seconds and the pitches of each in Hz: peaks along the contour bins that
+    reach the threshold.
+    """
     from majl_jax.inference.decoding import pick_pitches, pitches_hz
 
     picked = pick_pitches(contour(audio, batch_size=batch_size), threshold=threshold)

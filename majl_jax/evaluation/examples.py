@@ -31,7 +31,9 @@ class ForReport:
         return self.folder / "examples" / files.safe_name(name)
 
     def keep_rows(self, rows: Sequence[Row], *, beside: bool = False) -> None:
-        """Writes the rows of a whole split, beside those that are there or in their place; none is a ValueError."""
+        """Writes the rows of a whole split, beside those that are there or in their place; none is
+        a ValueError.
+        """
         if not rows:
             raise ValueError(
                 "no track to evaluate: the split is empty; check the data set and its splits"
@@ -49,7 +51,9 @@ def write_signals(
     *,
     sample_rate_hz: int,
 ) -> None:
-    """<name>.wav of each signal that is not None, limited to full scale, zero where it is no number."""
+    """<name>.wav of each signal that is not None, limited to full scale, zero where it is no
+    number.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, audio in signals.items():
         if audio is not None:

@@ -1,7 +1,9 @@
-"""Separation scored on fixed excerpts: SI-SDR of every source, by masks or by clustering an embedding.
+"""Separation scored on fixed excerpts: SI-SDR of every source, by masks or by clustering an
+embedding.
 
-A row of tracks.jsonl is an excerpt and a system: its mean over the sources, and each source. Models that are judged on the same
-data have the same excerpts, so that their rows can be compared in pairs.
+A row of tracks.jsonl is an excerpt and a system: its mean over the sources, and each source.
+Models that are judged on the same data have the same excerpts, so that their rows can be compared
+in pairs.
 """
 
 import dataclasses
@@ -38,7 +40,9 @@ class Evaluator:
     ]  # the data sets, each gives as many excerpts
     loss: Callable[[Any, jax.Array], jax.Array]  # (variables, sources) -> [batch]
     estimate: Callable[[Any, jax.Array], jax.Array] | None
-    """(variables, audio [batch, time]) -> [batch, time, source]; None: there are no masks, the embedding is clustered."""
+    """(variables, audio [batch, time]) -> [batch, time, source]; None: there are no masks, the
+    embedding is clustered.
+    """
     embed: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
     """(variables, audio) -> its embedding [batch, frame, frequency, dimension] and its STFT."""
     inverse: Callable[[Any], jax.Array]  # STFT -> audio
@@ -97,7 +101,9 @@ class Evaluator:
         return list(self._excerpts("valid", self.valid_excerpts))
 
     def validate(self, variables: Any) -> dict[str, float]:
-        """The mean loss of the validation excerpts, and with masks their mean SI-SDR and how many have none (silent estimates)."""
+        """The mean loss of the validation excerpts, and with masks their mean SI-SDR and how many
+        have none (silent estimates).
+        """
         losses, ratios = [], []
         for names, sources in self._validation:
             losses += np.asarray(self._loss(variables, sources), np.float64)[: len(names)].tolist()
@@ -114,7 +120,9 @@ class Evaluator:
         return found
 
     def test(self, variables: Any, folder: pathlib.Path) -> dict[str, float]:
-        """Means over the test excerpts, `<name>_skipped` those with a silent estimate; `folder` gets tracks.jsonl and examples/."""
+        """Means over the test excerpts, `<name>_skipped` those with a silent estimate; `folder`
+        gets tracks.jsonl and examples/.
+        """
         rows: list[Row] = []
         report = ForReport(folder, self.examples)
         by_masks = self._estimate is not None
@@ -155,7 +163,9 @@ class Evaluator:
     def _by_clustering(
         self, variables: Any, sources: np.ndarray, count: int
     ) -> dict[str, np.ndarray]:
-        """By k-means on the embedding, with soft and with binary masks, in the order that suits the sources best."""
+        """By k-means on the embedding, with soft and with binary masks, in the order that suits
+        the sources best.
+        """
         mixture, places = sources.sum(-1), sources.shape[2]
         embedding, spectrum = map(np.asarray, self._embed(variables, mixture))
         soft, binary = np.zeros_like(sources), np.zeros_like(sources)

@@ -1,4 +1,6 @@
-"""Fixed excerpts of prepared data: the same ones for every model, so that their scores can be compared in pairs."""
+"""Fixed excerpts of prepared data: the same ones for every model, so that their scores can be
+compared in pairs.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,9 +11,8 @@ from jaxtyping import Float32
 from majl_jax.audio import int16
 from majl_jax.datasets import records, stem_groups
 
-TRIES = (
-    200  # per excerpt, before a data set counts as one in which its sources never sound together
-)
+# Per excerpt, before a data set counts as one in which its sources never sound together
+TRIES = 200
 
 
 class Excerpt(NamedTuple):
@@ -32,9 +33,11 @@ def fixed_excerpts(
     coherent: bool = True,
     threshold_db: float = -45.0,
 ) -> Iterator[Excerpt]:
-    """`count` excerpts at random places of random records, where each source has an RMS above `threshold_db`.
+    """`count` excerpts at random places of random records, where each source has an RMS above
+    `threshold_db`.
 
-    Excerpt i depends on the seed and i alone. A track shorter than an excerpt is filled up with zeros.
+    Excerpt i depends on the seed and i alone. A track shorter than an excerpt is filled up with
+    zeros.
 
     Args:
         directory: a prepared data set.
@@ -50,8 +53,9 @@ def fixed_excerpts(
     stem_groups.places({str(directory): groups}, {str(directory): prepared.layout.stems})
     if prepared.layout.record_samples < samples:
         raise ValueError(
-            f"{directory} has records of {prepared.layout.record_samples} samples, shorter than excerpts of {samples}: "
-            "prepare it with longer --record_seconds, or take shorter excerpts"
+            f"{directory} has records of {prepared.layout.record_samples} samples, shorter than"
+            f" excerpts of {samples}: prepare it with longer --record_seconds, or take shorter"
+            " excerpts"
         )
     valid = prepared.split(split).valid_samples
     numbers = np.flatnonzero(valid >= min(samples, valid.max()))
@@ -88,8 +92,8 @@ def _excerpt(
         if loud.all():
             return Excerpt(" + ".join(piece.name for piece in pieces), sources)
     raise ValueError(
-        f"{prepared.directory}: in {TRIES} excerpts of {split} its sources {', '.join(groups)} never sounded together above "
-        f"{threshold_db:g} dB; check the stems, or lower threshold_db"
+        f"{prepared.directory}: in {TRIES} excerpts of {split} its sources {', '.join(groups)}"
+        f" never sounded together above {threshold_db:g} dB; check the stems, or lower threshold_db"
     )
 
 
@@ -113,7 +117,9 @@ def _piece(
 def in_batches(
     excerpts: Iterator[Excerpt], size: int
 ) -> Iterator[tuple[Sequence[str], Float32[np.ndarray, "batch time source"]]]:
-    """Names and sources of `size` excerpts at a time; the last batch is filled up with silence, which has no name."""
+    """Names and sources of `size` excerpts at a time; the last batch is filled up with silence,
+    which has no name.
+    """
     while part := [one for _, one in zip(range(size), excerpts, strict=False)]:
         silence = [np.zeros_like(part[0].sources)] * (size - len(part))
         yield [one.name for one in part], np.stack([*(one.sources for one in part), *silence])

@@ -35,7 +35,9 @@ RMS_SAMPLES = 2048
 def sounding_frames(
     audio: Float[np.ndarray, "time"], frames: int, *, hop_samples: int, rms_threshold: float = 0.01
 ) -> Bool[np.ndarray, "frame"]:
-    """Frames whose root mean square over 2048 samples, zeros beyond the ends, is above the threshold."""
+    """Frames whose root mean square over 2048 samples, zeros beyond the ends, is above the
+    threshold.
+    """
     half = RMS_SAMPLES // 2
     power = np.pad(audio.astype(np.float64) ** 2, (half, half + frames * hop_samples))
     total = np.concatenate([[0.0], np.cumsum(power)])
@@ -55,12 +57,13 @@ def score_track(
     tuned_threshold: float | None = None,
     rms_threshold: float = 0.01,
 ) -> dict[str, float]:
-    """Returns precision, recall, f1, accuracy, average_precision, and what tells a blank output before F1 does.
+    """Returns precision, recall, f1, accuracy, average_precision, and what tells a blank output
+    before F1 does.
 
-    Judged in the label frames whose voices are all labelled; without any, the first five are NaN. With a `tuned_threshold`
-    also precision_tuned, recall_tuned and f1_tuned, at that one. contrast: see metrics.multi_pitch_curve.
-    activation_mass: sum of the salience per frame; polyphony: pitches per frame; silent_share: of
-    the sounding frames, those without a pitch.
+    Judged in the label frames whose voices are all labelled; without any, the first five are NaN.
+    With a `tuned_threshold` also precision_tuned, recall_tuned and f1_tuned, at that one.
+    contrast: see metrics.multi_pitch_curve. activation_mass: sum of the salience per frame;
+    polyphony: pitches per frame; silent_share: of the sounding frames, those without a pitch.
 
     Args:
         model: what made the salience.
@@ -100,7 +103,9 @@ def score_track(
 def _curve(
     model: MultiPitchModel, peaks: np.ndarray, f0_hz: np.ndarray, has_pitch: np.ndarray
 ) -> multi_pitch_curve.Curve:
-    """The peaks in the labelled frames, ranked; a frame of labels without an estimate has no peak."""
+    """The peaks in the labelled frames, ranked; a frame of labels without an estimate has no
+    peak.
+    """
     labelled = np.flatnonzero(np.all(has_pitch, axis=1) & (has_pitch.shape[1] > 0))
     missing = max(0, len(f0_hz) - len(peaks))
     padded = np.pad(peaks, ((0, missing), (0, 0)))
@@ -126,8 +131,9 @@ class Judging:
     tuned_threshold: float | None = None
     """See `score_track`."""
     choose_threshold: bool = False
-    """Whether the result has threshold_best, of all the one with the highest mean F1 over the tracks, and
-    f1_best, that mean."""
+    """Whether the result has threshold_best, of all the one with the highest mean F1 over the
+    tracks, and f1_best, that mean.
+    """
 
 
 JUDGING = Judging()
@@ -152,14 +158,13 @@ def score_tracks(
     """Plays the mixtures of whole tracks through the model and scores the pitches of all voices.
 
     Args:
-        model: what is judged, with its threshold.
-        variables: of the model.
-        tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name),
+        model: what is judged, with its threshold. variables: of the model. tracks: whole-track
+        records (batch.py's keys without the batch axis, and `track`, the name),
             at the sample rate and hop of the model.
-        system: name of the model in the rows.
-        judging: how the model is applied, and thresholds beside its own.
-        references: other systems by name, (audio [time], mono, peak-normalized) -> (times_s, [Hz ...]).
-        report: where a row per track and system goes, beside those that are there, and the start of
+        system: name of the model in the rows. judging: how the model is applied, and thresholds
+        beside its own. references: other systems by name, (audio [time], mono, peak-normalized) ->
+        (times_s, [Hz ...]). report: where a row per track and system goes, beside those that are
+        there, and the start of
             the first tracks, to hear and to see.
         progress: label of a progress bar, None for no bar.
 

@@ -1,7 +1,9 @@
-"""Which outputs of a network trained without labels are the stems, by a vote of validation segments.
+"""Which outputs of a network trained without labels are the stems, by a vote of validation
+segments.
 
-Saijo & Bando, WASPAA 2025 (arXiv 2505.07631; repository b-sigpro/mixit-mss). The chosen outputs go to `select_outputs` of the
-network's module. The authors let each stem take its most frequent output, also if two take the same; here outputs are unique.
+Saijo & Bando, WASPAA 2025 (arXiv 2505.07631; repository b-sigpro/mixit-mss). The chosen outputs go
+to `select_outputs` of the network's module. The authors let each stem take its most frequent
+output, also if two take the same; here outputs are unique.
 """
 
 import dataclasses
@@ -18,8 +20,8 @@ _EPSILON = 1e-8
 class OutputAssignment:
     """The output of each stem and what it was chosen by.
 
-    `votes` [stem, output]: in how many segments the output was the stem's. `mean_snr_db` [stem, output]: SNR over the
-    segments in which the stem sounds. `segments`: how many there were.
+    `votes` [stem, output]: in how many segments the output was the stem's. `mean_snr_db` [stem,
+    output]: SNR over the segments in which the stem sounds. `segments`: how many there were.
     """
 
     heads: tuple[int, ...]
@@ -48,11 +50,13 @@ def assign_outputs(
         ]
     ],
 ) -> OutputAssignment:
-    """One output for each stem from (estimates [time, output, channel], references [time, stem, channel]) of segments.
+    """One output for each stem from (estimates [time, output, channel], references [time, stem,
+    channel]) of segments.
 
-    In a segment the stems that sound get the outputs with the largest sum of SNRs of the first channel, no two the same: a vote
-    each. Over all segments the stems get the outputs with most votes together; of equal choices that of the largest mean SNR.
-    Segments are taken one at a time. A ValueError for no segment, a stem that never sounds, fewer outputs than stems, shapes
+    In a segment the stems that sound get the outputs with the largest sum of SNRs of the first
+    channel, no two the same: a vote each. Over all segments the stems get the outputs with most
+    votes together; of equal choices that of the largest mean SNR. Segments are taken one at a
+    time. A ValueError for no segment, a stem that never sounds, fewer outputs than stems, shapes
     that do not fit or change, and values that are not finite.
     """
     votes: np.ndarray
@@ -64,8 +68,8 @@ def assign_outputs(
             votes, sums = np.zeros(snr_db.shape, np.int64), np.zeros(snr_db.shape)
         if snr_db.shape != votes.shape:
             raise ValueError(
-                f"segment {count - 1} has {snr_db.shape[0]} stems and {snr_db.shape[1]} outputs; expected "
-                f"{votes.shape[0]} and {votes.shape[1]} as in the first."
+                f"segment {count - 1} has {snr_db.shape[0]} stems and {snr_db.shape[1]} outputs;"
+                f" expected {votes.shape[0]} and {votes.shape[1]} as in the first."
             )
         if not np.isfinite(snr_db).all():
             raise ValueError(
@@ -80,8 +84,9 @@ def assign_outputs(
     sounding = votes.sum(axis=1)
     if not sounding.all():
         raise ValueError(
-            f"stem {', '.join(map(str, np.flatnonzero(sounding == 0)))} never sounds in {count} segments; expected some in "
-            "which each stem sounds. Take more of the validation set, or leave the stem out."
+            f"stem {', '.join(map(str, np.flatnonzero(sounding == 0)))} never sounds in {count}"
+            " segments; expected some in which each stem sounds. Take more of the validation set,"
+            " or leave the stem out."
         )
     mean_snr_db = sums / sounding[:, None]
     return OutputAssignment(unique_outputs(votes, mean_snr_db), votes, mean_snr_db, count)
@@ -90,7 +95,9 @@ def assign_outputs(
 def unique_outputs(
     votes: Int[np.ndarray, "stem output"], scores: Float[np.ndarray, "stem output"]
 ) -> tuple[int, ...]:
-    """The output of each stem, no two the same, with most votes in sum; of equal sums that of the largest sum of scores."""
+    """The output of each stem, no two the same, with most votes in sum; of equal sums that of the
+    largest sum of scores.
+    """
     # Scores from 0 to 1 / (stems + 1): in sum they weigh less than one vote.
     below_one = (scores - scores.min()) / max(np.ptp(scores), 1.0) / (len(scores) + 1)
     _, heads = scipy.optimize.linear_sum_assignment(votes + below_one, maximize=True)
@@ -105,8 +112,9 @@ def snr_matrix_db(
     (time, outputs, _), (expected, stems, _) = estimates.shape, references.shape
     if time != expected or outputs < stems:
         raise ValueError(
-            f"snr_matrix_db got estimates of shape {estimates.shape} and references of shape {references.shape}, [time, output "
-            "or stem, channel]; expected the same time, and as many outputs as stems or more."
+            f"snr_matrix_db got estimates of shape {estimates.shape} and references of shape"
+            f" {references.shape}, [time, output or stem, channel]; expected the same time, and as"
+            " many outputs as stems or more."
         )
     e, r = (x[..., 0].astype(np.float64) for x in (estimates, references))
     power = np.sum(r**2, axis=0)[:, None]

@@ -72,7 +72,9 @@ def flatten(
 
 
 def means(flat: Mapping[str, float]) -> dict[str, float]:
-    """Of the numbers of `flatten` the means, by the names of the scores, and of how many tracks a score is missing there."""
+    """Of the numbers of `flatten` the means, by the names of the scores, and of how many tracks a
+    score is missing there.
+    """
     kept = {k.removesuffix("_mean"): v for k, v in flat.items() if k.endswith("_mean")}
     return kept | {k: v for k, v in flat.items() if k.endswith("_skipped")}
 
@@ -102,9 +104,11 @@ def add_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
 
 
 def text_table(rows: Iterable[Row]) -> str:
-    """The means over tracks as text, a line per system, best first by the first column; "-" where undefined.
+    """The means over tracks as text, a line per system, best first by the first column; "-" where
+    undefined.
 
-    A last line tells of how many tracks a score is not in its mean, such as the SI-SDR of a silent estimate.
+    A last line tells of how many tracks a score is not in its mean, such as the SI-SDR of a silent
+    estimate.
     """
     table = aggregate(rows)
     names = list(dict.fromkeys(name for metrics in table.values() for name in metrics))
@@ -127,7 +131,8 @@ def _left_out(
     system: str, statistics: Mapping[str, Mapping[str, float]], shown: Iterable[str]
 ) -> str:
     said = [
-        f"{_IN_TEXT.get(name, name)} of {int(found['skipped'])} of {int(found['count'] + found['skipped'])}"
+        f"{_IN_TEXT.get(name, name)} of {int(found['skipped'])} of"
+        f" {int(found['count'] + found['skipped'])}"
         for name in shown
         if (found := statistics.get(name)) and found["skipped"]
     ]

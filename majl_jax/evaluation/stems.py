@@ -1,6 +1,7 @@
 """Separation of all stems of whole tracks, scored: uSDR in both definitions, cSDR and SI-SDR.
 
-A row of tracks.jsonl is a track and a system: the mean over the stems of each score, and each stem's own.
+A row of tracks.jsonl is a track and a system: the mean over the stems of each score, and each
+stem's own.
 """
 
 import dataclasses
@@ -31,20 +32,18 @@ def score_stems(
     report: ForReport = NO_FILES,
     progress: str | None = None,
 ) -> dict[str, float]:
-    """Plays whole tracks through the model and scores each of its stems, and the untouched mixture beside it.
+    """Plays whole tracks through the model and scores each of its stems, and the untouched mixture
+    beside it.
 
     Args:
-        model: what is judged.
-        variables: of the model.
-        tracks: whole-track records (batch.py's keys without the batch axis, and `track`, the name).
-        columns: for each stem of the model, its number in the records; the others are left out of the mixture.
-        system: name of the model in the rows.
-        segmenting: how the model is applied.
-        report: where rows and examples go.
-        progress: label of a progress bar, None for no bar.
+        model: what is judged. variables: of the model. tracks: whole-track records (batch.py's
+        keys without the batch axis, and `track`, the name). columns: for each stem of the model,
+        its number in the records; the others are left out of the mixture. system: name of the
+        model in the rows. segmenting: how the model is applied. report: where rows and examples
+        go. progress: label of a progress bar, None for no bar.
 
-    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has no score, and
-    `<name>_skipped` tells of how many tracks a score is undefined.
+    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has
+    no score, and `<name>_skipped` tells of how many tracks a score is undefined.
     """
     rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
@@ -82,10 +81,12 @@ def score_stems(
 def score(
     estimate: Stems, truth: Stems, *, stems: Sequence[str], sample_rate_hz: int
 ) -> dict[str, Any]:
-    """Each score of each stem, and its mean over the stems that have one; None, with a reason in "skipped": undefined.
+    """Each score of each stem, and its mean over the stems that have one; None, with a reason in
+    "skipped": undefined.
 
-    usdr_db: channels' energies together (Music Demixing Challenge); usdr_channels_db: the mean of the channels' decibels;
-    csdr_db: the median over windows of 1 s of BSS Eval v4's SDR, without those in which a stem is silent.
+    usdr_db: channels' energies together (Music Demixing Challenge); usdr_channels_db: the mean of
+    the channels' decibels; csdr_db: the median over windows of 1 s of BSS Eval v4's SDR, without
+    those in which a stem is silent.
     """
     each: dict[str, dict[str, float | None]] = {}
     skipped: dict[str, str] = {}
@@ -125,7 +126,9 @@ def _of_stem(
 
 
 def _chunk_sdrs(estimate: Stems, truth: Stems, *, window_samples: int) -> dict[int, float]:
-    """By number of the stem; silent stems and estimates are left out, as BSS Eval cannot judge them."""
+    """By number of the stem; silent stems and estimates are left out, as BSS Eval cannot judge
+    them.
+    """
     sounding = [
         n
         for n in range(truth.shape[1])

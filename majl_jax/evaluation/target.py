@@ -100,7 +100,9 @@ def score_tracks(
 def _references(
     take: Take, pitch_model: SegmentModel | None, listen: Callable[..., Answer]
 ) -> dict[str, Answer]:
-    """What the model is compared with: the untouched mixture, and the pitch of it and of the true stem."""
+    """What the model is compared with: the untouched mixture, and the pitch of it and of the true
+    stem.
+    """
     if pitch_model is None:
         return {"mixture": (take.mixture, None)}
     found: dict[str, Answer] = {"mixture": (take.mixture, listen(pitch_model, take.mixture)[1])}

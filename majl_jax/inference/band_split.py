@@ -1,4 +1,6 @@
-"""A band-split network applied to mixtures: its short-time Fourier transform and the level it listens at."""
+"""A band-split network applied to mixtures: its short-time Fourier transform and the level it
+listens at.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,8 +30,9 @@ class Separator:
     ) -> tuple[Float[Array, "batch time source channel"], Float[Array, "batch 1 1 channel"]]:
         """Estimates for the mixture divided by its `channel_level`, and that level.
 
-        Losses hold the estimates against references that are divided by it too (Saijo & Bando 2025). Of the 1 + time // hop
-        frames of the STFT the last is left out, as theirs is. key: of dropout; None without.
+        Losses hold the estimates against references that are divided by it too (Saijo & Bando
+        2025). Of the 1 + time // hop frames of the STFT the last is left out, as theirs is. key:
+        of dropout; None without.
         """
         samples = mixture.shape[1]
         spectrum = stft.stft(

@@ -1,4 +1,6 @@
-"""A trained Chimera network applied to mixtures: by its masks, or by k-means on its embedding where it has none."""
+"""A trained Chimera network applied to mixtures: by its masks, or by k-means on its embedding
+where it has none.
+"""
 
 import dataclasses
 import functools
@@ -70,7 +72,9 @@ class Separator:
     def by_centres(
         self, variables: Variables, audio: Float[Array, "batch time"]
     ) -> Float[Array, "batch time source"]:
-        """Soft masks e^(-5 d_s) + 1e-8, scaled to the sum 1, with d_s the distance to row s of variables["clusters"]["centres"]."""
+        """Soft masks e^(-5 d_s) + 1e-8, scaled to the sum 1, with d_s the distance to row s of
+        variables["clusters"]["centres"].
+        """
         embedding, mixture = self.embed(variables, audio)
         apart = embedding[..., None, :] - variables["clusters"]["centres"]
         near = jnp.exp(-BETA * jnp.sqrt(jnp.sum(apart**2, axis=-1))) + 1e-8
@@ -89,7 +93,9 @@ class Separator:
         return self._on_grid(apply, sources)
 
     def cluster_model(self, count: int) -> SegmentModel:
-        """For songs of any length, without masks: the centres are those of a song, found before it is separated."""
+        """For songs of any length, without masks: the centres are those of a song, found before it
+        is separated.
+        """
 
         def apply(variables: Variables, audio: Array) -> dict[str, Array]:
             return {"stems": self.by_centres(variables, audio[..., 0])[..., None]}

@@ -1,6 +1,7 @@
 """Embeddings to masks by k-means, and which estimate is which source; NumPy, on the host.
 
-Hershey et al. 2016 (arXiv 1508.04306), with the settings of nussl, `separation/base/clustering_separation_base.py`.
+Hershey et al. 2016 (arXiv 1508.04306), with the settings of nussl,
+`separation/base/clustering_separation_base.py`.
 """
 
 import numpy as np
@@ -22,9 +23,11 @@ def masks_by_clustering(
     restarts: int = 10,
     seed: int = 0,
 ) -> Float[np.ndarray, "frame frequency source"]:
-    """Masks e^(-beta d_s) + 1e-8, scaled to the sum 1, d_s the distance of a point's embedding to centre s.
+    """Masks e^(-beta d_s) + 1e-8, scaled to the sum 1, d_s the distance of a point's embedding to
+    centre s.
 
-    k-means places the centres on the loud points. The order of the sources is arbitrary, see `best_order`.
+    k-means places the centres on the loud points. The order of the sources is arbitrary, see
+    `best_order`.
 
     Args:
         embedding: of each point of the STFT.
@@ -36,8 +39,8 @@ def masks_by_clustering(
         restarts: starts of k-means, of which the best counts.
         seed: of the starts.
 
-    Raises ValueError where the input is not finite, or has fewer distinct loud points than sources,
-    as silence.
+    Raises ValueError where the input is not finite, or has fewer distinct loud points than
+    sources, as silence.
     """
     _check(embedding, magnitude, sources=sources, percentile=percentile)
     chosen = loud_points(embedding, magnitude, percentile=percentile)
@@ -68,13 +71,16 @@ def centres(
     restarts: int = 10,
     seed: int = 0,
 ) -> Float[np.ndarray, "source dimension"]:
-    """The centres of k-means, the best of `restarts` starts; a ValueError if fewer points differ than there are sources."""
+    """The centres of k-means, the best of `restarts` starts; a ValueError if fewer points differ
+    than there are sources.
+    """
     from sklearn.cluster import KMeans
 
     if (distinct := len(np.unique(points, axis=0))) < sources:
         raise ValueError(
-            f"{distinct} distinct embeddings at {len(points)} loud points; expected at least {sources}, the sources. The input is "
-            "silent or too short: leave it out, or take a lower percentile."
+            f"{distinct} distinct embeddings at {len(points)} loud points; expected at least"
+            f" {sources}, the sources. The input is silent or too short: leave it out, or take a"
+            " lower percentile."
         )
     model = KMeans(
         n_clusters=sources,
@@ -85,9 +91,11 @@ def centres(
 
 
 def best_order(scores: Float[np.ndarray, "estimate source"]) -> Int[np.ndarray, "source"]:
-    """The order p of the estimates with the largest sum_s scores[p_s, s]: estimates[..., p] then follow the sources.
+    """The order p of the estimates with the largest sum_s scores[p_s, s]: estimates[..., p] then
+    follow the sources.
 
-    A score may be infinite, as the SI-SDR of a silent estimate; a ValueError if one is NaN, as that of a silent source.
+    A score may be infinite, as the SI-SDR of a silent estimate; a ValueError if one is NaN, as
+    that of a silent source.
     """
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
         raise ValueError(
@@ -96,7 +104,8 @@ def best_order(scores: Float[np.ndarray, "estimate source"]) -> Int[np.ndarray, 
     if np.isnan(scores).any():
         estimate, source = np.argwhere(np.isnan(scores))[0]
         raise ValueError(
-            f"the score of estimate {estimate} for source {source} is NaN; leave out silent sources."
+            f"the score of estimate {estimate} for source {source} is NaN; leave out silent"
+            " sources."
         )
     finite = np.clip(scores, -_LARGEST_SCORE, _LARGEST_SCORE)
     return scipy.optimize.linear_sum_assignment(finite.T, maximize=True)[1]
@@ -107,8 +116,8 @@ def _check(
 ) -> None:
     if magnitude.ndim != 2 or embedding.ndim != 3 or embedding.shape[:2] != magnitude.shape:
         raise ValueError(
-            f"the embedding has the shape {embedding.shape}, the magnitude {magnitude.shape}; expected "
-            "[frame, frequency, dimension] and [frame, frequency]."
+            f"the embedding has the shape {embedding.shape}, the magnitude {magnitude.shape};"
+            " expected [frame, frequency, dimension] and [frame, frequency]."
         )
     if sources < 2:
         raise ValueError(f"sources is {sources}; expected at least 2.")
@@ -118,6 +127,6 @@ def _check(
         wrong = int(np.size(x) - np.isfinite(x).sum())
         if wrong:
             raise ValueError(
-                f"{wrong} of {np.size(x)} values of the {name} are NaN or infinite; expected none: look at the "
-                "parameters and at the audio."
+                f"{wrong} of {np.size(x)} values of the {name} are NaN or infinite; expected none:"
+                " look at the parameters and at the audio."
             )

@@ -1,7 +1,9 @@
-"""A song in segments whose kept parts hear all that they depend on, as if the song were heard whole.
+"""A song in segments whose kept parts hear all that they depend on, as if the song were heard
+whole.
 
-A network of convolutions knows a sample from its neighbourhood. Segments that overlap by twice that neighbourhood, of which only
-the middle is kept, give what one pass over the song gives, edges of the song included: no fading, no difference.
+A network of convolutions knows a sample from its neighbourhood. Segments that overlap by twice
+that neighbourhood, of which only the middle is kept, give what one pass over the song gives, edges
+of the song included: no fading, no difference.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +14,9 @@ from jaxtyping import Float
 
 
 class Piece(NamedTuple):
-    """A segment, and which of its samples are kept; those of one song's pieces follow each other."""
+    """A segment, and which of its samples are kept; those of one song's pieces follow each
+    other.
+    """
 
     audio: Float[np.ndarray, "time channel"]
     kept: slice
@@ -25,20 +29,21 @@ def pieces(
     context_samples: int,
     hop_samples: int,
 ) -> Iterator[Piece]:
-    """Segments that start at whole hops; the last one ends where the song ends, filled up to a whole hop.
+    """Segments that start at whole hops; the last one ends where the song ends, filled up to a
+    whole hop.
 
-    A song shorter than a segment is one piece of its own length. Memory is two segments and a block. A ValueError for a context
-    that leaves nothing of a segment, and for no samples.
+    A song shorter than a segment is one piece of its own length. Memory is two segments and a
+    block. A ValueError for a context that leaves nothing of a segment, and for no samples.
     """
     step = segment_samples - 2 * context_samples
     if step < hop_samples or segment_samples % hop_samples or context_samples % hop_samples:
         raise ValueError(
-            f"segments of {segment_samples} samples with a context of {context_samples} at either side; expected whole hops of "
-            f"{hop_samples} samples, and one or more of them between the contexts"
+            f"segments of {segment_samples} samples with a context of {context_samples} at either"
+            f" side; expected whole hops of {hop_samples} samples, and one or more of them between"
+            " the contexts"
         )
-    waiting: np.ndarray | None = (
-        None  # from the start of the next segment on, `before` more in front
-    )
+    # From the start of the next segment on, `before` more in front
+    waiting: np.ndarray | None = None
     before, first = 0, True
     for block in blocks:
         waiting = block if waiting is None else np.concatenate([waiting, block])

@@ -28,7 +28,9 @@ def decode_pitch(
 
 
 def _pieces(salience: np.ndarray) -> Iterator[np.ndarray]:
-    """Stretches of DECODED_FRAMES frames, the last one filled up with zeros; one program for all."""
+    """Stretches of DECODED_FRAMES frames, the last one filled up with zeros; one program for
+    all.
+    """
     padded = np.pad(salience, ((0, -len(salience) % DECODED_FRAMES), (0, 0)))
     for first in range(0, len(padded), DECODED_FRAMES):
         yield padded[first : first + DECODED_FRAMES]

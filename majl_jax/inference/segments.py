@@ -27,8 +27,9 @@ class SegmentModel:
 
     apply: Callable[[Any, jax.Array], Mapping[str, jax.Array]]
     """(variables, audio[batch, time, channel]) -> {"stems": [batch, time, stem, channel],
-    "salience": [batch, frame, bin] in 0..1}, either optional; time is segment_samples, with a context also the
-    length of a shorter song."""
+    "salience": [batch, frame, bin] in 0..1}, either optional; time is segment_samples, with a
+    context also the length of a shorter song.
+    """
     sample_rate_hz: int
     segment_samples: int
     hop_samples: int
@@ -37,12 +38,18 @@ class SegmentModel:
     bin_cents: np.ndarray | None = None
     """Centre of each salience bin in cents above 10 Hz; None when there is no salience."""
     crossfade: bool = True
-    """Whether overlapping segments fade into each other; False: the plain mean where they overlap."""
+    """Whether overlapping segments fade into each other; False: the plain mean where they
+    overlap.
+    """
     context_samples: int = 0
-    """What an output depends on at either side of it. Above 0, segments overlap by twice as much and give exactly what
-    the song gives in one pass, whatever `overlap` is asked for; `apply` then takes other lengths too."""
+    """What an output depends on at either side of it. Above 0, segments overlap by twice as much
+    and give exactly what the song gives in one pass, whatever `overlap` is asked for; `apply` then
+    takes other lengths too.
+    """
     for_song: Callable[[Any, Iterable[np.ndarray]], Any] | None = None
-    """(variables, the blocks of a song at the model's rate) -> the variables for this song, if it has to be heard first."""
+    """(variables, the blocks of a song at the model's rate) -> the variables for this song, if it
+    has to be heard first.
+    """
 
     def __post_init__(self) -> None:
         if self.segment_samples % self.hop_samples or self.segment_samples <= 0:

@@ -1,6 +1,8 @@
-"""Losses against blank output where labels are missing: how much is heard, how it varies, and what is surely there.
+"""Losses against blank output where labels are missing: how much is heard, how it varies, and what
+is surely there.
 
-Not in SS-MPE's paper, which names the collapse to blank output as its open problem (arXiv 2506.23371).
+Not in SS-MPE's paper, which names the collapse to blank output as its open problem (arXiv
+2506.23371).
 """
 
 import dataclasses
@@ -20,10 +22,12 @@ def activity_hinge(
     *,
     squared: bool = True,
 ) -> Float[Array, "batch"]:
-    """max(0, M - m)^2 (or unsquared), m = the item's mean over True frames of sum_k s_k, the number of active bins.
+    """max(0, M - m)^2 (or unsquared), m = the item's mean over True frames of sum_k s_k, the
+    number of active bins.
 
-    M, the least number, is a scalar or one per item and carries no gradient; from labels, their mean sum over bins. 0 for
-    items without a True frame: they say nothing, so leave them out of a mean (`frame_mask.any(1)`).
+    M, the least number, is a scalar or one per item and carries no gradient; from labels, their
+    mean sum over bins. 0 for items without a True frame: they say nothing, so leave them out of a
+    mean (`frame_mask.any(1)`).
     """
     count = frame_mask.sum(axis=1)
     mass = jnp.where(frame_mask, salience.sum(axis=-1), 0.0).sum(axis=1) / jnp.maximum(count, 1)
@@ -50,11 +54,13 @@ def variance_hinge(
     of: str = "bins",
     epsilon: float = 1e-4,
 ) -> Float[Array, ""]:
-    """mean_k max(0, g - sqrt(Var(s_k) + epsilon)) over the bins, Var over the True frames of all items.
+    """mean_k max(0, g - sqrt(Var(s_k) + epsilon)) over the bins, Var over the True frames of all
+    items.
 
-    The variance term of VICReg (Bardes et al. 2022, eq. 1), with Var divided by the count. `of="mass"`: one hinge, on the
-    frames' number of active bins sum_k s_k instead. g is `minimum_deviation`. 0 without a True frame. Statistics are those of
-    one device's share of the batch.
+    The variance term of VICReg (Bardes et al. 2022, eq. 1), with Var divided by the count.
+    `of="mass"`: one hinge, on the frames' number of active bins sum_k s_k instead. g is
+    `minimum_deviation`. 0 without a True frame. Statistics are those of one device's share of the
+    batch.
     """
     if of not in ("bins", "mass"):
         raise ValueError(f'variance_hinge got of={of!r}; expected "bins" or "mass".')
@@ -70,7 +76,9 @@ def variance_hinge(
 
 @dataclasses.dataclass(frozen=True)
 class StrictLimits:
-    """What `strict_positive_mask` asks of a bin f; levels are relative to that at f, but for the SNR."""
+    """What `strict_positive_mask` asks of a bin f; levels are relative to that at f, but for the
+    SNR.
+    """
 
     minimum_salience: float = 0.6
     minimum_snr_db: float = 10.0
@@ -102,20 +110,26 @@ def strict_positive_mask(
     """Bins f that are almost surely a pitch, from sound alone, when all of these hold:
 
     - the harmonic average `salience` in [0, 1] reaches `minimum_salience`;
-    - the level at f exceeds the mean level in dB of the bins within `neighbourhood_octaves` by `minimum_snr_db`;
-    - the levels at 2f and 3f, relative to that at f, reach `minimum_second_db` and `minimum_third_db`;
-    - the level at 1.5f stays below `maximum_between_db`, else f may be the second partial of f/2, whose third that is;
-    - with `peaks_only`, the level at f is a local maximum along the bins, so that the flanks of a partial are no pitches.
+    - the level at f exceeds the mean level in dB of the bins within `neighbourhood_octaves` by
+      `minimum_snr_db`;
+    - the levels at 2f and 3f, relative to that at f, reach `minimum_second_db` and
+      `minimum_third_db`;
+    - the level at 1.5f stays below `maximum_between_db`, else f may be the second partial of f/2,
+      whose third that is;
+    - with `peaks_only`, the level at f is a local maximum along the bins, so that the flanks of a
+      partial are no pitches.
 
-    `features` are levels 1 + dB / range_db in [0, 1] per channel of `harmonics`, which must include 1. A partial is read in
-    its own channel, or at its nearest bin of channel 1; where that lies beyond the last bin nothing is known and the answer
-    is no. Levels are those of the unnormalised filters, which fall with frequency. The limits follow the strict positives of
-    repository ShiryuEsaki/ss-mpe-experiments; neighbourhood and local maximum are our decision. No gradient.
+    `features` are levels 1 + dB / range_db in [0, 1] per channel of `harmonics`, which must
+    include 1. A partial is read in its own channel, or at its nearest bin of channel 1; where that
+    lies beyond the last bin nothing is known and the answer is no. Levels are those of the
+    unnormalised filters, which fall with frequency. The limits follow the strict positives of
+    repository ShiryuEsaki/ss-mpe-experiments; neighbourhood and local maximum are our decision. No
+    gradient.
     """
     if 1 not in harmonics or len(harmonics) != features.shape[-1]:
         raise ValueError(
-            f"strict_positive_mask got features of {features.shape[-1]} channels and harmonics {harmonics}; "
-            "expected one per channel, among them 1."
+            f"strict_positive_mask got features of {features.shape[-1]} channels and harmonics"
+            f" {harmonics}; expected one per channel, among them 1."
         )
     features = jax.lax.stop_gradient(features)
     first = features[..., harmonics.index(1)]

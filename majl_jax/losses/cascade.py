@@ -1,4 +1,6 @@
-"""The loss of MAJL's joint cascade: separation and pitch, each over what is labelled, harder samples counting more."""
+"""The loss of MAJL's joint cascade: separation and pitch, each over what is labelled, harder
+samples counting more.
+"""
 
 import dataclasses
 import functools
@@ -40,7 +42,9 @@ class CascadeTerms:
 
 @dataclasses.dataclass(frozen=True)
 class _Truth:
-    """What is known of a batch: the true source, and the pitch of the frames whose loss is taken."""
+    """What is known of a batch: the true source, and the pitch of the frames whose loss is
+    taken.
+    """
 
     source: Float[Array, "batch time"]
     has_source: Bool[Array, "batch"]
@@ -52,7 +56,9 @@ class _Truth:
 
 @dataclasses.dataclass(frozen=True)
 class _Unweighted:
-    """The losses of both tasks before weighing, and what PE hears in the estimate and in the true source."""
+    """The losses of both tasks before weighing, and what PE hears in the estimate and in the true
+    source.
+    """
 
     distance: Float[Array, "batch"]
     likelihood: Float[Array, "batch frame"]
@@ -71,14 +77,17 @@ def cascade_loss(
     interface: Interface,
     dynamic: hard_samples.HardSamples | None = None,
 ) -> tuple[Float[Array, ""], tuple[Any, dict[str, Array]]]:
-    """L = mean_i w_separation a_i L_separation(s_hat_i, s_i) + w_pitch b_i L_pitch(PE(s_hat_i), y_i), over what is labelled.
+    """L = mean_i w_separation a_i L_separation(s_hat_i, s_i) + w_pitch b_i L_pitch(PE(s_hat_i),
+    y_i), over what is labelled.
 
-    The target s is stem 0. With `interface.joint`, PE hears the estimate, and the separator learns from both losses, balanced as
-    losses/interface.py says; without, PE hears the true voice: two networks trained side by side, each on its own loss. L_pitch
-    is taken on some frames per segment, one drawn from each of as many equal stretches: neighbouring 64 ms frames share most
+    The target s is stem 0. With `interface.joint`, PE hears the estimate, and the separator learns
+    from both losses, balanced as losses/interface.py says; without, PE hears the true voice: two
+    networks trained side by side, each on its own loss. L_pitch is taken on some frames per
+    segment, one drawn from each of as many equal stretches: neighbouring 64 ms frames share most
     of their samples.
 
-    `dynamic` makes the weights a_i and b_i depend on how hard a sample is (losses/hard_samples.py); None: both are 1.
+    `dynamic` makes the weights a_i and b_i depend on how hard a sample is
+    (losses/hard_samples.py); None: both are 1.
     """
     frame_key, dropout_key = jax.random.split(key)
     # The first example's number tells the devices apart, so that they drop different units.
@@ -138,7 +147,9 @@ def _losses(
     terms: CascadeTerms,
     dynamic: hard_samples.HardSamples | None,
 ) -> tuple[Array, Array, Array, tuple[dict[str, Array], Any]]:
-    """(the whole loss, its part of separation, its part of pitch, (terms and readings, PE's statistics))."""
+    """(the whole loss, its part of separation, its part of pitch, (terms and readings, PE's
+    statistics)).
+    """
     variables = {"params": params, **mutables}
     listen = functools.partial(cascade.listen, variables, index=truth.index, key=key)
     logits, pitch_state = listen(heard)
@@ -149,7 +160,8 @@ def _losses(
     likelihood = likelihood_of(logits)
     of_separation, of_pitch, found, readings = 1.0, 1.0, {}, {}
     if dynamic is not None or terms.weights.get("pitch_on_target"):
-        # The same parameters, dropout and kind of statistics as for the estimate; these statistics are not kept.
+        # The same parameters, dropout and kind of statistics as for the estimate; these statistics
+        # are not kept.
         of_source, _ = listen(truth.source)
         if terms.weights.get("pitch_on_target"):
             found["pitch_on_target"] = weighting.masked_mean(
@@ -178,7 +190,9 @@ def _dynamic_weights(
     unweighted: _Unweighted,
     settings: hard_samples.HardSamples,
 ) -> tuple[tuple[Array, Array], dict[str, Array], dict[str, Array]]:
-    """(weights of separation [batch] and pitch [batch, frame or 1], the weight module's loss if it has one, readings)."""
+    """(weights of separation [batch] and pitch [batch, frame or 1], the weight module's loss if it
+    has one, readings).
+    """
     heard = [
         jax.lax.stop_gradient(jax.nn.sigmoid(x))
         for x in (unweighted.in_estimate, unweighted.in_source)
@@ -213,7 +227,9 @@ def _samples(
     unweighted: _Unweighted,
     settings: hard_samples.HardSamples,
 ) -> tuple[hard_samples.Samples, hard_samples.Samples]:
-    """What is weighed for separation: segments; and for pitch: [batch, frame], or segments as [batch, 1]."""
+    """What is weighed for separation: segments; and for pitch: [batch, frame], or segments as
+    [batch, 1].
+    """
     right = [
         hard_samples.right_frames(
             x,

@@ -1,7 +1,8 @@
-"""The loss of a Chimera network: clustering by its embedding and masks for its magnitude (Bugler et al., arXiv 2010.12650).
+"""The loss of a Chimera network: clustering by its embedding and masks for its magnitude (Bugler
+et al., arXiv 2010.12650).
 
-Sources -> their STFTs, whose sum is the mixture's -> one pass through the trunk -> 0.01 L_DC + 0.99 L_MI (eq. 3); L_DC alone
-before there are masks. Terms with the weight 0 are not computed.
+Sources -> their STFTs, whose sum is the mixture's -> one pass through the trunk -> 0.01 L_DC +
+0.99 L_MI (eq. 3); L_DC alone before there are masks. Terms with the weight 0 are not computed.
 """
 
 import functools
@@ -34,10 +35,11 @@ def chimera_loss(
     chunk_frames: int,
     train: bool = True,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-    """The weighted sum of the terms, (the new statistics, each term); means over the examples of all
-    devices whose sources are `known`.
+    """The weighted sum of the terms, (the new statistics, each term); means over the examples of
+    all devices whose sources are `known`.
 
-    chunk_frames: of the clustering terms, at a time. train: dropout and the statistics of the batch; False leaves them alone.
+    chunk_frames: of the clustering terms, at a time. train: dropout and the statistics of the
+      batch; False leaves them alone.
     """
     used = used_terms(weights)
     magnitudes, mixture = magnitudes_of(sources, spectrum)
@@ -70,7 +72,9 @@ def used_terms(weights: Mapping[str, float]) -> dict[str, float]:
 def magnitudes_of(
     sources: Float[Array, "batch time source"], spectrum: Callable[[Array], Array]
 ) -> tuple[Float[Array, "batch frame frequency source"], Float[Array, "batch frame frequency"]]:
-    """|S| of each source and |X| of their sum; an STFT is linear, so that the mixture needs none of its own."""
+    """|S| of each source and |X| of their sum; an STFT is linear, so that the mixture needs
+    none of its own.
+    """
     spectra = spectrum(jnp.moveaxis(sources, -1, 1))
     return jnp.abs(jnp.moveaxis(spectra, 1, -1)), jnp.abs(spectra.sum(axis=1))
 

@@ -1,7 +1,7 @@
 """Dynamic weights on hard samples (DWHS; Wei et al., arXiv 2501.03689).
 
-A sample is judged twice by the same pitch estimator PE: on the estimated source, P1 = PE(s_hat), and on the true one,
-P2 = PE(s). Which of the two agrees with the label tells where the fault lies:
+A sample is judged twice by the same pitch estimator PE: on the estimated source, P1 = PE(s_hat),
+and on the true one, P2 = PE(s). Which of the two agrees with the label tells where the fault lies:
 
     case   P1      P2      fault                              raised (default)
     1      right   right   none                               neither: both weights are exactly 1
@@ -9,9 +9,9 @@ P2 = PE(s). Which of the two agrees with the label tells where the fault lies:
     3      wrong   right   separation                         separation
     4      wrong   wrong   PE, or a wrong label               pitch
 
-Attested: the comparison, that case 3 raises the weight of the separation loss above 1, that weights belong to single
-samples and come from a trainable module. The other rows, the numbering, the test for "right", the bound and how the
-module is trained are our decisions (`HardSamples`).
+Attested: the comparison, that case 3 raises the weight of the separation loss above 1, that
+weights belong to single samples and come from a trainable module. The other rows, the numbering,
+the test for "right", the bound and how the module is trained are our decisions (`HardSamples`).
 """
 
 import dataclasses
@@ -43,13 +43,19 @@ class HardSamples:
     largest_increase: float = 1.0
     """c: omega lies in (1, 1 + c]."""
     middle_weight: float = 1.5
-    """omega of a sample of average difficulty ("robust", "exact"); what "self_paced" holds the mean of omega at."""
+    """omega of a sample of average difficulty ("robust", "exact"); what "self_paced" holds the
+    mean of omega at.
+    """
     temperature: float = 1.0
-    """T of "robust" and "exact": the lower, the further omega spreads; its limits are 1 + c (0) and `middle_weight`."""
+    """T of "robust" and "exact": the lower, the further omega spreads; its limits are 1 + c (0)
+    and `middle_weight`.
+    """
     grain: str = "segment"
     """What has a case: a segment, or every voiced frame."""
     right_share: float = 0.5
-    """A segment is right if at least so many of its labelled voiced frames are (grain "segment")."""
+    """A segment is right if at least so many of its labelled voiced frames are (grain
+    "segment").
+    """
     tolerance_cents: float = 50.0
     voicing: float = 0.5
     """Salience from which a frame is voiced."""
@@ -67,13 +73,14 @@ class HardSamples:
         values = {x for pair in self.exponents for x in pair}
         if not pairs or not values <= {-1, 0, 1} or any(self.exponents[0]):
             raise ValueError(
-                f"config.dwhs.exponents is {self.exponents}; expected (separation, pitch) of -1, 0 or 1 for each of "
-                "the four cases, (0, 0) for case 1: an easy sample counts exactly once"
+                f"config.dwhs.exponents is {self.exponents}; expected (separation, pitch) of -1, 0"
+                " or 1 for each of the four cases, (0, 0) for case 1: an easy sample counts"
+                " exactly once"
             )
         if self.largest_increase <= 0 or not 0 < self.middle_weight - 1 < self.largest_increase:
             raise ValueError(
-                f"config.dwhs.middle_weight is {self.middle_weight}; expected between 1 and 1 + largest_increase "
-                f"= {1 + self.largest_increase}"
+                f"config.dwhs.middle_weight is {self.middle_weight}; expected between 1 and 1 +"
+                f" largest_increase = {1 + self.largest_increase}"
             )
         if self.temperature <= 0:
             raise ValueError(f"config.dwhs.temperature is {self.temperature}; expected above 0")
@@ -87,7 +94,9 @@ class Samples:
     losses: Float[Array, "*sample"]
     """Their losses before weighing."""
     shares: Float[Array, "4 *sample"]
-    """How much of each is in cases 1 to 4: 0 or 1, between them where a segment is judged by its frames; all 0: unknown."""
+    """How much of each is in cases 1 to 4: 0 or 1, between them where a segment is judged by its
+    frames; all 0: unknown.
+    """
 
     @property
     def known(self) -> Bool[Array, "*sample"]:
@@ -106,7 +115,9 @@ def right_frames(
     tolerance_cents: float,
     voicing: float,
 ) -> Bool[Array, "batch frame"]:
-    """Where a voice is heard and |c - c_label| < tolerance, in cents, whatever the bins of the estimator."""
+    """Where a voice is heard and |c - c_label| < tolerance, in cents, whatever the bins of the
+    estimator.
+    """
     heard_hz, confidence = pitch.decode_local_average(salience, bin_cents)
     error_cents = jnp.abs(pitch.hz_to_cents(heard_hz) - pitch.hz_to_cents(f0_hz))
     return (f0_hz > 0) & (confidence >= voicing) & (error_cents < tolerance_cents)
@@ -148,16 +159,23 @@ def segment_shares(case: Int[Array, "batch frame"]) -> Float[Array, "4 batch"]:
 def weigh(
     scores: Float[Array, "*sample"] | None, samples: Samples, task: int, settings: HardSamples
 ) -> tuple[Float[Array, "*sample"], Float[Array, ""]]:
-    """(weights of the samples' losses in a task, 0 separation or 1 pitch; the weight module's loss).
+    """(weights of the samples' losses in a task, 0 separation or 1 pitch; the weight module's
+    loss).
 
-    omega = 1 + c u with u in (0, 1), and the weight is sum_case share_case omega ** exponent[case], 1 where the case is
-    unknown. u and the module's loss by objective, with scores z and standardised losses l (`difficulty`):
+    omega = 1 + c u with u in (0, 1), and the weight is sum_case share_case omega **
+    exponent[case], 1 where the case is unknown. u and the module's loss by objective, with scores
+    z and standardised losses l (`difficulty`):
 
-    robust       u = sigmoid(z); cross-entropy of u against the answer of an adversary, which `exact` takes itself
-    exact        no module: u = argmax_u u l / T + u b + H(u) = sigmoid(b + l / T), H the entropy of u and 1 - u, b such
-                 that l = 0 gives `middle_weight`: what raises the weighted loss most at a price for leaving the middle
-    self_paced   u = sigmoid(z); descends on omega L, with (mean omega - middle)^2 to keep it from 1. So **easy** samples
-                 get more (self-paced learning, Kumar et al. 2010), which is the opposite, for where labels are doubtful
+    robust       u = sigmoid(z); cross-entropy of u against the answer of an adversary, which
+                 `exact` takes itself
+    exact        no module: u = argmax_u u l / T + u b + H(u) = sigmoid(b + l / T), H the entropy
+                 of u and 1 - u, b such
+                 that l = 0 gives `middle_weight`: what raises the weighted loss most at a price
+                 for leaving the middle
+    self_paced   u = sigmoid(z); descends on omega L, with (mean omega - middle)^2 to keep it from
+    1. So **easy** samples
+                 get more (self-paced learning, Kumar et al. 2010), which is the opposite, for
+                 where labels are doubtful
     fixed        no module: omega = 1 + c
 
     No gradient of the weighted loss reaches the module but with `self_paced`.
@@ -219,11 +237,13 @@ def _squared_mean_error(
 def readings(
     weights: Float[Array, "*sample"], samples: Samples, task: int, settings: HardSamples
 ) -> dict[str, Array]:
-    """The share of each case, and per case that the task raises: mean and spread of the weights, and do they follow the loss.
+    """The share of each case, and per case that the task raises: mean and spread of the weights,
+    and do they follow the loss.
 
-    `weight_TASK_caseN`, its standard deviation `weight_TASK_caseN_std`, the correlation of weight and loss over the samples
-    of the case, `weight_loss_TASK_caseN`, and over all that are raised, `weight_loss_TASK`. A mean over no sample, or a
-    correlation of fewer than three or of equal weights, is NaN, which the log leaves out.
+    `weight_TASK_caseN`, its standard deviation `weight_TASK_caseN_std`, the correlation of weight
+    and loss over the samples of the case, `weight_loss_TASK_caseN`, and over all that are raised,
+    `weight_loss_TASK`. A mean over no sample, or a correlation of fewer than three or of equal
+    weights, is NaN, which the log leaves out.
     """
     name, losses = ("separation", "pitch")[task], samples.losses
     exponents, found = _exponents(settings, task), {}

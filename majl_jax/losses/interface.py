@@ -1,17 +1,18 @@
 """Two tasks meet at an interface: how far the later one's gradient reaches back through it.
 
-In MAJL's cascade the estimated waveform x is heard by two losses, L_s(x) (separation) and L_p(x) (pitch). Their gradients at
-x, g_s and g_p, are all that the separator learns from:
+In MAJL's cascade the estimated waveform x is heard by two losses, L_s(x) (separation) and L_p(x)
+(pitch). Their gradients at x, g_s and g_p, are all that the separator learns from:
 
     none            g_s + g_p            the plain sum of the weighted losses (DJCM: 1 : 1)
     ratio           g_s + r g_p          r = `pitch_share`
     gradient_norm   g_s + r |g_s| / |g_p| g_p
     uncertainty     g_s + L_s / L_p g_p
 
-`gradient_norm` is GradNorm's aim (Chen et al. 2018, arXiv 1711.02257) reached in one step and taken at the interface in place
-of a layer. `uncertainty` is the homoscedastic weighting of Kendall et al. (2018, arXiv 1705.07115) with its variances at their
-optimum, where each task is weighted by 1 / L (Kirchdorfer et al. 2024, arXiv 2408.07985); L_s and L_p are the weighted terms.
-What the pitch estimator itself learns from is L_p throughout.
+`gradient_norm` is GradNorm's aim (Chen et al. 2018, arXiv 1711.02257) reached in one step and
+taken at the interface in place of a layer. `uncertainty` is the homoscedastic weighting of Kendall
+et al. (2018, arXiv 1705.07115) with its variances at their optimum, where each task is weighted by
+1 / L (Kirchdorfer et al. 2024, arXiv 2408.07985); L_s and L_p are the weighted terms. What the
+pitch estimator itself learns from is L_p throughout.
 """
 
 import dataclasses
@@ -57,23 +58,28 @@ def balanced(
     params: Any,
     settings: Interface,
 ) -> tuple[Float[Array, ""], Any, dict[str, Array]]:
-    """(L, aux, readings) of `losses(separated, heard, params) -> (L, L_s, L_p, aux)`, balanced where `estimate` enters.
+    """(L, aux, readings) of `losses(separated, heard, params) -> (L, L_s, L_p, aux)`, balanced
+    where `estimate` enters.
 
-    `separated` and `heard` are both the estimate, apart so that g_s and g_p come out of one pullback, which is also the one
-    that the training step uses: what is after the interface is differentiated once, and the readings cost two norms. Norms
-    are those of all devices. Readings: root mean square over examples of the norm of an example's own gradient (which
-    depends on neither the batch size nor the number of devices), the cosine of both, and the factor that g_p gets.
+    `separated` and `heard` are both the estimate, apart so that g_s and g_p come out of one
+    pullback, which is also the one that the training step uses: what is after the interface is
+    differentiated once, and the readings cost two norms. Norms are those of all devices. Readings:
+    root mean square over examples of the norm of an example's own gradient (which depends on
+    neither the batch size nor the number of devices), the cosine of both, and the factor that g_p
+    gets.
     """
 
     def total(separated: Array, heard: Array, params: Any) -> tuple[Array, tuple]:
         loss, *rest = losses(separated, heard, params)
         return loss, tuple(rest)
 
-    # Cut off here, or the training step would differentiate the pullback, which is a second derivative times nothing.
+    # Cut off here, or the training step would differentiate the pullback, which is a second
+    # derivative times nothing.
     point = jax.lax.stop_gradient((estimate, estimate, params))
     loss, pullback, (of_separation, of_pitch, aux) = jax.vjp(total, *point, has_aux=True)
     g_s, g_p, g_params = pullback(jnp.ones_like(loss))
-    # Each device's losses are means over its own examples: times their number, it is one example's gradient.
+    # Each device's losses are means over its own examples: times their number, it is one example's
+    # gradient.
     squares = [len(estimate) * jnp.vdot(a, b) for a, b in ((g_s, g_s), (g_p, g_p), (g_s, g_p))]
     squares, task_losses = parallel.across(
         (jnp.stack(squares), jnp.stack([of_separation, of_pitch]))

@@ -1,11 +1,13 @@
 """Mixture-invariant training (MixIT) and the thresholded SNR, in dB.
 
-A network that hears the sum of two mixtures x_0, x_1 gives N outputs e_n; every output is put to one of the two, and the sums
-are held against the mixtures (Wisdom et al., NeurIPS 2020). As pre-training for music separation: Saijo & Bando, WASPAA 2025,
-arXiv 2505.07631; repository b-sigpro/mixit-mss.
+A network that hears the sum of two mixtures x_0, x_1 gives N outputs e_n; every output is put to
+one of the two, and the sums are held against the mixtures (Wisdom et al., NeurIPS 2020). As
+pre-training for music separation: Saijo & Bando, WASPAA 2025, arXiv 2505.07631; repository
+b-sigpro/mixit-mss.
 
-Signals are laid out as the stems of a batch, [batch, time, output or mixture, channel], and taken as float32. A choice of
-mixtures is the number k of N bits: output n goes to mixture (k >> n) & 1. All channels of an example share one.
+Signals are laid out as the stems of a batch, [batch, time, output or mixture, channel], and taken
+as float32. A choice of mixtures is the number k of N bits: output n goes to mixture (k >> n) & 1.
+All channels of an example share one.
 """
 
 import jax
@@ -25,7 +27,8 @@ def thresholded_neg_snr(
     max_snr_db: float | int | None = 30.0,
     axis: int = 1,
 ) -> Float[Array, "..."]:
-    """10 lg(|x - x_hat|^2 + tau |x|^2 + 1e-8) - 10 lg(|x|^2 + 1e-8), tau = 10^(-max_snr_db / 10), sums over `axis`.
+    """10 lg(|x - x_hat|^2 + tau |x|^2 + 1e-8) - 10 lg(|x|^2 + 1e-8), tau = 10^(-max_snr_db / 10),
+    sums over `axis`.
 
     Not below -max_snr_db (None: tau = 0); 0 dB where both are silent. All other axes stay.
     """
@@ -42,10 +45,11 @@ def inactive_sources(
     inactive_db: float | int = -60.0,
     inactive_weight: float | int = 0.1,
 ) -> Float[Array, "batch source channel"]:
-    """`thresholded_neg_snr` of supervised training, which also takes sources that are silent, with x = sum_i r_i per channel:
+    """`thresholded_neg_snr` of supervised training, which also takes sources that are silent, with
+    x = sum_i r_i per channel:
 
-    0.1 · 10 lg(|e_i - r_i|^2 + tau |x|^2 + 1e-8) where 10 lg(|r_i|^2 / (|x|^2 + 1e-8)) < -60 dB, 0.1 being `inactive_weight`
-    and -60 dB `inactive_db` (b-sigpro/mixit-mss, `loss/snr.py`).
+    0.1 · 10 lg(|e_i - r_i|^2 + tau |x|^2 + 1e-8) where 10 lg(|r_i|^2 / (|x|^2 + 1e-8)) < -60 dB,
+    0.1 being `inactive_weight` and -60 dB `inactive_db` (b-sigpro/mixit-mss, `loss/snr.py`).
     """
     estimates, references = _float32(estimates, references)
     noise = jnp.sum((estimates - references) ** 2, axis=1)
@@ -64,10 +68,12 @@ def mixit(
     assignment: str = "exhaustive",
     max_snr_db: float | int | None = 30.0,
 ) -> tuple[Float[Array, "batch 2 channel"], Int[Array, "batch output"]]:
-    """`thresholded_neg_snr` of the summed outputs against both mixtures, and the mixture 0 or 1 that each output went to.
+    """`thresholded_neg_snr` of the summed outputs against both mixtures, and the mixture 0 or 1
+    that each output went to.
 
-    "exhaustive" takes the best of all 2^N choices (`exhaustive_assignment`), "least_squares" the authors' way
-    (`least_squares_assignment`). The choice carries no gradient; the value is that of the summed waveforms.
+    "exhaustive" takes the best of all 2^N choices (`exhaustive_assignment`), "least_squares" the
+    authors' way (`least_squares_assignment`). The choice carries no gradient; the value is that of
+    the summed waveforms.
     """
     if assignment not in ASSIGNMENTS:
         raise ValueError(f"assignment={assignment!r} is not one of {', '.join(ASSIGNMENTS)}.")
@@ -85,7 +91,8 @@ def assigned_sums(
     """The sums of the outputs that go to mixture 0 and to mixture 1."""
     batch, time, outputs, channels = estimates.shape
     to_mixture = jax.nn.one_hot(assignment, 2, dtype=jnp.float32)
-    # Outputs and channels as one axis, here and in `_products`: a sum over either alone would copy all outputs to turn them.
+    # Outputs and channels as one axis, here and in `_products`: a sum over either alone would copy
+    # all outputs to turn them.
     weights = _einsum("bnm,cd->bncmd", to_mixture, jnp.eye(channels))
     weights = weights.reshape(batch, outputs * channels, 2 * channels)
     sums = _einsum("btn,bnm->btm", _folded(estimates), weights)
@@ -98,16 +105,18 @@ def all_losses(
     *,
     max_snr_db: float | int | None = 30.0,
 ) -> Float[Array, "batch choice"]:
-    """The loss of each of the 2^N choices k, mean over mixtures and channels, without making one of the sums.
+    """The loss of each of the 2^N choices k, mean over mixtures and channels, without making one
+    of the sums.
 
-    With G = E E^T, C = E X^T and a the 0/1 vector of the outputs that go to mixture m: |x_m - a E|^2 = |x_m|^2 - 2 a C_m + a G a,
-    per channel. Exact but for rounding: up to 1e-3 dB at max_snr_db = 30, more above. A ValueError above 16 outputs.
+    With G = E E^T, C = E X^T and a the 0/1 vector of the outputs that go to mixture m: |x_m - a
+    E|^2 = |x_m|^2 - 2 a C_m + a G a, per channel. Exact but for rounding: up to 1e-3 dB at
+    max_snr_db = 30, more above. A ValueError above 16 outputs.
     """
     outputs = estimates.shape[2]
     if outputs > _MOST_OUTPUTS:
         raise ValueError(
-            f"{outputs} outputs have {2**outputs} choices of mixtures; expected at most {_MOST_OUTPUTS} outputs. "
-            'Take assignment="least_squares".'
+            f"{outputs} outputs have {2**outputs} choices of mixtures; expected at most"
+            f' {_MOST_OUTPUTS} outputs. Take assignment="least_squares".'
         )
     gram, cross = _products(estimates, mixtures)
     power = jnp.sum(jnp.square(*_float32(mixtures)), axis=1)
@@ -116,7 +125,8 @@ def all_losses(
     linear = _einsum("kn,bcnm->bmck", member, cross)
     noise = power[..., None] - 2.0 * linear + quadratic[:, None]
     losses = _in_db(jnp.maximum(noise, 0.0), power[..., None], max_snr_db).mean(axis=2)
-    # What does not go to mixture 1 goes to mixture 0, and the complement of choice k is the k-th from the end.
+    # What does not go to mixture 1 goes to mixture 0, and the complement of choice k is the k-th
+    # from the end.
     return 0.5 * (losses[:, 1] + losses[:, 0, ::-1])
 
 
@@ -136,9 +146,11 @@ def least_squares_assignment(
     estimates: Float[Array, "batch time output channel"],
     mixtures: Float[Array, "batch time 2 channel"],
 ) -> Int[Array, "batch output"]:
-    """The mixture with the larger of an output's `least_squares_coefficients`, 0 if equal (Wisdom et al., WASPAA 2021).
+    """The mixture with the larger of an output's `least_squares_coefficients`, 0 if equal (Wisdom
+    et al., WASPAA 2021).
 
-    A mixture that is silent, whose coefficients are all 0, gets none, or the outputs of negative coefficients would go to it.
+    A mixture that is silent, whose coefficients are all 0, gets none, or the outputs of negative
+    coefficients would go to it.
     """
     coefficients = least_squares_coefficients(*jax.lax.stop_gradient((estimates, mixtures)))
     lean = coefficients[..., 1] - coefficients[..., 0]
@@ -153,9 +165,11 @@ def least_squares_coefficients(
     *,
     ridge: float | int = 1e-6,
 ) -> Float[Array, "batch output 2"]:
-    """A = (G + lambda I)^-1 C of the first channel, E A ≈ X, with lambda = ridge · trace(G) / N against outputs that are alike.
+    """A = (G + lambda I)^-1 C of the first channel, E A ≈ X, with lambda = ridge · trace(G) / N
+    against outputs that are alike.
 
-    The authors have no ridge, so outputs that are silent or alike leave A undefined, as they are early in training.
+    The authors have no ridge, so outputs that are silent or alike leave A undefined, as they are
+    early in training.
     """
     gram, cross = (x[:, 0] for x in _products(estimates, mixtures))
     outputs = gram.shape[-1]

@@ -1,8 +1,10 @@
-"""Losses of an auto-encoder of audio, each divided by the size that the audio itself has: one value per item.
+"""Losses of an auto-encoder of audio, each divided by the size that the audio itself has: one
+value per item.
 
-Dhariwal et al. 2020, Jukebox (arXiv 2005.00341); openai/jukebox, `vqvae/vqvae.py` and `utils/audio_utils.py`. Waveforms
-are [batch, time, channel]; the element-wise losses also serve latents. Spectra are those of the mean of the channels.
-All gradients are finite, and 0 where the estimate is the target.
+Dhariwal et al. 2020, Jukebox (arXiv 2005.00341); openai/jukebox, `vqvae/vqvae.py` and
+`utils/audio_utils.py`. Waveforms are [batch, time, channel]; the element-wise losses also serve
+latents. Spectra are those of the mean of the channels. All gradients are finite, and 0 where the
+estimate is the target.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,7 +36,9 @@ _SMALLEST_SPECTRUM = 2e-3
 
 
 class Bandwidth(NamedTuple):
-    """The size of the audio that makes losses of loud and quiet music comparable, by `estimate_bandwidth`."""
+    """The size of the audio that makes losses of loud and quiet music comparable, by
+    `estimate_bandwidth`.
+    """
 
     l1: float | int = 1.0
     """mean |x|."""
@@ -75,9 +79,12 @@ def linf(
 def magnitudes(
     x: Float[Array, "*batch time"], resolution: Resolution
 ) -> Float[Array, "*batch frame frequency"]:
-    """|STFT(x)| with a periodic Hann window, reflect padding, 1 + time // hop frames, not normalised (as torch.stft).
+    """|STFT(x)|, not normalised, with a periodic Hann window and reflect padding, as torch.stft.
 
-    Its gradient at a point of silence is 0. A ValueError if half the window is longer than the signal.
+    There are 1 + time // hop frames.
+
+    Its gradient at a point of silence is 0. A ValueError if half the window is longer than the
+    signal.
     """
     _check_resolution(resolution, x.shape[-1])
     fft_samples, hop, window = resolution
@@ -112,10 +119,12 @@ def spectral_distance(
 def estimate_bandwidth(
     excerpts: Iterable[np.ndarray], *, resolution: Resolution = SINGLE_RESOLUTION
 ) -> Bandwidth:
-    """The bandwidth of training data from excerpts [time, channel] of the length that is trained on, in float64.
+    """The bandwidth of training data from excerpts [time, channel] of the length that is trained
+    on, in float64.
 
-    l1 and l2 are taken over all samples and channels, the spectral one is the mean over excerpts of the norm for the
-    mean of the channels. The authors take every 16th excerpt up to 300 s of stereo.
+    l1 and l2 are taken over all samples and channels, the spectral one is the mean over excerpts
+    of the norm for the mean of the channels. The authors take every 16th excerpt up to 300 s of
+    stereo.
     """
     absolute = total = squares = spectral = 0.0
     samples, lengths = 0, []
@@ -131,13 +140,14 @@ def estimate_bandwidth(
         spectral += _norm_of_spectrum(x.mean(axis=1), resolution)
     if len(set(lengths)) != 1:
         raise ValueError(
-            f"excerpts of {sorted(set(lengths))} samples; expected at least one, and all of one length, because the "
-            "spectral bandwidth depends on it."
+            f"excerpts of {sorted(set(lengths))} samples; expected at least one, and all of one"
+            " length, because the spectral bandwidth depends on it."
         )
     variance = squares / samples - (total / samples) ** 2
     if not variance > 0:
         raise ValueError(
-            f"{len(lengths)} excerpts are silent or constant; expected some sound, whose size losses are divided by."
+            f"{len(lengths)} excerpts are silent or constant; expected some sound, whose size"
+            " losses are divided by."
         )
     return Bandwidth(absolute / samples, variance, spectral / len(lengths))
 
@@ -154,7 +164,8 @@ def _norm_of_spectrum(x: np.ndarray, resolution: Resolution) -> float:
 def _difference(estimate: Array, target: Array) -> Array:
     if estimate.shape != target.shape:
         raise ValueError(
-            f"the estimate has shape {estimate.shape}, the target {target.shape}; expected the same."
+            f"the estimate has shape {estimate.shape}, the target {target.shape}; expected the"
+            " same."
         )
     difference = estimate.astype(jnp.float32) - target.astype(jnp.float32)
     return difference.reshape(len(difference), -1)
@@ -165,7 +176,8 @@ def _norm(x: Array) -> Array:
 
 
 def _root(power: Array) -> Array:
-    # Twice where, because the infinite gradient of a root at 0 would pass through the outer one as nan.
+    # Twice where, because the infinite gradient of a root at 0 would pass through the outer one as
+    # nan.
     positive = power > 0.0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, power, 1.0)), 0.0)
 
@@ -174,11 +186,11 @@ def _check_resolution(resolution: Resolution, time: int) -> None:
     fft_samples, hop, window = resolution
     if hop < 1 or window % 2 or fft_samples % 2 or not 2 <= window <= fft_samples:
         raise ValueError(
-            f"{resolution} is no STFT; expected a hop of at least 1, an even window of at least 2 and an even FFT "
-            "that is not shorter."
+            f"{resolution} is no STFT; expected a hop of at least 1, an even window of at least 2"
+            " and an even FFT that is not shorter."
         )
     if time <= window // 2:
         raise ValueError(
-            f"an STFT got {time} samples; reflect padding of a {window}-sample window needs more than {window // 2}. "
-            "Give a longer excerpt or a smaller resolution."
+            f"an STFT got {time} samples; reflect padding of a {window}-sample window needs more"
+            f" than {window // 2}. Give a longer excerpt or a smaller resolution."
         )

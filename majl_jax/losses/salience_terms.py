@@ -1,7 +1,8 @@
-"""Losses of SS-MPE on the logits z of pitch bins, s = sigmoid(z): one value per frame, summed over bins.
+"""Losses of SS-MPE on the logits z of pitch bins, s = sigmoid(z): one value per frame, summed over
+bins.
 
-Cwitkowitz & Duan, arXiv 2402.15569 and 2506.23371; repository cwitkowitz/ss-mpe, `ss_mpe/objectives`. The authors take the
-mean over frames and items, or `gated_mean`.
+Cwitkowitz & Duan, arXiv 2402.15569 and 2506.23371; repository cwitkowitz/ss-mpe,
+`ss_mpe/objectives`. The authors take the mean over frames and items, or `gated_mean`.
 """
 
 import jax
@@ -18,14 +19,18 @@ _ROUNDING = 1e-5  # so near to 1 a target is one
 def bce(
     logits: Float[Array, "batch frame bin"], targets: Float[Array, "batch frame bin"]
 ) -> Float[Array, "batch frame"]:
-    """sum_k -(y_k log s_k + (1 - y_k) log(1 - s_k)) for targets y in [0, 1]; its gradient for y is -z."""
+    """sum_k -(y_k log s_k + (1 - y_k) log(1 - s_k)) for targets y in [0, 1]; its gradient for y is
+    -z.
+    """
     return jnp.sum(_binary_cross_entropy(logits, targets), axis=-1)
 
 
 def positive_weighted_bce(
     logits: Float[Array, "batch frame bin"], targets: Float[Array, "batch frame bin"]
 ) -> Float[Array, "batch frame"]:
-    """`bce` in which bins with y = 1 count sum_k (1 - y_k) / sum_k y_k times, the frame's ratio of negatives to positives."""
+    """`bce` in which bins with y = 1 count sum_k (1 - y_k) / sum_k y_k times, the frame's ratio of
+    negatives to positives.
+    """
     ratio = (1.0 - targets).sum(-1, keepdims=True) / (targets.sum(-1, keepdims=True) + _SMALL)
     # Not y = 1: compiled with what makes the targets, a pitch may come out a rounding away from it.
     weights = jnp.where((targets > 1.0 - _ROUNDING) & (ratio > 0.0), ratio, 1.0)
@@ -35,14 +40,18 @@ def positive_weighted_bce(
 def energy(
     logits: Float[Array, "batch frame bin"], salience: Float[Array, "batch frame bin"]
 ) -> Float[Array, "batch frame"]:
-    """`bce` against a salience computed from the sound, the harmonic average of the CQT in [0, 1]."""
+    """`bce` against a salience computed from the sound, the harmonic average of the CQT in [0,
+    1].
+    """
     return bce(logits, salience)
 
 
 def support(
     logits: Float[Array, "batch frame bin"], level: Float[Array, "batch frame bin"]
 ) -> Float[Array, "batch frame"]:
-    """sum_k -(1 - x_k) log(1 - s_k): no pitch where the first harmonic's level x in [0, 1] is low."""
+    """sum_k -(1 - x_k) log(1 - s_k): no pitch where the first harmonic's level x in [0, 1] is
+    low.
+    """
     return jnp.sum((1.0 - level) * jax.nn.softplus(logits), axis=-1)
 
 
@@ -68,8 +77,8 @@ def content(
 ) -> Float[Array, "batch frame"]:
     """sum_k -y_k log s_k: the frame's `peaks` highest local maxima should be pitches.
 
-    y is 1 at those maxima, blurred by a Gaussian of `width_bins` bins (0: not), at most 1, and carries no gradient. A frame
-    with fewer maxima, as a constant one, has fewer targets.
+    y is 1 at those maxima, blurred by a Gaussian of `width_bins` bins (0: not), at most 1, and
+    carries no gradient. A frame with fewer maxima, as a constant one, has fewer targets.
     """
     if not 1 <= peaks <= logits.shape[-1]:
         raise ValueError(f"content got peaks={peaks}; expected 1 to {logits.shape[-1]}, the bins.")
@@ -86,9 +95,11 @@ def content(
 def contrastive(
     logits: Float[Array, "batch frame bin"], *, temperature: float = 0.1
 ) -> Float[Array, "batch frame"]:
-    """-log(exp(a_ii / tau) / sum_j exp(a_ij / tau)), a_ij the cosine between items i and j of the salience in one frame.
+    """-log(exp(a_ii / tau) / sum_j exp(a_ij / tau)), a_ij the cosine between items i and j of the
+    salience in one frame.
 
-    0 for a batch of one. Silent frames still stand among the others: a gate acts on the mean only, as in the authors' code.
+    0 for a batch of one. Silent frames still stand among the others: a gate acts on the mean only,
+    as in the authors' code.
     """
     salience = jax.nn.sigmoid(logits)
     power = jnp.sum(salience**2, axis=-1, keepdims=True)

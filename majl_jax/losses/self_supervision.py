@@ -1,7 +1,8 @@
-"""The loss of SS-MPE: labels where there are any, and what must leave the pitches heard as they are (arXiv 2506.23371).
+"""The loss of SS-MPE: labels where there are any, and what must leave the pitches heard as they
+are (arXiv 2506.23371).
 
-One pass over the untouched sound gives logits z; every self-supervised term compares them, or what they should have become,
-with a second pass over changed sound.
+One pass over the untouched sound gives logits z; every self-supervised term compares them, or what
+they should have become, with a second pass over changed sound.
 """
 
 import dataclasses
@@ -63,7 +64,8 @@ class Settings:
                 )
         if not 0.0 <= self.teacher_decay < 1.0:
             raise ValueError(
-                f"config.self_supervision.teacher_decay is {self.teacher_decay}; expected 0 <= decay < 1"
+                f"config.self_supervision.teacher_decay is {self.teacher_decay}; expected 0 <="
+                " decay < 1"
             )
 
 
@@ -90,10 +92,12 @@ def self_supervised_loss(
     settings: Settings,
     weights: Mapping[str, float],
 ) -> tuple[Float[Array, ""], tuple[Any, dict[str, Array]]]:
-    """L = sum_i w_i L_i over the terms whose weight is not 0; each a sum over bins, a mean over frames and items.
+    """L = sum_i w_i L_i over the terms whose weight is not 0; each a sum over bins, a mean over
+    frames and items.
 
-    `supervised` is a mean over labelled frames, `energy`, `sparsity` and the terms against blank output over unlabelled items,
-    every other term over all items. `network(params, features)` gives logits.
+    `supervised` is a mean over labelled frames, `energy`, `sparsity` and the terms against blank
+    output over unlabelled items, every other term over all items. `network(params, features)`
+    gives logits.
     """
     if unknown := sorted(weights.keys() - set(TERMS)):
         raise ValueError(f"config.weights names {unknown}; the terms are {', '.join(TERMS)}")
@@ -132,7 +136,9 @@ def self_supervised_loss(
 def _features(
     audio: Float[Array, "batch time"], front_end: harmonic_cqt.HarmonicCqt
 ) -> Float[Array, "batch frame bin harmonic"]:
-    """What the network hears: decibels below the loudest value of each excerpt, without the frame past its end."""
+    """What the network hears: decibels below the loudest value of each excerpt, without the frame
+    past its end.
+    """
     return harmonic_cqt.unit_decibels(front_end.magnitudes(audio)[:, :-1])
 
 
@@ -167,7 +173,9 @@ def _target(
     network: Callable,
     settings: Settings,
 ) -> tuple[Array, Any]:
-    """Logits that the changed sound has to match, and the teacher after this step, if there is one."""
+    """Logits that the changed sound has to match, and the teacher after this step, if there is
+    one.
+    """
     if not settings.teacher_decay:
         return logits, mutables
     teacher, decay = mutables["teacher"], settings.teacher_decay
@@ -204,7 +212,8 @@ def _change(
         case "percussion":
             if "percussion" not in batch:
                 raise ValueError(
-                    "the percussion term found no drums in the batch; config.data.percussion names a data set of them"
+                    "the percussion term found no drums in the batch; config.data.percussion names"
+                    " a data set of them"
                 )
             drums = mixing.to_float(batch["percussion"]).mean(axis=-1)
             volume = augmentation.draw_volume(keys, max_volume=settings.percussion_volume)
@@ -228,7 +237,9 @@ def _change(
 def _distance(
     heard: Array, target: Array, move: Callable[[Array], Array] | None, settings: Settings
 ) -> Float[Array, "batch frame"]:
-    """How far the logits heard in changed sound are from the (moved) output for the untouched one."""
+    """How far the logits heard in changed sound are from the (moved) output for the untouched
+    one.
+    """
     move = move or (lambda x: x)
     if settings.consistency == "bce":
         return equivariance.consistency(
@@ -304,7 +315,9 @@ class _Anchors(NamedTuple):
 def _anchored(
     sound: _Sound, front_end: harmonic_cqt.HarmonicCqt, settings: Settings
 ) -> tuple[Float[Array, "batch frame bin harmonic"], _Anchors]:
-    """Labelled sound mixed into unlabelled: the pitches of the first must be heard, of the rest nothing is said."""
+    """Labelled sound mixed into unlabelled: the pitches of the first must be heard, of the rest
+    nothing is said.
+    """
     # The labelled items first, then partners in their order, round and round.
     order = jnp.argsort(~sound.has_labels)
     partner = order[jnp.arange(len(order)) % jnp.maximum(sound.has_labels.sum(), 1)]
@@ -315,7 +328,9 @@ def _anchored(
 
 
 def _readings(sound: _Sound, logits: Array) -> dict[str, Array]:
-    """Activity of labelled and unlabelled items: the first thing to fall where output goes blank; NaN where there are none."""
+    """Activity of labelled and unlabelled items: the first thing to fall where output goes blank;
+    NaN where there are none.
+    """
     mass = jax.lax.stop_gradient(jax.nn.sigmoid(logits)).sum(axis=-1).mean(axis=1)
     found = {}
     for name, items in (("labelled", sound.has_labels), ("unlabelled", ~sound.has_labels)):

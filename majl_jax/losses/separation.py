@@ -13,14 +13,18 @@ Axes = tuple[int, ...] | None
 def l1_wav(
     estimate: Float[Array, "*shape"], target: Float[Array, "*shape"], *, axes: Axes = None
 ) -> Float[Array, "..."]:
-    """mean |s_hat - s| of waveforms (Kong et al. 2021; Wei et al. 2024); where both are equal the gradient is 0."""
+    """mean |s_hat - s| of waveforms (Kong et al. 2021; Wei et al. 2024); where both are equal the
+    gradient is 0.
+    """
     return _mean(_absolute(estimate - target), axes)
 
 
 def l1_mag(
     estimate: Float[Array, "*shape"], target: Float[Array, "*shape"], *, axes: Axes = None
 ) -> Float[Array, "..."]:
-    """mean | |Y_hat| - |Y| | of magnitude spectrograms (Jansson et al. 2017, sec. 3); the gradient as of `l1_wav`."""
+    """mean | |Y_hat| - |Y| | of magnitude spectrograms (Jansson et al. 2017, sec. 3); the gradient
+    as of `l1_wav`.
+    """
     return _mean(_absolute(estimate - target), axes)
 
 

@@ -1,6 +1,8 @@
-"""What Jukebox's two encoders learn from: audio that comes back from a codebook, and the latents of a stem in a mixture.
+"""What Jukebox's two encoders learn from: audio that comes back from a codebook, and the latents
+of a stem in a mixture.
 
-Zai El Amri, Tautz, Ritter & Melnik 2021 (arXiv 2111.14200; repository wzaielamri/unmix), after Dhariwal et al. 2020 (2005.00341).
+Zai El Amri, Tautz, Ritter & Melnik 2021 (arXiv 2111.14200; repository wzaielamri/unmix), after
+Dhariwal et al. 2020 (2005.00341).
 """
 
 import dataclasses
@@ -49,10 +51,12 @@ def autoencoder_loss(
     settings: Settings,
     axis: str | None = None,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-    """L2 / v + 0.02 Linf / v + the multi-resolution spectral distance / s + 0.02 ||sg(q) - h||^2, and the codebook's next state.
+    """L2 / v + 0.02 Linf / v + the multi-resolution spectral distance / s + 0.02 ||sg(q) - h||^2,
+    and the codebook's next state.
 
-    y = D(h + sg(q - h)), h = E(x), q the nearest row of the codebook. The mean over the items of all devices by their weight `known`. `axis`
-    names the devices that share the batch: the codebook is that of all.
+    y = D(h + sg(q - h)), h = E(x), q the nearest row of the codebook. The mean over the items of
+    all devices by their weight `known`. `axis` names the devices that share the batch: the
+    codebook is that of all.
     """
     latents: Any = encoder.apply({"params": params["encoder"]}, audio)
     before = Codebook(**mutables["codebook"])
@@ -101,9 +105,10 @@ def latent_loss(
     loss: str,
     settings: Settings,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-    """||E2(mixture) - sg(E1(stem))||^2 on latents before quantisation ("mse"), or with 0.02 times the mean of its largest squares ("lmix").
+    """||E2(mixture) - sg(E1(stem))||^2 on latents before quantisation ("mse").
 
-    The paper says the first, its code computes the second. E1 is in `mutables["stem"]`.
+    With "lmix" 0.02 times the mean of its largest squares is added. The paper says the first, its
+    code computes the second. E1 is in `mutables["stem"]`.
     """
     target: Any = encoder.apply({"params": mutables["stem"]["encoder"]}, stem)
     estimate: Any = encoder.apply({"params": params["encoder"]}, mixture)
@@ -111,7 +116,8 @@ def latent_loss(
     l2 = weighting.masked_mean(reconstruction.l2(estimate, target), known)
     largest = reconstruction.linf(estimate, target, largest=settings.top)
     linf = weighting.masked_mean(largest, known)
-    # How much of the target's energy is missed: 1 for latents of 0, whatever the scale of the latents.
+    # How much of the target's energy is missed: 1 for latents of 0, whatever the scale of the
+    # latents.
     energy = parallel.across(weighting.masked_mean(jnp.mean(target**2, axis=(1, 2)), known))
     missed = l2 / jnp.maximum(energy, 1e-12)
     total = l2 + (settings.linf * linf if loss == "lmix" else 0.0)
@@ -120,7 +126,9 @@ def latent_loss(
 
 
 def averaged(mutables: Any, params: Any, decay: float) -> Any:
-    """`mutables` with the moving average d a + (1 - d) params of what this step began with, if d is above 0."""
+    """`mutables` with the moving average d a + (1 - d) params of what this step began with, if d
+    is above 0.
+    """
     if not decay:
         return mutables
     following = jax.tree.map(

@@ -1,7 +1,9 @@
-"""How well a salience ranks pitches, whatever the threshold, and what a fall of F1 at a fixed threshold means.
+"""How well a salience ranks pitches, whatever the threshold, and what a fall of F1 at a fixed
+threshold means.
 
-F1 at one threshold mixes two things: whether pitches stand out from the rest (skill), and whether what stands out lies above the
-threshold (calibration). Average precision knows the first alone; a threshold chosen on validation data undoes the second.
+F1 at one threshold mixes two things: whether pitches stand out from the rest (skill), and whether
+what stands out lies above the threshold (calibration). Average precision knows the first alone; a
+threshold chosen on validation data undoes the second.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,9 @@ _SURE = 1e-6  # a salience nearer to 0 or 1 is as good as that
 
 
 class Curve(NamedTuple):
-    """The candidates of a track, the most salient first, which of them are right, and how many pitches there are."""
+    """The candidates of a track, the most salient first, which of them are right, and how many
+    pitches there are.
+    """
 
     salience: Float[np.ndarray, "candidate"]
     hit: Bool[np.ndarray, "candidate"]
@@ -31,14 +35,17 @@ def ranked_candidates(
     *,
     window_semitones: float = 0.5,
 ) -> Curve:
-    """The local maxima of a salience (0 elsewhere) in frames whose true pitches are `reference_hz`.
+    """The local maxima of a salience (0 elsewhere) in frames whose true pitches are
+    `reference_hz`.
 
-    In a frame the most salient first takes the nearest pitch within the window that is still free, as detections are judged in
-    the PASCAL VOC challenge (Everingham et al. 2010); the others are wrong.
+    In a frame the most salient first takes the nearest pitch within the window that is still free,
+    as detections are judged in the PASCAL VOC challenge (Everingham et al. 2010); the others are
+    wrong.
     """
     if len(peaks) != len(reference_hz):
         raise ValueError(
-            f"ranked_candidates got {len(peaks)} frames of peaks and {len(reference_hz)} of pitches; expected as many"
+            f"ranked_candidates got {len(peaks)} frames of peaks and {len(reference_hz)} of"
+            " pitches; expected as many"
         )
     semitone = 12.0 * np.log2(np.asarray(bin_hz, np.float64))
     values: list[float] = []
@@ -58,9 +65,11 @@ def ranked_candidates(
 
 
 def average_precision(curve: Curve) -> float:
-    """sum_n (R_n - R_(n-1)) P_n over the thresholds n that tell candidates apart; NaN where there is no pitch.
+    """sum_n (R_n - R_(n-1)) P_n over the thresholds n that tell candidates apart; NaN where there
+    is no pitch.
 
-    Any increasing change of the salience leaves it as it is. A pitch without a candidate adds nothing.
+    Any increasing change of the salience leaves it as it is. A pitch without a candidate adds
+    nothing.
     """
     if not curve.pitches:
         return float("nan")
@@ -83,7 +92,9 @@ def f1_at(
 
 
 def best_threshold(curves: Sequence[Curve]) -> tuple[float, float]:
-    """(the one of `THRESHOLDS` with the highest mean F1 over tracks that have pitches, that F1); NaN without any."""
+    """(the one of `THRESHOLDS` with the highest mean F1 over tracks that have pitches, that F1);
+    NaN without any.
+    """
     found = [f1_at(curve, THRESHOLDS) for curve in curves if curve.pitches]
     if not found:
         return float("nan"), float("nan")
@@ -97,9 +108,11 @@ def best_threshold(curves: Sequence[Curve]) -> tuple[float, float]:
 def contrast(
     salience: Float[np.ndarray, "frame bin"], sounding: Bool[np.ndarray, "frame"]
 ) -> float:
-    """The mean over sounding frames of max_k z_k - median_k z_k, z = log(s / (1 - s)): needs no labels.
+    """The mean over sounding frames of max_k z_k - median_k z_k, z = log(s / (1 - s)): needs no
+    labels.
 
-    0 for a blank output; a constant added to all logits, which is what a shift of calibration is, changes nothing.
+    0 for a blank output; a constant added to all logits, which is what a shift of calibration is,
+    changes nothing.
     """
     if not sounding.any():
         return float("nan")
@@ -111,10 +124,11 @@ def contrast(
 def verdict(
     before: Mapping[str, float], after: Mapping[str, float], *, tolerance: float = 0.1
 ) -> str:
-    """What became of a system, by its scores `f1` (fixed threshold) and `average_precision`: one of `VERDICTS`.
+    """What became of a system, by its scores `f1` (fixed threshold) and `average_precision`: one
+    of `VERDICTS`.
 
-    "degenerate" if average precision fell by more than the share `tolerance`: no threshold brings it back; "shifted" if F1
-    alone did: another threshold will do.
+    "degenerate" if average precision fell by more than the share `tolerance`: no threshold brings
+    it back; "shifted" if F1 alone did: another threshold will do.
     """
     fell = {
         name: after[name] < (1.0 - tolerance) * before[name] for name in ("average_precision", "f1")

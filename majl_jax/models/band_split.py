@@ -1,7 +1,8 @@
-"""Band-split TF-Locoformer, which masks the spectrogram of a mixture (Saijo and Bando, WASPAA 2025, arXiv 2505.07631).
+"""Band-split TF-Locoformer, which masks the spectrogram of a mixture (Saijo and Bando, WASPAA
+2025, arXiv 2505.07631).
 
-Repositories b-sigpro/mixit-mss, merlresearch/tf-locoformer. Bands of equal width share one stacked array per parameter and one
-product, whose first axis is the band.
+Repositories b-sigpro/mixit-mss, merlresearch/tf-locoformer. Bands of equal width share one stacked
+array per parameter and one product, whose first axis is the band.
 """
 
 import dataclasses
@@ -19,20 +20,39 @@ from majl_jax.models.layers.initialisers import uniform
 from majl_jax.models.locoformer import LocoformerSizes, TFLocoformerBlock, rematerialised
 
 BANDS_44_1_KHZ = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
-"""Widths in bins of the 62 bands of a window of 2048 samples at 44.1 kHz (Lu et al., BS-RoFormer, arXiv 2309.02612)."""
+"""Widths in bins of the 62 bands of a window of 2048 samples at 44.1 kHz (Lu et al., BS-RoFormer,
+arXiv 2309.02612).
+"""
 
 PRESETS: dict[str, dict[str, int]] = {
     "small": {
-        "layers": 4, "features": 96, "attention_features": 96, "heads": 4, "norm_groups": 4, "hidden": 128,
+        "layers": 4,
+        "features": 96,
+        "attention_features": 96,
+        "heads": 4,
+        "norm_groups": 4,
+        "hidden": 128,
     },
     "medium": {
-        "layers": 6, "features": 128, "attention_features": 128, "heads": 8, "norm_groups": 8, "hidden": 192,
+        "layers": 6,
+        "features": 128,
+        "attention_features": 128,
+        "heads": 8,
+        "norm_groups": 8,
+        "hidden": 192,
     },
     "large": {
-        "layers": 9, "features": 192, "attention_features": 192, "heads": 8, "norm_groups": 8, "hidden": 256,
+        "layers": 9,
+        "features": 192,
+        "attention_features": 192,
+        "heads": 8,
+        "norm_groups": 8,
+        "hidden": 256,
     },
-}  # fmt: skip
-"""Fields of `BandSplitLocoformer` for the sizes of the paper: `BandSplitLocoformer(sources=12, **PRESETS["medium"])`."""
+}
+"""Fields of `BandSplitLocoformer` for the sizes of the paper: `BandSplitLocoformer(sources=12,
+**PRESETS["medium"])`.
+"""
 
 TANH_ORDERS = ("after_second", "after_first")
 _EPSILON = 1e-5
@@ -55,7 +75,9 @@ class BandGroup(NamedTuple):
 
 
 def band_groups(bands: Sequence[int]) -> tuple[BandGroup, ...]:
-    """Runs of equal widths, from the lowest bin up; a ValueError for no bands or a width below 1."""
+    """Runs of equal widths, from the lowest bin up; a ValueError for no bands or a width below
+    1.
+    """
     if not bands or min(bands) < 1:
         raise ValueError(f"bands are widths of at least one bin, got {tuple(bands)}.")
     groups, start = [], 0
@@ -68,7 +90,8 @@ def band_groups(bands: Sequence[int]) -> tuple[BandGroup, ...]:
 def channel_level(
     spectrum: Complex[Array, "*batch frame frequency"],
 ) -> Float[Array, "*batch 1 1"]:
-    """s = sqrt(mean over frames and frequencies of max(|X|^2, 1e-15)), by which mixture and references are divided.
+    """s = sqrt(mean over frames and frequencies of max(|X|^2, 1e-15)), by which mixture and
+    references are divided.
 
     Of each channel by itself; estimates times s are at the scale of the mixture again.
     """
@@ -77,13 +100,16 @@ def channel_level(
 
 
 class BandSplitLocoformer(nn.Module):
-    """A mixture's spectrogram to one masked spectrogram per source; the short-time Fourier transform stays outside.
+    """A mixture's spectrogram to one masked spectrogram per source; the short-time Fourier
+    transform stays outside.
 
-    Band by band to `features` channels, `layers` TF-Locoformer blocks, band by band to complex masks. `bands` are widths in bins
-    from the lowest up. `decoder_tanh` is "after_second" linear layer of the decoder, as in the paper's repository, or
-    "after_first", as in merlresearch/tf-locoformer. `remat` is "none"; "full", everything is computed anew in the backward pass;
-    or "dots", all but matrix products and convolutions. The other fields are those of `LocoformerSizes`. The published networks
-    have 29,544,552 (small), 52,721,960 (medium) or 117,018,152 (large) parameters for four stereo sources; see `PRESETS`.
+    Band by band to `features` channels, `layers` TF-Locoformer blocks, band by band to complex
+    masks. `bands` are widths in bins from the lowest up. `decoder_tanh` is "after_second" linear
+    layer of the decoder, as in the paper's repository, or "after_first", as in
+    merlresearch/tf-locoformer. `remat` is "none"; "full", everything is computed anew in the
+    backward pass; or "dots", all but matrix products and convolutions. The other fields are those
+    of `LocoformerSizes`. The published networks have 29,544,552 (small), 52,721,960 (medium) or
+    117,018,152 (large) parameters for four stereo sources; see `PRESETS`.
     """
 
     sources: int = 4
@@ -109,7 +135,9 @@ class BandSplitLocoformer(nn.Module):
     def __call__(
         self, spectrum: Complex[Array, "batch channel frame frequency"], *, train: bool = False
     ) -> Complex[Array, "batch source channel frame frequency"]:
-        """Estimates of any number of frames; in training a dropout above 0 needs the key "dropout"."""
+        """Estimates of any number of frames; in training a dropout above 0 needs the key
+        "dropout".
+        """
         groups = self._checked(spectrum.shape)
         names = (field.name for field in dataclasses.fields(LocoformerSizes))
         sizes = LocoformerSizes(**{name: getattr(self, name) for name in names})
@@ -135,14 +163,17 @@ class BandSplitLocoformer(nn.Module):
         groups = band_groups(self.bands)
         if shape[1] != self.audio_channels or shape[3] != sum(self.bands):
             raise ValueError(
-                f"the spectrogram has {shape[1]} channels and {shape[3]} frequency bins, the network audio_channels="
-                f"{self.audio_channels} and bands of {sum(self.bands)} bins in all."
+                f"the spectrogram has {shape[1]} channels and {shape[3]} frequency bins, the"
+                f" network audio_channels={self.audio_channels} and bands of {sum(self.bands)} bins"
+                " in all."
             )
         return groups
 
 
 class BandEncoder(nn.Module):
-    """Real and imaginary parts of a band, normalised over frames and all values of the band, times a matrix."""
+    """Real and imaginary parts of a band, normalised over frames and all values of the band, times
+    a matrix.
+    """
 
     groups: tuple[BandGroup, ...]
     features: int
@@ -165,7 +196,9 @@ class BandEncoder(nn.Module):
 
 
 class BandDecoder(nn.Module):
-    """Of each band three dense layers with one tanh among them and a gated linear unit: complex masks, times the mixture."""
+    """Of each band three dense layers with one tanh among them and a gated linear unit: complex
+    masks, times the mixture.
+    """
 
     groups: tuple[BandGroup, ...]
     sources: int
@@ -195,7 +228,8 @@ class BandDecoder(nn.Module):
             shape = _GATED, _COMPLEX, self.sources, channels, group.width
             mask = dense("mask", *shape)(part).astype(jnp.float32)
             mask = mask[:, :, :, 0] * nn.sigmoid(mask[:, :, :, 1])
-            # [band, batch, frame, part, source, channel, bin] -> [part, batch, source, channel, frame, frequency]
+            # [band, batch, frame, part, source, channel, bin] -> [part, batch, source, channel,
+            # frame, frequency]
             mask = mask.transpose(3, 1, 4, 5, 2, 0, 6)
             real, imaginary = mask.reshape(*mask.shape[:5], -1)
             estimates.append(jax.lax.complex(real, imaginary) * spectrum[:, None, :, :, group.bins])
@@ -215,7 +249,9 @@ class _Layer(nn.Module):
 
 
 class _BandNorm(nn.Module):
-    """y = (x - mean) / sqrt(variance + 1e-5) * scale + bias over frames and features of each band; in float32."""
+    """y = (x - mean) / sqrt(variance + 1e-5) * scale + bias over frames and features of each band;
+    in float32.
+    """
 
     @nn.compact
     def __call__(
@@ -231,7 +267,9 @@ class _BandNorm(nn.Module):
 
 
 class _BandDense(nn.Module):
-    """A matrix and a bias of each band; `shape` are the axes of the outputs, `kernel` is [band, feature, *shape]."""
+    """A matrix and a bias of each band; `shape` are the axes of the outputs, `kernel` is [band,
+    feature, *shape].
+    """
 
     shape: tuple[int, ...]
     dtype: Any
@@ -251,16 +289,18 @@ class _BandDense(nn.Module):
 
 
 def select_outputs(params: Mapping[str, Any], heads: Sequence[int]) -> dict[str, Any]:
-    """Parameters of the same network with the outputs `heads` alone, in this order; nothing is drawn anew.
+    """Parameters of the same network with the outputs `heads` alone, in this order; nothing is
+    drawn anew.
 
-    Slices the kernel and bias of the last layer of each band's decoder. A ValueError for an output that does not exist, is named
-    twice, or for parameters without such layers.
+    Slices the kernel and bias of the last layer of each band's decoder. A ValueError for an output
+    that does not exist, is named twice, or for parameters without such layers.
     """
     decoder = dict(params.get("decoder", {}))
     layers = [name for name in decoder if name.endswith("_mask")]
     if not layers:
         raise ValueError(
-            f"the parameters of BandSplitLocoformer have a decoder with masks, got {sorted(params)}."
+            "the parameters of BandSplitLocoformer have a decoder with masks, got"
+            f" {sorted(params)}."
         )
     for name in layers:
         kernel, bias = decoder[name]["kernel"], decoder[name]["bias"]

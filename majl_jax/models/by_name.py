@@ -1,4 +1,6 @@
-"""Networks by name: separators (waveform to waveform) and pitch estimators (waveform to salience)."""
+"""Networks by name: separators (waveform to waveform) and pitch estimators (waveform to
+salience).
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +21,9 @@ PITCH_ESTIMATORS = ("crepe", "harmof0")
 
 
 def separator(name: str, fields: Mapping[str, Any], *, hop_samples: int) -> nn.Module:
-    """A separator [batch, time] -> [batch, time]; `fields` are its constructor's, `dtype` as text."""
+    """A separator [batch, time] -> [batch, time]; `fields` are its constructor's, `dtype` as
+    text.
+    """
     arguments = {**_arguments(fields), "hop_samples": hop_samples}
     match name:
         case "unet":
@@ -34,7 +38,9 @@ def separator(name: str, fields: Mapping[str, Any], *, hop_samples: int) -> nn.M
 def pitch_estimator(
     name: str, fields: Mapping[str, Any], *, hop_samples: int
 ) -> tuple[nn.Module, np.ndarray]:
-    """A pitch estimator [batch, time] -> [batch, frame, bin], and its bins' centres in cents above 10 Hz."""
+    """A pitch estimator [batch, time] -> [batch, frame, bin], and its bins' centres in cents above
+    10 Hz.
+    """
     arguments = {**_arguments(fields), "hop_samples": hop_samples}
     match name:
         case "crepe":

@@ -18,9 +18,10 @@ State = dict[str, Any]
 class Cascade:
     """Two modules, waveform to waveform and waveform to pitch logits, and their common variables.
 
-    Variables are {"params": {"separator", "pitch"}, "batch_stats": {"separator", "pitch"}}, and with a
-    `weight_module` params of that name. Without a key the modules run as in evaluation; with one, as in
-    training, and their updated statistics come back: those of all devices of the axis `statistics_axis`, if given.
+    Variables are {"params": {"separator", "pitch"}, "batch_stats": {"separator", "pitch"}}, and
+    with a `weight_module` params of that name. Without a key the modules run as in evaluation;
+    with one, as in training, and their updated statistics come back: those of all devices of the
+    axis `statistics_axis`, if given.
     """
 
     separator: nn.Module
@@ -80,7 +81,9 @@ class Cascade:
         label: Float[Array, "batch frame bin"],
         difficulty: Float[Array, "batch frame 2"],
     ) -> Float[Array, "batch frame 2"] | None:
-        """The weight module's scores; None where there is no module. No gradient leaves by its inputs."""
+        """The weight module's scores; None where there is no module. No gradient leaves by its
+        inputs.
+        """
         if self.weight_module is None:
             return None
         heard = jax.lax.stop_gradient((heard_in_estimate, heard_in_target))
@@ -91,7 +94,8 @@ class Cascade:
     def _synchronised(self, module: nn.Module) -> nn.Module:
         if self.statistics_axis is None:
             return module
-        return module.clone(statistics_axis=self.statistics_axis)  # pyright: ignore[reportCallIssue]
+        # pyright: ignore[reportCallIssue]
+        return module.clone(statistics_axis=self.statistics_axis)
 
 
 def _apply(

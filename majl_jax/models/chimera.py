@@ -1,4 +1,5 @@
-"""Chimera: one recurrent trunk, an embedding per time-frequency bin for deep clustering, and masks (Luo et al., ICASSP 2017).
+"""Chimera: one recurrent trunk, an embedding per time-frequency bin for deep clustering, and masks
+(Luo et al., ICASSP 2017).
 
 As nussl builds it for transfer learning in music separation (Bugler et al., arXiv 2010.12650).
 """
@@ -27,14 +28,17 @@ class ChimeraOutput(NamedTuple):
 
 
 class Chimera(nn.Module):
-    """Linear magnitudes to unit vectors with entries from 0 to 1, and one mask from 0 to 1 per source.
+    """Linear magnitudes to unit vectors with entries from 0 to 1, and one mask from 0 to 1 per
+    source.
 
-    Level in dB, normalisation, `BLSTM`, then a dense layer per head. `embedding` or `sources` may be None: that head and its
-    parameters do not exist. 26,189,142 parameters at the published size without masks, 257,257 more per source.
+    Level in dB, normalisation, `BLSTM`, then a dense layer per head. `embedding` or `sources` may
+    be None: that head and its parameters do not exist. 26,189,142 parameters at the published size
+    without masks, 257,257 more per source.
 
-    `norm` is "batch", one mean and variance over everything and a running copy in "batch_stats", over all devices of the axis
-    `statistics_axis` if given; or "instance", one of each per item. `implementation` is that of `BLSTM`, `dtype` that of matrix
-    products; outputs are float32. A loss over pieces of time calls `trunk` once, then `embed` and `mask` on pieces of frames:
+    `norm` is "batch", one mean and variance over everything and a running copy in "batch_stats",
+    over all devices of the axis `statistics_axis` if given; or "instance", one of each per item.
+    `implementation` is that of `BLSTM`, `dtype` that of matrix products; outputs are float32. A
+    loss over pieces of time calls `trunk` once, then `embed` and `mask` on pieces of frames:
     `model.apply(variables, hidden[:, a:b], method="embed")`.
     """
 
@@ -57,7 +61,8 @@ class Chimera(nn.Module):
         self.recurrent = BLSTM(
             *(self.units, self.layers, self.dropout, self.dtype, self.implementation), name="blstm"
         )
-        # Attributes of other names than the fields; in the parameters they are `embedding` and `mask`.
+        # Attributes of other names than the fields; in the parameters they are `embedding` and
+        # `mask`.
         self.embedding_head = self._head(self.embedding, "embedding")
         self.mask_head = self._head(self.sources, "mask")
 
@@ -97,7 +102,9 @@ class Chimera(nn.Module):
     def embed(
         self, hidden: Float[Array, "batch frame state"]
     ) -> Float[Array, "batch frame frequency embedding"]:
-        """v = s / max(||s||, 1e-12) with s = sigmoid(W h + b), per bin: unit vectors for deep clustering."""
+        """v = s / max(||s||, 1e-12) with s = sigmoid(W h + b), per bin: unit vectors for deep
+        clustering.
+        """
         if self.embedding_head is None:
             raise ValueError("a Chimera with embedding=None has no embedding.")
         squashed = self._bins(self.embedding_head(hidden))
@@ -121,7 +128,8 @@ class Chimera(nn.Module):
 class ScalarBatchNorm(nn.Module):
     """y = (x - m) / sqrt(v + 1e-5) * scale + bias with a single mean and variance of all values.
 
-    In training those of the batch, else the running ones, which move by a tenth per step and take the unbiased variance.
+    In training those of the batch, else the running ones, which move by a tenth per step and take
+    the unbiased variance.
     """
 
     statistics_axis: str | None = None

@@ -1,4 +1,6 @@
-"""CREPE: pitch of a monophonic voice from raw 64 ms frames (Kim, Salamon, Li and Bello, ICASSP 2018)."""
+"""CREPE: pitch of a monophonic voice from raw 64 ms frames (Kim, Salamon, Li and Bello, ICASSP
+2018).
+"""
 
 from typing import Any
 
@@ -22,7 +24,9 @@ def frames(
     hop_samples: int,
     index: Integer[Array, "batch frame"] | None = None,
 ) -> Float[Array, "batch frame 1024"]:
-    """Frames centred at `k * hop_samples` (zero-padded by half a frame), all `time // hop` of them or those in `index`."""
+    """Frames centred at `k * hop_samples` (zero-padded by half a frame), all `time // hop` of them
+    or those in `index`.
+    """
     padded = jnp.pad(audio, ((0, 0), (FRAME_SAMPLES // 2, FRAME_SAMPLES // 2)))
     if index is None:
         index = jnp.broadcast_to(
@@ -39,8 +43,9 @@ def frames(
 def normalise(frame: Float[Array, "*row 1024"], *, floor: float) -> Float[Array, "*row 1024"]:
     """Remove each frame's mean and divide by its population standard deviation, at least `floor`.
 
-    Below the floor the divisor is constant, so that its gradient, of the order 1 / std, cannot explode when pitch is
-    trained through a nearly silent separated voice. Parity with the published weights needs 1e-8.
+    Below the floor the divisor is constant, so that its gradient, of the order 1 / std, cannot
+    explode when pitch is trained through a nearly silent separated voice. Parity with the
+    published weights needs 1e-8.
     """
     centred = frame - frame.mean(-1, keepdims=True)
     variance = jnp.mean(centred**2, -1, keepdims=True)
@@ -48,12 +53,14 @@ def normalise(frame: Float[Array, "*row 1024"], *, floor: float) -> Float[Array,
 
 
 class Crepe(nn.Module):
-    """Six convolutions and a dense layer from audio at 16 kHz to the logits of 360 pitch bins per frame.
+    """Six convolutions and a dense layer from audio at 16 kHz to the logits of 360 pitch bins per
+    frame.
 
-    A layer is convolution, ReLU, batch normalisation, max-pooling by 2, dropout, in the order of the released code (the paper's
-    text puts the normalisation first). `capacity` is a published name or the multiplier itself. Trainable parameters: tiny
-    486,552, small 1,628,104, medium 5,877,288, large 12,747,912, full 22,239,976. Statistics are those of all devices of the
-    axis `statistics_axis`, if given.
+    A layer is convolution, ReLU, batch normalisation, max-pooling by 2, dropout, in the order of
+    the released code (the paper's text puts the normalisation first). `capacity` is a published
+    name or the multiplier itself. Trainable parameters: tiny 486,552, small 1,628,104, medium
+    5,877,288, large 12,747,912, full 22,239,976. Statistics are those of all devices of the axis
+    `statistics_axis`, if given.
     """
 
     capacity: str | int = "tiny"
@@ -96,7 +103,8 @@ class Crepe(nn.Module):
                 dtype=self.dtype,
                 name=f"norm{i}",
             )(nn.relu(hidden))
-            # Equal to max-pooling by 2; XLA's gradient of a windowed maximum is a slow scatter on CPU.
+            # Equal to max-pooling by 2; XLA's gradient of a windowed maximum is a slow scatter on
+            # CPU.
             hidden = jnp.maximum(hidden[::2], hidden[1::2])
             hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         hidden = hidden.swapaxes(0, 1).reshape(hidden.shape[1], -1)  # time-major, as published

@@ -1,4 +1,6 @@
-"""HarmoF0: pitch from a log-frequency spectrum by convolutions dilated to the harmonics (Wei et al., ICME 2022)."""
+"""HarmoF0: pitch from a log-frequency spectrum by convolutions dilated to the harmonics (Wei et
+al., ICME 2022).
+"""
 
 from typing import Any
 
@@ -23,10 +25,11 @@ HARMOF0_BIN_CENTS = 1200.0 * np.log2(LOWEST_HZ / 10.0) + 25.0 * np.arange(BINS)
 
 
 def interpolation_matrix(*, swapped: bool = False) -> Float[np.ndarray, "513 352"]:
-    """Power of 513 FFT bins to log-frequency bins f_k = 27.5 * 2^(k / 48) Hz, by linear interpolation.
+    """Power of 513 FFT bins to log-frequency bins f_k = 27.5 * 2^(k / 48) Hz, by linear
+    interpolation.
 
-    With x the fractional FFT bin of f_k: P[floor x] (ceil x - x) + P[ceil x] (x - floor x). The released code, and so its
-    weights, exchange the two factors (`swapped`).
+    With x the fractional FFT bin of f_k: P[floor x] (ceil x - x) + P[ceil x] (x - floor x). The
+    released code, and so its weights, exchange the two factors (`swapped`).
     """
     place = LOWEST_HZ * 2.0 ** (np.arange(BINS) / BINS_PER_OCTAVE) * FRAME_SAMPLES / RATE_HZ
     low = np.floor(place).astype(int)
@@ -44,10 +47,11 @@ def log_spectrogram_db(
     swapped: bool = False,
     floor_per_batch: bool = False,
 ) -> Float[Array, "batch frame 352"]:
-    """Power on log-frequency bins in dB: 10 lg max(P, 1e-10), at least 80 dB below the maximum of the example.
+    """Power on log-frequency bins in dB: 10 lg max(P, 1e-10), at least 80 dB below the maximum of
+    the example.
 
-    `floor_per_batch` takes the maximum of all examples together, as the released code does: what is heard in one then
-    depends on the others. No gradient flows through the maximum.
+    `floor_per_batch` takes the maximum of all examples together, as the released code does: what
+    is heard in one then depends on the others. No gradient flows through the maximum.
     """
     spectrum = jnp.fft.rfft(framed * hann_window(FRAME_SAMPLES))
     power = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
@@ -60,12 +64,13 @@ def log_spectrogram_db(
 
 
 class HarmoF0(nn.Module):
-    """Four blocks of two convolutions and a normalisation, from audio at 16 kHz to the logits of 352 pitch bins per frame.
+    """Four blocks of two convolutions and a normalisation, from audio at 16 kHz to the logits of
+    352 pitch bins per frame.
 
-    The second convolution of the first block adds up the harmonics 1 to 12 of every bin (MRDConv), those of the other
-    blocks reach an octave up and down. At the published width 372,865 parameters. `swapped_interpolation` and
-    `floor_per_batch` are what the published weights were trained with. Statistics are those of all devices of the axis
-    `statistics_axis`, if given.
+    The second convolution of the first block adds up the harmonics 1 to 12 of every bin (MRDConv),
+    those of the other blocks reach an octave up and down. At the published width 372,865
+    parameters. `swapped_interpolation` and `floor_per_batch` are what the published weights were
+    trained with. Statistics are those of all devices of the axis `statistics_axis`, if given.
     """
 
     channels: tuple[int, ...] = PUBLISHED_CHANNELS
@@ -83,7 +88,9 @@ class HarmoF0(nn.Module):
         index: Integer[Array, "batch frame"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch frame 352"]:
-        """Logits per frame; `index` picks frames after all were computed, for they see their neighbours."""
+        """Logits per frame; `index` picks frames after all were computed, for they see their
+        neighbours.
+        """
         logits = self.from_frames(frames(audio, hop_samples=self.hop_samples), train=train)
         return logits if index is None else jnp.take_along_axis(logits, index[..., None], 1)
 
@@ -111,7 +118,8 @@ class HarmoF0(nn.Module):
                 momentum=self.norm_momentum,
                 epsilon=1e-5,
                 axis_name=self.statistics_axis,
-                # Decibels have a mean far from 0: the mean of squares minus its square would lose digits.
+                # Decibels have a mean far from 0: the mean of squares minus its square would lose
+                # digits.
                 use_fast_variance=False,
                 dtype=jnp.float32,
                 name=f"norm{i}",
@@ -141,8 +149,8 @@ class _Conv(nn.Module):
 class _Shifted(nn.Module):
     """y[f] = sum_i W_i x[f + d_i] over the shifts d_i that stay inside, plus biases.
 
-    The harmonics (12 shifts) have a bias each, which counts where its shift stays inside; the dilated convolution (3
-    shifts) has one.
+    The harmonics (12 shifts) have a bias each, which counts where its shift stays inside; the
+    dilated convolution (3 shifts) has one.
     """
 
     features: int

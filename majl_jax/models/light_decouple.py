@@ -1,4 +1,6 @@
-"""The light separator of a joint cascade, with decoupled magnitude and phase (Wei et al., DJCM, ICASSP 2024)."""
+"""The light separator of a joint cascade, with decoupled magnitude and phase (Wei et al., DJCM,
+ICASSP 2024).
+"""
 
 from typing import Any
 
@@ -6,10 +8,12 @@ from majl_jax.models.resunet import ResUNetDecouplePlus
 
 
 class LightDecouple(ResUNetDecouplePlus):
-    """Waveform to waveform: `ResUNetDecouplePlus` with one residual block per stage and frames that are never pooled.
+    """Waveform to waveform: `ResUNetDecouplePlus` with one residual block per stage and frames
+    that are never pooled.
 
-    PReLU instead of LeakyReLU, maxima instead of means over pairs of frequencies. At the published width 20,820,708
-    parameters. Every frame keeps its own column through all stages, so any number of frames fits.
+    PReLU instead of LeakyReLU, maxima instead of means over pairs of frequencies. At the published
+    width 20,820,708 parameters. Every frame keeps its own column through all stages, so any number
+    of frames fits.
     """
 
     blocks: int = 1  # residual blocks per stage

@@ -1,6 +1,8 @@
-"""TF-Locoformer: attention with local modelling by convolution, along frequency and along time (Saijo et al., IWAENC 2024).
+"""TF-Locoformer: attention with local modelling by convolution, along frequency and along time
+(Saijo et al., IWAENC 2024).
 
-As the released code computes it (merlresearch/tf-locoformer): without the factor 1/2 of the paper's two feed-forward networks.
+As the released code computes it (merlresearch/tf-locoformer): without the factor 1/2 of the
+paper's two feed-forward networks.
 """
 
 import dataclasses
@@ -32,11 +34,13 @@ _CONVOLVED = "convolved"
 
 @dataclasses.dataclass(frozen=True)
 class LocoformerSizes:
-    """What a block is made of; all blocks of a network are alike. A ValueError where the numbers do not fit.
+    """What a block is made of; all blocks of a network are alike. A ValueError where the numbers
+    do not fit.
 
-    `dropout` acts on hidden and on outgoing values of the feed-forward networks and on those of the attention in training;
-    `attention_dropout` on probabilities, which the released code drops as well: 0 here, since fused attention has none and the
-    other way keeps all logits. `pos_enc` is "nope", no positions, or "rope", rotary ones. `attention` is "xla", "cudnn" or "auto".
+    `dropout` acts on hidden and on outgoing values of the feed-forward networks and on those of
+    the attention in training; `attention_dropout` on probabilities, which the released code drops
+    as well: 0 here, since fused attention has none and the other way keeps all logits. `pos_enc`
+    is "nope", no positions, or "rope", rotary ones. `attention` is "xla", "cudnn" or "auto".
     `dtype` is that of matrix products; the residual stream, the norms and the softmax are float32.
     """
 
@@ -66,21 +70,25 @@ class LocoformerSizes:
             raise ValueError(f"kernel_size must be at least 1, got {self.kernel_size}.")
         if self.features % self.norm_groups:
             raise ValueError(
-                f"features={self.features} cannot be split into norm_groups={self.norm_groups} equal groups."
+                f"features={self.features} cannot be split into norm_groups={self.norm_groups}"
+                " equal groups."
             )
         if self.attention_features % self.heads:
             raise ValueError(
-                f"attention_features={self.attention_features} is no multiple of heads={self.heads}."
+                f"attention_features={self.attention_features} is no multiple of"
+                f" heads={self.heads}."
             )
         if self.pos_enc == "rope" and self.attention_features // self.heads % 2:
             raise ValueError(
-                f"rotary positions turn pairs of features: attention_features={self.attention_features} over "
-                f"heads={self.heads} is odd."
+                "rotary positions turn pairs of features:"
+                f" attention_features={self.attention_features} over heads={self.heads} is odd."
             )
 
 
 class TFLocoformerBlock(nn.Module):
-    """A path along the bands of each frame and one along the frames of each band, in the `order` of the sizes."""
+    """A path along the bands of each frame and one along the frames of each band, in the `order`
+    of the sizes.
+    """
 
     sizes: LocoformerSizes
     deterministic: bool = True
@@ -102,7 +110,9 @@ class TFLocoformerBlock(nn.Module):
 
 
 class LocoformerBlock(nn.Module):
-    """x + F(N(x)), x + A(N(x)), x + F(N(x)) in turn, with N `RMSGroupNorm`, F `ConvSwiGLU` and A `SelfAttention`, each its own."""
+    """x + F(N(x)), x + A(N(x)), x + F(N(x)) in turn, with N `RMSGroupNorm`, F `ConvSwiGLU` and A
+    `SelfAttention`, each its own.
+    """
 
     sizes: LocoformerSizes
     deterministic: bool = True
@@ -125,7 +135,9 @@ class LocoformerBlock(nn.Module):
 
 
 class RMSGroupNorm(nn.Module):
-    """y = x / (sqrt(mean of x^2 over the group) + 1e-5) * scale for `groups` groups of features; in float32."""
+    """y = x / (sqrt(mean of x^2 over the group) + 1e-5) * scale for `groups` groups of features;
+    in float32.
+    """
 
     groups: int
 
@@ -136,7 +148,8 @@ class RMSGroupNorm(nn.Module):
         return _group_normed(inputs, scale, self.groups)
 
 
-# Their insides are computed anew in the backward pass: a scan over layers would keep each array of them.
+# Their insides are computed anew in the backward pass: a scan over layers would keep each array of
+# them.
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)
 def _group_normed(inputs: Array, scale: Array, groups: int) -> Array:
     grouped = inputs.astype(jnp.float32).reshape(*inputs.shape[:-1], groups, -1)
@@ -152,10 +165,12 @@ def _gated(convolved: Array, bias: Array) -> Array:
 
 
 class ConvSwiGLU(nn.Module):
-    """V * (a silu(g)) + c with [a, g] = W * x + b: two convolutions over positions, the hidden values reach past both ends.
+    """V * (a silu(g)) + c with [a, g] = W * x + b: two convolutions over positions, the hidden
+    values reach past both ends.
 
-    W and x give kernel_size - 1 more positions than x has, V and those as many as x. The released code writes V as a transposed
-    convolution and cuts the ends off, which is the same with the taps of V in reverse.
+    W and x give kernel_size - 1 more positions than x has, V and those as many as x. The released
+    code writes V as a transposed convolution and cuts the ends off, which is the same with the
+    taps of V in reverse.
     """
 
     sizes: LocoformerSizes
@@ -209,7 +224,8 @@ class SelfAttention(nn.Module):
 
 
 def rematerialised(module: Any, remat: str) -> Any:
-    """The module class, computed anew in the backward pass: "full", or "dots" all but its matrix products and convolutions.
+    """The module class, computed anew in the backward pass: "full", or "dots" all but its matrix
+    products and convolutions.
 
     ("none" is the class itself.) For use inside a scan over layers. A ValueError for another word.
     """

@@ -1,4 +1,6 @@
-"""ResUNetDecouple+: a deep residual U-Net that estimates magnitude and phase (Kong et al., ISMIR 2021)."""
+"""ResUNetDecouple+: a deep residual U-Net that estimates magnitude and phase (Kong et al., ISMIR
+2021).
+"""
 
 import math
 from collections.abc import Callable
@@ -20,10 +22,12 @@ _XAVIER = nn.initializers.glorot_uniform()
 class ResUNetDecouplePlus(nn.Module):
     """Waveform to waveform: magnitudes through a `ResidualUNet`, its maps decoded by `decouple`.
 
-    At the published size 102,570,824 parameters mono, 102,571,278 stereo. The paper's sampling rate is 44.1 kHz with a hop of
-    441 samples; a hop of 320 at 16 kHz gives the frames of 20 ms that pitch labels have. Each of the 1025 frequencies is
-    normalised by its own statistics. `remat` computes the inside of each residual block anew in the backward pass, which
-    saves most of the memory of training. Statistics are those of all devices of the axis `statistics_axis`, if given. `init` with `method="separate_channels"` for several channels or sources.
+    At the published size 102,570,824 parameters mono, 102,571,278 stereo. The paper's sampling
+    rate is 44.1 kHz with a hop of 441 samples; a hop of 320 at 16 kHz gives the frames of 20 ms
+    that pitch labels have. Each of the 1025 frequencies is normalised by its own statistics.
+    `remat` computes the inside of each residual block anew in the backward pass, which saves most
+    of the memory of training. Statistics are those of all devices of the axis `statistics_axis`,
+    if given. `init` with `method="separate_channels"` for several channels or sources.
     """
 
     channels: tuple[int, ...] = PUBLISHED_CHANNELS
@@ -41,7 +45,9 @@ class ResUNetDecouplePlus(nn.Module):
     def __call__(
         self, mixture: Float[Array, "batch time"], *, train: bool = False
     ) -> Float[Array, "batch time"]:
-        """The estimated target at the mixture's scale and length; `time` is a multiple of the hop."""
+        """The estimated target at the mixture's scale and length; `time` is a multiple of the
+        hop.
+        """
         check_mono(self, mixture.shape[1])
         return self.separate_channels(mixture[..., None], train=train)[:, :, 0, 0]
 
@@ -49,7 +55,9 @@ class ResUNetDecouplePlus(nn.Module):
     def separate_channels(
         self, mixture: Float[Array, "batch time channel"], *, train: bool = False
     ) -> Float[Array, "batch time source channel"]:
-        """All sources of mixtures with `audio_channels` channels, of any length above half a window."""
+        """All sources of mixtures with `audio_channels` channels, of any length above half a
+        window.
+        """
         check_sizes(self, mixture.shape[2])
         network = ResidualUNet(
             channels=self.channels,
@@ -83,39 +91,46 @@ class ResUNetDecouplePlus(nn.Module):
 
 
 def check_mono(separator: Any, length_samples: int) -> None:
-    """A ValueError where a separator cannot map [batch, time] to [batch, time] of `length_samples`."""
+    """A ValueError where a separator cannot map [batch, time] to [batch, time] of
+    `length_samples`.
+    """
     if separator.audio_channels != 1 or separator.sources != 1:
         raise ValueError(
-            f"a separator with audio_channels={separator.audio_channels} and sources={separator.sources} does not "
-            'map [batch, time] to [batch, time]: call it with method="separate_channels".'
+            f"a separator with audio_channels={separator.audio_channels} and"
+            f" sources={separator.sources} does not map [batch, time] to [batch, time]: call it"
+            ' with method="separate_channels".'
         )
     if length_samples % separator.hop_samples:
         raise ValueError(
-            f"the segment must be a multiple of the hop of {separator.hop_samples} samples, got {length_samples} "
-            "samples. Set segment_samples accordingly."
+            f"the segment must be a multiple of the hop of {separator.hop_samples} samples, got"
+            f" {length_samples} samples. Set segment_samples accordingly."
         )
 
 
 def check_sizes(separator: Any, audio_channels: int) -> None:
-    """A ValueError where a separator's fields and the number of channels of its input do not fit."""
+    """A ValueError where a separator's fields and the number of channels of its input do not
+    fit.
+    """
     factor = 2 ** len(separator.channels)
     if separator.window_samples % (2 * factor):
         raise ValueError(
-            f"{len(separator.channels)} stages halve the frequencies as often: window_samples must be a multiple of "
-            f"{2 * factor}, got {separator.window_samples}."
+            f"{len(separator.channels)} stages halve the frequencies as often: window_samples must"
+            f" be a multiple of {2 * factor}, got {separator.window_samples}."
         )
     if audio_channels != separator.audio_channels:
         raise ValueError(
-            f"the mixture has {audio_channels} channels, the separator audio_channels={separator.audio_channels}."
+            f"the mixture has {audio_channels} channels, the separator"
+            f" audio_channels={separator.audio_channels}."
         )
 
 
 class ResidualUNet(nn.Module):
     """Magnitudes [batch, channel, frame, frequency] to maps [batch, frame, frequency - 1, map].
 
-    Stages of residual blocks, each followed by pooling over its factor of (time, frequency); stages in the centre; as many
-    stages up, each a transposed convolution, the skip and residual blocks; a last stage and a 1 x 1 convolution. Frames are
-    padded with zeros at the end to the multiple that can be pooled.
+    Stages of residual blocks, each followed by pooling over its factor of (time, frequency);
+    stages in the centre; as many stages up, each a transposed convolution, the skip and residual
+    blocks; a last stage and a 1 x 1 convolution. Frames are padded with zeros at the end to the
+    multiple that can be pooled.
     """
 
     channels: tuple[int, ...]
@@ -186,7 +201,9 @@ class ResidualUNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x)))))), with a 1 x 1 convolution of x where the width changes."""
+    """x + conv(act(norm(conv(act(norm(x)))))), with a 1 x 1 convolution of x where the width
+    changes.
+    """
 
     features: int
     in_place_norm: bool
@@ -222,10 +239,11 @@ class _Block(nn.Module):
 
 
 class _Norm(nn.Module):
-    """Batch normalisation over all axes but the last, y = (x - mean) / sqrt(var + 1e-5) * scale + bias, in float32.
+    """Batch normalisation over all axes but the last, y = (x - mean) / sqrt(var + 1e-5) * scale +
+    bias, in float32.
 
-    `absolute_scale` multiplies by |scale| + 1e-5 instead, as In-Place ABN does (Rota Bulo et al., CVPR 2018): published
-    weights have scales of both signs.
+    `absolute_scale` multiplies by |scale| + 1e-5 instead, as In-Place ABN does (Rota Bulo et al.,
+    CVPR 2018): published weights have scales of both signs.
     """
 
     momentum: float
@@ -287,7 +305,9 @@ class _Conv(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """A transposed convolution whose stride is its kernel: one matrix product, then the outputs are laid side by side."""
+    """A transposed convolution whose stride is its kernel: one matrix product, then the outputs
+    are laid side by side.
+    """
 
     features: int
     factors: tuple[int, int]

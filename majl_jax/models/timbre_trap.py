@@ -1,4 +1,6 @@
-"""Timbre-Trap as SS-MPE trains it: an autoencoder from harmonic CQTs to multi-pitch logits (Cwitkowitz et al., ICASSP 2024, ISMIR 2025)."""
+"""Timbre-Trap as SS-MPE trains it: an autoencoder from harmonic CQTs to multi-pitch logits
+(Cwitkowitz et al., ICASSP 2024, ISMIR 2025).
+"""
 
 import math
 from typing import Any
@@ -15,7 +17,9 @@ BLOCKS, DILATIONS = 4, (1, 2, 3)
 
 
 def embedding_bins(bins: int) -> tuple[int, ...]:
-    """Bins of the five levels, f // 2 - 1 below f: 440, 219, 108, 53, 25; a ValueError where none are left."""
+    """Bins of the five levels, f // 2 - 1 below f: 440, 219, 108, 53, 25; a ValueError where none
+    are left.
+    """
     sizes = [bins]
     for _ in range(BLOCKS):
         sizes.append(sizes[-1] // 2 - 1)
@@ -25,17 +29,20 @@ def embedding_bins(bins: int) -> tuple[int, ...]:
 
 
 def level_channels(complexity: int) -> tuple[int, ...]:
-    """Channels of the five levels, 2^(i + complexity): 8 to 128 at the published complexity of 3."""
+    """Channels of the five levels, 2^(i + complexity): 8 to 128 at the published complexity of
+    3.
+    """
     return tuple(2 ** (i + complexity) for i in range(BLOCKS + 1))
 
 
 class TimbreTrap(nn.Module):
     """Features of a harmonic CQT to logits whose sigmoid is the salience of a pitch in each bin.
 
-    Four encoder blocks of residual units with dilations 1, 2 and 3 that halve the bins, one latent vector per frame, and
-    the mirror image of the blocks. A frame sees 50 frames on either side. At the published size 1,303,753 parameters.
-    `skip_connections` adds the encoder's embeddings, times five learnt weights, to the decoder's. `remat` computes the
-    inside of each block anew in the backward pass, which saves most of the memory of training.
+    Four encoder blocks of residual units with dilations 1, 2 and 3 that halve the bins, one latent
+    vector per frame, and the mirror image of the blocks. A frame sees 50 frames on either side. At
+    the published size 1,303,753 parameters. `skip_connections` adds the encoder's embeddings,
+    times five learnt weights, to the decoder's. `remat` computes the inside of each block anew in
+    the backward pass, which saves most of the memory of training.
     """
 
     bins: int = 440
@@ -52,11 +59,13 @@ class TimbreTrap(nn.Module):
         features: Float[Array, "batch frame bin harmonic"],
         frame_mask: Bool[Array, "batch frame"] | None = None,
     ) -> Float[Array, "batch frame bin"]:
-        """Logits in float32; frames that are False in `frame_mask` do not reach the others, as if the clip ended there."""
+        """Logits in float32; frames that are False in `frame_mask` do not reach the others, as if
+        the clip ended there.
+        """
         if features.shape[2:] != (self.bins, self.harmonics):
             raise ValueError(
-                f"the features have {features.shape[2]} bins and {features.shape[3]} harmonics, the network bins="
-                f"{self.bins} and harmonics={self.harmonics}."
+                f"the features have {features.shape[2]} bins and {features.shape[3]} harmonics, the"
+                f" network bins={self.bins} and harmonics={self.harmonics}."
             )
         sizes = (embedding_bins(self.bins), level_channels(self.complexity))
         encoder = Encoder(*sizes, self.latent, self.dtype, self.remat, name="encoder")
@@ -94,7 +103,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents, and the encoder's embeddings if there are skip connections, to logits of the finest level's bins."""
+    """Latents, and the encoder's embeddings if there are skip connections, to logits of the finest
+    level's bins.
+    """
 
     bins: tuple[int, ...]
     channels: tuple[int, ...]
@@ -128,7 +139,9 @@ class Decoder(nn.Module):
 
 
 class _EncoderBlock(nn.Module):
-    """Three residual units, then a convolution over four bins with stride 2, normalisation and ELU."""
+    """Three residual units, then a convolution over four bins with stride 2, normalisation and
+    ELU.
+    """
 
     channels: int
     dtype: Any
@@ -146,7 +159,9 @@ class _EncoderBlock(nn.Module):
 
 
 class _DecoderBlock(nn.Module):
-    """A transposed convolution over four bins with stride 2, normalisation and ELU, then three residual units."""
+    """A transposed convolution over four bins with stride 2, normalisation and ELU, then three
+    residual units.
+    """
 
     bins: int
     channels: int
@@ -201,7 +216,9 @@ class _Conv(nn.Module):
 
 
 class _Down(nn.Module):
-    """Convolution over four bins with stride 2: y[i] = sum_k x[2 i + k] W[k], as one product of pairs of bins."""
+    """Convolution over four bins with stride 2: y[i] = sum_k x[2 i + k] W[k], as one product of
+    pairs of bins.
+    """
 
     features: int
     dtype: Any
@@ -222,7 +239,8 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """Transposed convolution over four bins with stride 2: x[i] W[k] is added to y[2 i + k], as one product.
+    """Transposed convolution over four bins with stride 2: x[i] W[k] is added to y[2 i + k], as
+    one product.
 
     Of an odd number of bins the last receives the bias alone.
     """
@@ -284,7 +302,9 @@ class _Expand(nn.Module):
 
 
 class _Norm(nn.Module):
-    """Normalisation of each frame over its bins and channels, with a scale and an offset for each; ELU."""
+    """Normalisation of each frame over its bins and channels, with a scale and an offset for each;
+    ELU.
+    """
 
     activate: bool = True
 
@@ -313,8 +333,9 @@ class _Weights(nn.Module):
 def _weights(
     module: nn.Module, shape: tuple[int, ...], fan_in: int, dtype: Any
 ) -> tuple[Array, Array]:
-    """Kernel and bias, both uniform within 1 / sqrt(fan_in) as PyTorch starts them; of a transposed convolution fan_in
-    counts the outputs."""
+    """Kernel and bias, both uniform within 1 / sqrt(fan_in) as PyTorch starts them; of a
+    transposed convolution fan_in counts the outputs.
+    """
 
     def uniform(key: Array, shape: tuple[int, ...]) -> Array:
         return jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0) / math.sqrt(fan_in)
@@ -324,5 +345,7 @@ def _weights(
 
 
 def _masked(hidden: Array, frame_mask: Array | None) -> Array:
-    """Zero in frames that do not count, as the zero padding of a convolution past the end of a clip."""
+    """Zero in frames that do not count, as the zero padding of a convolution past the end of a
+    clip.
+    """
     return hidden if frame_mask is None else jnp.where(frame_mask[..., None, None], hidden, 0)

@@ -1,4 +1,6 @@
-"""U-Net voice separation by a soft mask on the magnitude spectrogram (Jansson et al., ISMIR 2017)."""
+"""U-Net voice separation by a soft mask on the magnitude spectrogram (Jansson et al., ISMIR
+2017).
+"""
 
 import functools
 from typing import Any
@@ -16,13 +18,16 @@ PUBLISHED_CHANNELS = (16, 32, 64, 128, 256, 512)
 class UNet(nn.Module):
     """Waveform to waveform: `s_hat = iSTFT(mask(|X|) * X)` with the mixture's phase.
 
-    Six stride-2 convolutions down, six up with skips, batch normalisation on all layers but the last, LeakyReLU 0.2 down, ReLU
-    up, dropout on the first three layers up, sigmoid at the end. At the published width 9,823,313 parameters. The magnitude
-    is divided by its largest value in the segment, which makes the network independent of recording level.
-    The port Xiao-Ming/UNet-VocalSeparation-Chainer has `kernel_size` 4 (6,288,545 parameters) and `norm_epsilon` 2e-5.
+    Six stride-2 convolutions down, six up with skips, batch normalisation on all layers but the
+    last, LeakyReLU 0.2 down, ReLU up, dropout on the first three layers up, sigmoid at the end. At
+    the published width 9,823,313 parameters. The magnitude is divided by its largest value in the
+    segment, which makes the network independent of recording level. The port
+    Xiao-Ming/UNet-VocalSeparation-Chainer has `kernel_size` 4 (6,288,545 parameters) and
+    `norm_epsilon` 2e-5.
 
-    Statistics are those of all devices of the axis `statistics_axis`, if given.
-    The mask cannot exceed one: the target must be scaled as it is inside the mixture (`mixture_mode` of the recipe).
+    Statistics are those of all devices of the axis `statistics_axis`, if given. The mask cannot
+    exceed one: the target must be scaled as it is inside the mixture (`mixture_mode` of the
+    recipe).
     """
 
     channels: tuple[int, ...] = PUBLISHED_CHANNELS
@@ -38,13 +43,16 @@ class UNet(nn.Module):
     def __call__(
         self, mixture: Float[Array, "batch time"], *, train: bool = False
     ) -> Float[Array, "batch time"]:
-        """The estimated target at the mixture's scale and length; `time` is frames * hop, frames a multiple of 64."""
+        """The estimated target at the mixture's scale and length; `time` is frames * hop, frames a
+        multiple of 64.
+        """
         length, factor = mixture.shape[1], 2 ** len(self.channels)
         if length % (self.hop_samples * factor) or (self.window_samples // 2) % factor:
             raise ValueError(
-                f"the U-Net halves time and frequency {len(self.channels)} times: the segment must be a multiple of "
-                f"{factor} frames of {self.hop_samples} samples and window_samples a multiple of {2 * factor}; got "
-                f"{length} samples and a window of {self.window_samples}. Set segment_samples accordingly."
+                f"the U-Net halves time and frequency {len(self.channels)} times: the segment must"
+                f" be a multiple of {factor} frames of {self.hop_samples} samples and"
+                f" window_samples a multiple of {2 * factor}; got {length} samples and a window of"
+                f" {self.window_samples}. Set segment_samples accordingly."
             )
         # Centred framing yields one frame more than there are pitch labels.
         spectrum = stft(mixture, window_samples=self.window_samples, hop_samples=self.hop_samples)
@@ -64,7 +72,9 @@ class UNet(nn.Module):
     def mask(
         self, level: Float[Array, "batch frame frequency"], *, train: bool = False
     ) -> Float[Array, "batch frame frequency"]:
-        """The mask in 0..1 of a magnitude spectrogram without its DC bin; both sizes are multiples of 64."""
+        """The mask in 0..1 of a magnitude spectrogram without its DC bin; both sizes are multiples
+        of 64.
+        """
 
         def norm(x: Array, name: str) -> Array:
             return nn.BatchNorm(

@@ -1,7 +1,9 @@
-"""Jukebox's VQ-VAE without its codebook: waveforms to latents and back (Dhariwal et al., arXiv 2005.00341).
+"""Jukebox's VQ-VAE without its codebook: waveforms to latents and back (Dhariwal et al., arXiv
+2005.00341).
 
-A stage of the encoder shortens the sequence by a strided convolution and passes it through a stack of residual blocks with
-dilations 1, 3, 9, ...; the decoder is its mirror image. Sizes and initial values are those of openai/jukebox.
+A stage of the encoder shortens the sequence by a strided convolution and passes it through a stack
+of residual blocks with dilations 1, 3, 9, ...; the decoder is its mirror image. Sizes and initial
+values are those of openai/jukebox.
 """
 
 import dataclasses
@@ -16,11 +18,14 @@ from majl_jax.models.layers.dilated_stack import Conv, Stack, conv3, strided_con
 
 @dataclasses.dataclass(frozen=True)
 class VqVaeSizes:
-    """What encoder and decoder are made of, Jukebox's level 0 by default; a ValueError where the numbers do not fit.
+    """What encoder and decoder are made of, Jukebox's level 0 by default; a ValueError where the
+    numbers do not fit.
 
-    `multiplier` times `width` channels and `multiplier` times `depth` blocks in a stack. Level l of Jukebox has l + 1 sections: section i
-    has `downs[i]` stages, each of which shortens the sequence by `strides[i]`. Block j of the encoder's stacks has the dilation
-    dilation_growth^j. `latent` channels lie between encoder and decoder and between sections, `channels` in the audio.
+    `multiplier` times `width` channels and `multiplier` times `depth` blocks in a stack. Level l
+    of Jukebox has l + 1 sections: section i has `downs[i]` stages, each of which shortens the
+    sequence by `strides[i]`. Block j of the encoder's stacks has the dilation dilation_growth^j.
+    `latent` channels lie between encoder and decoder and between sections, `channels` in the
+    audio.
     """
 
     width: int = 32
@@ -38,13 +43,15 @@ class VqVaeSizes:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if len(self.downs) != len(self.strides) or not self.downs:
             raise ValueError(
-                f"downs={self.downs} and strides={self.strides} must have one number per section each."
+                f"downs={self.downs} and strides={self.strides} must have one number per section"
+                " each."
             )
         if min(self.downs) < 1:
             raise ValueError(f"downs={self.downs}: every section needs a stage.")
         if any(stride < 2 or stride % 2 for stride in self.strides):
             raise ValueError(
-                f"strides={self.strides}: kernels of twice the stride divide the length by it if it is even."
+                f"strides={self.strides}: kernels of twice the stride divide the length by it if it"
+                " is even."
             )
 
     @property
@@ -54,7 +61,9 @@ class VqVaeSizes:
 
     @property
     def dilations(self) -> tuple[int, ...]:
-        """Of the encoder's blocks in the order of their application; the decoder has them in reverse."""
+        """Of the encoder's blocks in the order of their application; the decoder has them in
+        reverse.
+        """
         return tuple(self.dilation_growth**j for j in range(self.depth * self.multiplier))
 
 
@@ -63,7 +72,9 @@ LEVELS = (
     VqVaeSizes(multiplier=1, downs=(3, 2), strides=(2, 2)),
     VqVaeSizes(multiplier=1, downs=(3, 2, 2), strides=(2, 2, 2)),
 )
-"""Jukebox's published levels, the finest first: 900,033, 241,025 and 344,705 parameters, without codebooks of 2048 vectors."""
+"""Jukebox's published levels, the finest first: 900,033, 241,025 and 344,705 parameters, without
+codebooks of 2048 vectors.
+"""
 
 
 def hop(sizes: VqVaeSizes) -> int:
@@ -75,7 +86,9 @@ def hop(sizes: VqVaeSizes) -> int:
 
 
 def encoder_field(sizes: VqVaeSizes, first: int = 0, last: int = 0) -> tuple[int, int]:
-    """First and last sample that latents `first` to `last` depend on: -45,935 and 45,942 for latent 0 of level 0."""
+    """First and last sample that latents `first` to `last` depend on: -45,935 and 45,942 for
+    latent 0 of level 0.
+    """
     reach = sum(sizes.dilations)
     for downs, stride in reversed(list(zip(sizes.downs, sizes.strides, strict=True))):
         first, last = first - 1, last + 1  # the convolution that ends a section
@@ -100,10 +113,11 @@ def decoder_field(sizes: VqVaeSizes, first: int = 0, last: int = 0) -> tuple[int
 
 
 def context_samples(sizes: VqVaeSizes) -> int:
-    """How far before or after itself a decoded sample depends on the encoded audio at most: 91,878 samples at level 0.
+    """How far before or after itself a decoded sample depends on the encoded audio at most: 91,878
+    samples at level 0.
 
-    A segment that starts at a multiple of the hop is therefore decoded as within the whole track but for that many samples
-    at ends that are not the track's.
+    A segment that starts at a multiple of the hop is therefore decoded as within the whole track
+    but for that many samples at ends that are not the track's.
     """
     furthest = 0
     for sample in range(hop(sizes)):
@@ -115,9 +129,9 @@ def context_samples(sizes: VqVaeSizes) -> int:
 class Encoder(nn.Module):
     """Audio to latents before quantisation; 441,856 parameters at level 0.
 
-    `remat` "full" computes the inside of each residual block anew in the backward pass (see `dilated_stack`): on a CPU
-    a third of the memory in about the same time. `dtype` is that of the convolutions; what the residual blocks add up is float32. Initial values are
-    those of PyTorch.
+    `remat` "full" computes the inside of each residual block anew in the backward pass (see
+    `dilated_stack`): on a CPU a third of the memory in about the same time. `dtype` is that of the
+    convolutions; what the residual blocks add up is float32. Initial values are those of PyTorch.
     """
 
     sizes: VqVaeSizes = VqVaeSizes()
@@ -128,12 +142,14 @@ class Encoder(nn.Module):
     def __call__(
         self, audio: Float[Array, "batch time channel"]
     ) -> Float[Array, "batch frame latent"]:
-        """Latents in float32, one per `hop` samples; a ValueError for a length that is no multiple of the hop."""
+        """Latents in float32, one per `hop` samples; a ValueError for a length that is no multiple
+        of the hop.
+        """
         sizes = self.sizes
         if audio.shape[1] % hop(sizes) or audio.shape[2] != sizes.channels:
             raise ValueError(
-                f"the audio has {audio.shape[1]} samples and {audio.shape[2]} channels, expected a multiple of "
-                f"{hop(sizes)} samples (pad with zeros) and channels={sizes.channels}."
+                f"the audio has {audio.shape[1]} samples and {audio.shape[2]} channels, expected a"
+                f" multiple of {hop(sizes)} samples (pad with zeros) and channels={sizes.channels}."
             )
         hidden = audio
         for i in range(len(sizes.downs)):
@@ -142,7 +158,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to audio, not limited to [-1, 1]; 458,177 parameters at level 0. `remat` and `dtype` as in `Encoder`."""
+    """Latents to audio, not limited to [-1, 1]; 458,177 parameters at level 0. `remat` and `dtype`
+    as in `Encoder`.
+    """
 
     sizes: VqVaeSizes = VqVaeSizes()
     remat: str = "none"
@@ -164,7 +182,9 @@ class Decoder(nn.Module):
 
 
 class _Down(nn.Module):
-    """A section of the encoder: strided convolutions with a stack of residual blocks after each, and a last convolution."""
+    """A section of the encoder: strided convolutions with a stack of residual blocks after each,
+    and a last convolution.
+    """
 
     sizes: VqVaeSizes
     section: int
@@ -185,7 +205,9 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """A section of the decoder: a convolution, then stacks of residual blocks with a transposed convolution after each."""
+    """A section of the decoder: a convolution, then stacks of residual blocks with a transposed
+    convolution after each.
+    """
 
     sizes: VqVaeSizes
     section: int

@@ -8,11 +8,13 @@ TASKS = ("separation", "pitch")
 
 
 class WeightModule(nn.Module):
-    """From what PE hears in the estimate and in the true source, the label, and the losses, to one score per frame and task.
+    """From what PE hears in the estimate and in the true source, the label, and the losses, to one
+    score per frame and task.
 
-    z = gain l + b + w MLP(P1_t, P2_t, y_t), l the standardised losses, fully connected layers with ReLU, w = 0 and gain = 1 at first. The
-    paper names a fully connected module with the first three inputs; its sizes and l are our decision: how far a waveform is off
-    cannot be told from the pitch heard in it, and starting from l, weights follow difficulty from the first step.
+    z = gain l + b + w MLP(P1_t, P2_t, y_t), l the standardised losses, fully connected layers with
+    ReLU, w = 0 and gain = 1 at first. The paper names a fully connected module with the first
+    three inputs; its sizes and l are our decision: how far a waveform is off cannot be told from
+    the pitch heard in it, and starting from l, weights follow difficulty from the first step.
     """
 
     features: tuple[int, ...] = (128, 64)
@@ -37,6 +39,8 @@ class WeightModule(nn.Module):
 def over_segments(
     scores: Float[Array, "batch frame 2"], labelled: Bool[Array, "batch frame"]
 ) -> Float[Array, "batch 2"]:
-    """The mean over the labelled frames of each segment, whatever their order (our decision); 0 where there are none."""
+    """The mean over the labelled frames of each segment, whatever their order (our decision); 0
+    where there are none.
+    """
     kept = labelled[..., None]
     return jnp.where(kept, scores, 0.0).sum(1) / jnp.maximum(kept.sum(1), 1)

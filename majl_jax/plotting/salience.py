@@ -33,7 +33,9 @@ class Picture:
         title: str,
         truth: Float[np.ndarray, "label 2"] | None = None,
     ) -> None:
-        """Writes a PNG: salience on a log-frequency axis, a dot per picked pitch, a ring per true one (time in s, Hz)."""
+        """Writes a PNG: salience on a log-frequency axis, a dot per picked pitch, a ring per true
+        one (time in s, Hz).
+        """
         salience, picked = self._salience.finish(), self._picked.finish()
         column_s = self._frame_s * self._salience.per_column
         octaves = np.log2(bin_hz)

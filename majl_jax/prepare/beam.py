@@ -22,7 +22,9 @@ TRACKS_PER_CHUNK = 1000
 def records_of(
     tracks: Sequence[track.Track], layout: Layout, *, drop_silence: bool, outcomes: epath.PathLike
 ) -> Any:
-    """A Beam transform to the records of the tracks; what became of each track is written to `outcomes`."""
+    """A Beam transform to the records of the tracks; what became of each track is written to
+    `outcomes`.
+    """
     beam = apache_beam()
 
     work = functools.partial(_load_and_cut, layout=layout, drop_silence=drop_silence)

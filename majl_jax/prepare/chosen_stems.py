@@ -1,4 +1,6 @@
-"""Tracks with some of their stems or sums of them: `prepare --stems=vocals,accompaniment=bass+drums+other`."""
+"""Tracks with some of their stems or sums of them: `prepare
+--stems=vocals,accompaniment=bass+drums+other`.
+"""
 
 import dataclasses
 import functools
@@ -18,7 +20,9 @@ def choose(tracks: list[Track], groups: stem_groups.Groups) -> list[Track]:
 
 
 def _load(track: Track, groups: stem_groups.Groups) -> Recording:
-    """A voice of a stem alone keeps its pitch; a sum of stems has none, nor has a mixture that lacks some of its stems."""
+    """A voice of a stem alone keeps its pitch; a sum of stems has none, nor has a mixture that
+    lacks some of its stems.
+    """
     whole = track.load()
     if not whole.has_stems.all():
         raise BadTrack("not all of its stems are known, so none can be chosen by --stems")

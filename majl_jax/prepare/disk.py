@@ -10,8 +10,8 @@ from majl_jax.datasets.track import Track
 
 FULL = "The disk is too full for that; choose another --output or --work, or fewer --tracks."
 LEAN = (
-    "  too little to keep all of it twice: a loaded track is deleted once it is written, and loaded "
-    "again should that be interrupted"
+    "  too little to keep all of it twice: a loaded track is deleted once it is written, and loaded"
+    " again should that be interrupted"
 )
 
 
@@ -69,7 +69,8 @@ def check(
 def _copies(output: Folder, work: pathlib.Path, *, by_beam: bool) -> list[tuple[Folder, int]]:
     """How often the audio comes to lie on each of this machine's disks.
 
-    Loaded tracks are one copy. Shards are the other: while they are written, TFDS's sorting area shrinks as they grow.
+    Loaded tracks are one copy. Shards are the other: while they are written, TFDS's sorting area
+    shrinks as they grow.
     """
     if by_beam:
         return [(output, 1)] if is_local(output) else []

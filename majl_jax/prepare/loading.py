@@ -1,4 +1,6 @@
-"""Loads tracks, and cuts them into records; several processes load into a work folder, one file per track."""
+"""Loads tracks, and cuts them into records; several processes load into a work folder, one file
+per track.
+"""
 
 import contextlib
 import dataclasses
@@ -21,7 +23,9 @@ from majl_jax.datasets import records, track, whole_files
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a track: why it was skipped, if so, and how many of its records are silent and left out."""
+    """What became of a track: why it was skipped, if so, and how many of its records are silent
+    and left out.
+    """
 
     track: str
     skipped: str = ""
@@ -68,7 +72,9 @@ def load_all(
 
 
 def load_whole(one: track.Track, layout: records.Layout) -> records.Record:
-    """A whole track as one record of its own length; `BadTrack` says why it cannot be used, whatever is wrong."""
+    """A whole track as one record of its own length; `BadTrack` says why it cannot be used,
+    whatever is wrong.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _load_whole(one, layout)
@@ -180,7 +186,9 @@ def cached(work: pathlib.Path, identity: str) -> pathlib.Path:
 
 
 def start_worker() -> None:
-    """Ends this worker when the main process is gone, even by kill -9; leaves Ctrl-C to that one."""
+    """Ends this worker when the main process is gone, even by kill -9; leaves Ctrl-C to that
+    one.
+    """
     import multiprocessing
     import signal
     from multiprocessing import connection

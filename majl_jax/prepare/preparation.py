@@ -142,7 +142,9 @@ def _by_processes(job: Job, processes: int) -> Loaded:
 
 
 def _records(job: Job, split: str, report: dict[str, Any]) -> Iterator[records.Record]:
-    """The records of a split, without silent ones if that is wanted; `report` counts those by track."""
+    """The records of a split, without silent ones if that is wanted; `report` counts those by
+    track.
+    """
     work, drop_silence = job.places.work, job.options.drop_silence
     for one in job.tracks:
         if one.split != split or one.id in report["skipped"]:
@@ -173,7 +175,10 @@ def _by_beam(job: Job) -> Loaded:
     def report() -> Mapping[str, Any]:
         found = read_outcomes(outcomes.values(), job.tracks)
         made = _report(job, found)
-        what_now = f"the good tracks are written already, in {draft}. Remove that folder if you mend files."
+        what_now = (
+            f"the good tracks are written already, in {draft}. Remove that folder if you mend"
+            " files."
+        )
         _refuse_many_bad(job, made["skipped"], what_now)
         return made
 

@@ -1,4 +1,6 @@
-"""What is to be prepared: the options that decide the content of a data set, and the tracks they select."""
+"""What is to be prepared: the options that decide the content of a data set, and the tracks they
+select.
+"""
 
 import dataclasses
 
@@ -36,7 +38,9 @@ class Options:
         return Grid(self.sample_rate_hz, self.hop_samples, self.channels)
 
     def groups(self) -> stem_groups.Groups:
-        """The stems of the records and what of the data set each is the sum of; ValueError where it has not that stem."""
+        """The stems of the records and what of the data set each is the sum of; ValueError where
+        it has not that stem.
+        """
         stems = readers.READERS[self.dataset].stems_of(self.source)
         if not self.stems:
             return {stem: (stem,) for stem in stems}
@@ -59,7 +63,9 @@ class Options:
 
 
 def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str]]]:
-    """The tracks to prepare, at most so many per split as the options say, and which are left out why."""
+    """The tracks to prepare, at most so many per split as the options say, and which are left out
+    why.
+    """
     found = readers.READERS[options.dataset].tracks(
         options.source, grid=options.grid, seed=options.seed
     )

@@ -19,7 +19,9 @@ LEAST_ERROR_CENTS = 100.0
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-    """Which of a teacher's labels are kept, after some were made wrong on purpose if that is wanted."""
+    """Which of a teacher's labels are kept, after some were made wrong on purpose if that is
+    wanted.
+    """
 
     threshold: float
     """Least trust, from 0 to 1."""
@@ -54,11 +56,12 @@ def filter_pitch(
     granularity: str,
     segment_frames: int,
 ) -> tuple[Float[np.ndarray, "frame"], Bool[np.ndarray, "frame"], Float[np.ndarray, "frame"]]:
-    """A track's pitch labels (0 = unvoiced), which are kept, and the trust compared with `threshold`.
+    """A track's pitch labels (0 = unvoiced), which are kept, and the trust compared with
+    `threshold`.
 
-    The trust in a frame is c_t = max_b p_tb where it is voiced (c_t >= VOICING), else 1 - c_t. "frame" judges every frame
-    by its own trust, "segment" stretches of `segment_frames` (the last may be shorter) and "song" the whole track by
-    the mean.
+    The trust in a frame is c_t = max_b p_tb where it is voiced (c_t >= VOICING), else 1 - c_t.
+    "frame" judges every frame by its own trust, "segment" stretches of `segment_frames` (the last
+    may be shorter) and "song" the whole track by the mean.
 
     Args:
         f0_hz: a guess for every frame.
@@ -134,7 +137,9 @@ class Counts:
                 self.pitches_wrong += int((kept & voiced & (errors == ANY_PITCH)).sum())
 
     def summary(self, sample_rate_hz: int) -> dict[str, Any]:
-        """The statistics as JSON: counts, mean trust, and the share that each threshold would keep."""
+        """The statistics as JSON: counts, mean trust, and the share that each threshold would
+        keep.
+        """
         seen = max(self.seen, 1)
         found: dict[str, Any] = {
             "seen": self.seen,
@@ -174,11 +179,12 @@ def mislabel_pitch(
 ) -> tuple[Float[np.ndarray, "frame"], UInt8[np.ndarray, "frame"]]:
     """Pitch labels with errors, and what was done to each frame: RIGHT, OCTAVE or ANY_PITCH.
 
-    Errors come in runs: every stretch of voiced frames (f0_hz > 0) is cut into near-equal stretches of at most
-    `stretch_frames`, and each of these becomes wrong with probability `share`. Half of the errors are octaves, up or
-    down, whichever stays in OCTAVE_RANGE_HZ; the others one pitch for the whole stretch, uniform in log-frequency
-    within ANY_PITCH_RANGE_HZ and at least LEAST_ERROR_CENTS from what any of its frames had. Depends on seed and track
-    name only, and what is wrong at a small share is wrong in the same way at a larger one.
+    Errors come in runs: every stretch of voiced frames (f0_hz > 0) is cut into near-equal
+    stretches of at most `stretch_frames`, and each of these becomes wrong with probability
+    `share`. Half of the errors are octaves, up or down, whichever stays in OCTAVE_RANGE_HZ; the
+    others one pitch for the whole stretch, uniform in log-frequency within ANY_PITCH_RANGE_HZ and
+    at least LEAST_ERROR_CENTS from what any of its frames had. Depends on seed and track name
+    only, and what is wrong at a small share is wrong in the same way at a larger one.
 
     Args:
         f0_hz: labels, 0 = unvoiced.
@@ -220,7 +226,9 @@ def _octave_away(f0_hz: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def _any_pitch(f0_hz: np.ndarray, place: float) -> float | None:
-    """The pitch at `place` (0..1) among those far enough from the whole stretch; None if there is none."""
+    """The pitch at `place` (0..1) among those far enough from the whole stretch; None if there is
+    none.
+    """
     low, high = (1200.0 * np.log2(hz) for hz in ANY_PITCH_RANGE_HZ)
     cents = np.arange(low, high + 1.0)
     far = np.ones(len(cents), bool)
@@ -240,10 +248,11 @@ def trusted_pitch(
 ) -> tuple[Float[np.ndarray, "frame"], Bool[np.ndarray, "frame"]]:
     """A teacher's pitch as labels: (f0_hz with 0 = unvoiced, is it trusted), MAJL's filter.
 
-    A frame is voiced where c_t = max_b p_tb reaches `voicing`; the trust in that decision is c_t or 1 - c_t, and it is kept
-    where the trust reaches `threshold`. With granularity "segment" all frames are kept or dropped together, by their mean
-    trust. The paper says that samples below the threshold are filtered out (0.7 is best); frames as the unit and the trust in
-    unvoiced frames are our decision.
+    A frame is voiced where c_t = max_b p_tb reaches `voicing`; the trust in that decision is c_t
+    or 1 - c_t, and it is kept where the trust reaches `threshold`. With granularity "segment" all
+    frames are kept or dropped together, by their mean trust. The paper says that samples below the
+    threshold are filtered out (0.7 is best); frames as the unit and the trust in unvoiced frames
+    are our decision.
 
     Args:
         f0_hz: a guess for every frame.
@@ -271,10 +280,12 @@ def stem_confidence(
     *,
     tolerance_cents: float = 50.0,
 ) -> float:
-    """How far a pitch estimator hears the labelled pitch in a separated stem: a confidence for a waveform.
+    """How far a pitch estimator hears the labelled pitch in a separated stem: a confidence for a
+    waveform.
 
-    mean over labelled voiced frames of max_{|c_b - c_t| <= tolerance} p_tb; 0 where no frame is voiced. A regression has no
-    probability of its own, so this stands in for the confidence that the paper does not define (our decision).
+    mean over labelled voiced frames of max_{|c_b - c_t| <= tolerance} p_tb; 0 where no frame is
+    voiced. A regression has no probability of its own, so this stands in for the confidence that
+    the paper does not define (our decision).
 
     Args:
         salience: of the separated stem, 0 to 1.

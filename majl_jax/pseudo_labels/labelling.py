@@ -116,9 +116,10 @@ def label_stems(
 ) -> Iterator[records.Record]:
     """Gives records the voice that the teacher separates, where it hears the labelled pitch in it.
 
-    The estimate takes the target's place and mixture minus estimate that of another stem, so that the stems still sum to
-    the mixture. The records come track by track and in order of time. Granularity "frame" and "segment" judge each by its
-    own confidence, "song" those of a track together, by the mean over those that have a voiced label.
+    The estimate takes the target's place and mixture minus estimate that of another stem, so that
+    the stems still sum to the mixture. The records come track by track and in order of time.
+    Granularity "frame" and "segment" judge each by its own confidence, "song" those of a track
+    together, by the mean over those that have a voiced label.
 
     Args:
         pieces: the records.
@@ -177,8 +178,8 @@ def write(
 ) -> pathlib.Path:
     """Labels the training split of a prepared data set and writes it anew.
 
-    The folder's name holds the teacher's identity and the filter, so a resumed run finds its own labels and nobody else's;
-    beside it a JSON file tells what the filter kept.
+    The folder's name holds the teacher's identity and the filter, so a resumed run finds its own
+    labels and nobody else's; beside it a JSON file tells what the filter kept.
 
     Args:
         source: the prepared data set.
@@ -274,7 +275,8 @@ def _write_counted(
     )
     share = counts.kept / max(counts.seen, 1)
     console.say(
-        f"kept {counts.kept} of {counts.seen} {said['unit']} of {prepared.directory.name} ({share:.0%})"
+        f"kept {counts.kept} of {counts.seen} {said['unit']} of {prepared.directory.name}"
+        f" ({share:.0%})"
     )
 
 
@@ -302,7 +304,8 @@ def stem_number(
         )
     if not prepared.layout.voices_are_stems:
         raise ValueError(
-            f"{prepared.directory} has {prepared.layout.voices} pitches of its mixture, not one per stem: which is "
-            f"that of {stems[found[0]]!r} is not known; use a set with a pitch per stem"
+            f"{prepared.directory} has {prepared.layout.voices} pitches of its mixture, not one per"
+            f" stem: which is that of {stems[found[0]]!r} is not known; use a set with a pitch per"
+            " stem"
         )
     return found[0]

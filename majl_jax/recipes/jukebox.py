@@ -1,10 +1,13 @@
-"""Jukebox: a VQ-VAE learns to write a stem, a second encoder to read its latents out of the mixture (arXiv 2111.14200).
+"""Jukebox: a VQ-VAE learns to write a stem, a second encoder to read its latents out of the
+mixture (arXiv 2111.14200).
 
-*music* learns a VQ-VAE on other people's music, as OpenAI did; *vqvae* goes on with one stem; *encoder* learns to give for the
-mixture what the first encoder gives for the stem (losses/vqvae.py). Separated: the second encoder, the nearest rows of the
-codebook, the first decoder. A run is of one stem.
+*music* learns a VQ-VAE on other people's music, as OpenAI did; *vqvae* goes on with one stem;
+*encoder* learns to give for the mixture what the first encoder gives for the stem
+(losses/vqvae.py). Separated: the second encoder, the nearest rows of the codebook, the first
+decoder. A run is of one stem.
 
-What the paper leaves open is a field of configs/jukebox.py and listed under Deviations in experiments/jukebox/README.md.
+What the paper leaves open is a field of configs/jukebox.py and listed under Deviations in
+experiments/jukebox/README.md.
 """
 
 import dataclasses
@@ -65,7 +68,9 @@ def build(config: Any) -> tuple[VqVaeSizes, Encoder, Decoder]:
 
 
 def segment_model(config: Any) -> SegmentModel:
-    """What `majl_jax.separate` applies to a song: the stem of the run, by the last stage's encoder."""
+    """What `majl_jax.separate` applies to a song: the stem of the run, by the last stage's
+    encoder.
+    """
     sizes, *networks = build(config)
     encoder, decoder = (network.clone(remat="none") for network in networks)  # no backward pass
     stage, step = config.run[-1], hop(sizes)
@@ -143,28 +148,33 @@ def _check(config: Any) -> None:
         raise FileNotFoundError(f"config.stages.vqvae.start names {start}, which is no file")
     if start and "music" in run:
         raise ValueError(
-            f"config.run is {run} and config.stages.vqvae.start names {start}: vqvae starts from one of both; leave music out"
+            f"config.run is {run} and config.stages.vqvae.start names {start}: vqvae starts from"
+            " one of both; leave music out"
         )
     pretrained = start or "music" in run
     if config.codebook_update == "frozen" and run[0] == "vqvae" and not start:
         raise ValueError(
-            "config.codebook_update is frozen and nothing fills the codebook: the decoder would hear the same row for all music; set "
-            "config.stages.vqvae.start, let music run first, or take ema"
+            "config.codebook_update is frozen and nothing fills the codebook: the decoder would"
+            " hear the same row for all music; set config.stages.vqvae.start, let music run first,"
+            " or take ema"
         )
     if "encoder" in run and config.stages.encoder.init == "pretrained" and not pretrained:
         raise ValueError(
-            "config.stages.encoder.init is pretrained: set config.stages.vqvae.start, or let music run first"
+            "config.stages.encoder.init is pretrained: set config.stages.vqvae.start, or let music"
+            " run first"
         )
     sizes, _, _ = build(config)
     for part in (config.data, config.evaluation):
         if part.segment_samples % hop(sizes):
             raise ValueError(
-                f"segment_samples is {part.segment_samples}; expected a multiple of {hop(sizes)}, the samples of a latent"
+                f"segment_samples is {part.segment_samples}; expected a multiple of {hop(sizes)},"
+                " the samples of a latent"
             )
     if config.evaluation.exact and config.evaluation.segment_samples <= 2 * context_samples(sizes):
         raise ValueError(
-            f"config.evaluation.segment_samples is {config.evaluation.segment_samples}; an output depends on "
-            f"{context_samples(sizes)} samples at either side: take more than twice as many, or config.evaluation.exact=False"
+            f"config.evaluation.segment_samples is {config.evaluation.segment_samples}; an output"
+            f" depends on {context_samples(sizes)} samples at either side: take more than twice as"
+            " many, or config.evaluation.exact=False"
         )
 
 
@@ -203,14 +213,17 @@ def _open(config: Any, name: str) -> _Setting:
 
 
 def _refuse_unknown_stems(prepared: records.Prepared) -> None:
-    """The codebook follows all that a batch holds: there must be no song whose mixture stands in a stem's place."""
+    """The codebook follows all that a batch holds: there must be no song whose mixture stands in a
+    stem's place.
+    """
     # Of a song all records know the same stems: the index tells the first of each.
     _, firsts = np.unique(prepared.split("train").track, return_index=True)
     for number in firsts.tolist():
         record = records.read_record(prepared, "train", number)
         if not record["has_stems"].all():
             raise ValueError(
-                f"{prepared.directory}: the stems of {record['track']} are not known; config.data.labelled needs those of all songs"
+                f"{prepared.directory}: the stems of {record['track']} are not known;"
+                " config.data.labelled needs those of all songs"
             )
 
 
@@ -221,7 +234,9 @@ def _some_records(prepared: records.Prepared) -> list[int]:
 
 
 def _bandwidth(config: Any, prepared: records.Prepared, target: int) -> reconstruction.Bandwidth:
-    """What the errors are divided by: of the config, or else estimated from excerpts of the training set."""
+    """What the errors are divided by: of the config, or else estimated from excerpts of the
+    training set.
+    """
     given = config.losses
     if given.variance and given.spectral_norm:
         return reconstruction.Bandwidth(1.0, given.variance, given.spectral_norm)
@@ -235,7 +250,8 @@ def _bandwidth(config: Any, prepared: records.Prepared, target: int) -> reconstr
 
     found = reconstruction.estimate_bandwidth(excerpts())
     console.say(
-        f"{prepared.directory}: variance {found.l2:.4g}, spectral norm {found.spectral:.4g} of {len(numbers)} excerpts"
+        f"{prepared.directory}: variance {found.l2:.4g}, spectral norm {found.spectral:.4g} of"
+        f" {len(numbers)} excerpts"
     )
     return reconstruction.Bandwidth(
         found.l1, given.variance or found.l2, given.spectral_norm or found.spectral
@@ -311,8 +327,8 @@ def _second_encoder(setting: _Setting, fresh: Any, previous: Variables | None) -
         params = {"encoder": fresh}
     elif config.stages.encoder.init == "pretrained" and "pretrained" not in previous:
         raise ValueError(
-            "config.stages.encoder.init is 'pretrained', but the vqvae in this folder was trained without it and did not keep what "
-            "it started from: give another --workdir"
+            "config.stages.encoder.init is 'pretrained', but the vqvae in this folder was trained"
+            " without it and did not keep what it started from: give another --workdir"
         )
     else:
         stem, codebook = _trained(previous), previous["codebook"]

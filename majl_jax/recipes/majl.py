@@ -1,11 +1,14 @@
 """MAJL: joint separation and pitch, two stages (Wei et al., arXiv 2501.03689).
 
-Mixture -> separator -> estimated voice -> pitch estimator: one cascade, trained by the sum of both losses, the pitch loss
-reaching into the separator, samples that are hard counting more (losses/hard_samples.py). A *teacher* learns from the few fully labelled tracks, labels what the others lack (pitch where
-there are stems, stems where there is pitch), and a *student* starts afresh on everything that is trusted. *pipeline* is the
-same two networks trained apart, *naive_joint* the cascade without a second stage.
+Mixture -> separator -> estimated voice -> pitch estimator: one cascade, trained by the sum of both
+losses, the pitch loss reaching into the separator, samples that are hard counting more
+(losses/hard_samples.py). A *teacher* learns from the few fully labelled tracks, labels what the
+others lack (pitch where there are stems, stems where there is pitch), and a *student* starts
+afresh on everything that is trusted. *pipeline* is the same two networks trained apart,
+*naive_joint* the cascade without a second stage.
 
-What the paper leaves open is a field of configs/majl.py and listed under Deviations in experiments/majl/README.md.
+What the paper leaves open is a field of configs/majl.py and listed under Deviations in
+experiments/majl/README.md.
 """
 
 import dataclasses
@@ -46,7 +49,9 @@ STAGES = ("pipeline", "naive_joint", "teacher", "student")
 
 
 def build(config: Any) -> Cascade:
-    """The two networks that `config.separator` and `config.pitch` name, each with its own group of fields."""
+    """The two networks that `config.separator` and `config.pitch` name, each with its own group of
+    fields.
+    """
     hop_samples = config.data.hop_samples
     groups = config.to_dict()
     separator = by_name.separator(
@@ -71,8 +76,8 @@ def _interface(config: Any, stage: str) -> Interface:
     losses, method = config.losses.separation, config.balance.method
     if method == "uncertainty" and losses.startswith("neg_"):
         raise ValueError(
-            f"config.balance.method is 'uncertainty', which needs losses above 0, and config.losses.separation is "
-            f"{losses!r}; take l1_wav or l1_mag, or another balance"
+            "config.balance.method is 'uncertainty', which needs losses above 0, and"
+            f" config.losses.separation is {losses!r}; take l1_wav or l1_mag, or another balance"
         )
     return Interface(
         joint=stage != "pipeline",
@@ -144,7 +149,9 @@ class _Setting:
         report: ForReport = NO_FILES,
         **judged: Any,
     ) -> dict[str, float]:
-        """Means over the tracks of a split of the labelled set, and how many are in none; tracks.jsonl has everything."""
+        """Means over the tracks of a split of the labelled set, and how many are in none;
+        tracks.jsonl has everything.
+        """
         chosen = self.config.evaluation
         tracks = chosen[f"{split}_tracks"] or None  # 0: all of them
         found = score_tracks(

@@ -1,10 +1,13 @@
-"""MixIT: a network learns to separate from mixtures alone, then from few songs with stems (Saijo & Bando, arXiv 2505.07631).
+"""MixIT: a network learns to separate from mixtures alone, then from few songs with stems (Saijo &
+Bando, arXiv 2505.07631).
 
-A band-split TF-Locoformer hears the sum of two mixtures and gives N outputs. *pretrain* puts each output to one of the two and
-holds the sums against them (losses/mixit.py); *supervised* takes the outputs that are most like the stems (output_assignment.py)
-and all else over, and learns from stems, mixed anew at every step; *scratch* learns the same from fresh parameters.
+A band-split TF-Locoformer hears the sum of two mixtures and gives N outputs. *pretrain* puts each
+output to one of the two and holds the sums against them (losses/mixit.py); *supervised* takes the
+outputs that are most like the stems (output_assignment.py) and all else over, and learns from
+stems, mixed anew at every step; *scratch* learns the same from fresh parameters.
 
-What the paper leaves open is a field of configs/mixit.py and listed under Deviations in experiments/mixit/README.md.
+What the paper leaves open is a field of configs/mixit.py and listed under Deviations in
+experiments/mixit/README.md.
 """
 
 import dataclasses
@@ -76,7 +79,9 @@ def separator(config: Any, network: BandSplitLocoformer) -> Separator:
 
 
 def segment_model(config: Any, stage: str | None = None) -> SegmentModel:
-    """What `majl_jax.separate` applies to a song: the stems, or all outputs of a network that is not yet told which are which."""
+    """What `majl_jax.separate` applies to a song: the stems, or all outputs of a network that is
+    not yet told which are which.
+    """
     last = str(config.run[-1]) if stage is None else stage
     network, names = build(config, last), stems_of(config)
     if last == "pretrain":
@@ -116,8 +121,9 @@ class _Setting:
             sets = {folder: one for folder, one in sets.items() if split in one.splits}
         if not sets:
             raise ValueError(
-                f"config.data.unlabelled = {self.config.data.unlabelled}: nothing of it is to validate on. Prepare a folder of audio "
-                "with subfolders train and valid, or name another data set besides"
+                f"config.data.unlabelled = {self.config.data.unlabelled}: nothing of it is to"
+                " validate on. Prepare a folder of audio with subfolders train and valid, or name"
+                " another data set besides"
             )
         tracks = {folder: float(len(set(one.split(split).track))) for folder, one in sets.items()}
         return mixture_sources(tracks, split)
@@ -148,14 +154,17 @@ def _check(config: Any) -> None:
         STAGES,
         field="config.run",
         follows={} if start else {"supervised": "pretrain"},
-        advice=", or config.stages.supervised.start has to name a file of weights (.npz, made by majl_jax.weights)",
+        advice=(
+            ", or config.stages.supervised.start has to name a file of weights (.npz, made by"
+            " majl_jax.weights)"
+        ),
     )
     if start and not pathlib.Path(start).is_file():
         raise FileNotFoundError(f"config.stages.supervised.start names {start}, which is no file")
     if "pretrain" in run and start:
         raise ValueError(
-            f"config.run is {run} and config.stages.supervised.start names {start}: supervised starts from one of both; leave "
-            "pretrain out"
+            f"config.run is {run} and config.stages.supervised.start names {start}: supervised"
+            " starts from one of both; leave pretrain out"
         )
     for name in ("supervised", "scratch"):
         if (found := config.stages[name].mixing) not in MIXINGS:
@@ -164,7 +173,8 @@ def _check(config: Any) -> None:
             )
     if (found := config.stages.pretrain.assignment) not in losses.ASSIGNMENTS:
         raise ValueError(
-            f"config.stages.pretrain.assignment is {found!r}; expected one of {', '.join(losses.ASSIGNMENTS)}"
+            f"config.stages.pretrain.assignment is {found!r}; expected one of"
+            f" {', '.join(losses.ASSIGNMENTS)}"
         )
     devices = jax.device_count()
     for name in [one for one in run if one != "pretrain"]:
@@ -172,24 +182,26 @@ def _check(config: Any) -> None:
         dynamic = config.stages[name].mixing == "dynamic"
         if rest or (dynamic and share < 2):
             raise ValueError(
-                f"config.stages.{name}.batch_size is {config.stages[name].batch_size}; expected a multiple of {devices} devices"
+                f"config.stages.{name}.batch_size is {config.stages[name].batch_size}; expected a"
+                f" multiple of {devices} devices"
                 f"{', with two examples or more on each, whose stems are mixed' if dynamic else ''}"
             )
     if "pretrain" in config.run and config.stages.pretrain.batch_size % (2 * devices):
         raise ValueError(
-            f"config.stages.pretrain.batch_size is {config.stages.pretrain.batch_size}; expected pairs on each of {devices} "
-            f"devices, a multiple of {2 * devices}"
+            f"config.stages.pretrain.batch_size is {config.stages.pretrain.batch_size}; expected"
+            f" pairs on each of {devices} devices, a multiple of {2 * devices}"
         )
     outputs, stems = config.network.outputs, stems_of(config)
     if "pretrain" in config.run and outputs < len(stems):
         raise ValueError(
-            f"config.network.outputs is {outputs}; expected at least one for each of the stems {', '.join(stems)}"
+            f"config.network.outputs is {outputs}; expected at least one for each of the stems"
+            f" {', '.join(stems)}"
         )
     for field, length in (("data", config.data), ("evaluation", config.evaluation)):
         if length.segment_samples % config.data.hop_samples:
             raise ValueError(
-                f"config.{field}.segment_samples is {length.segment_samples}; expected a multiple of config.data.hop_samples = "
-                f"{config.data.hop_samples}"
+                f"config.{field}.segment_samples is {length.segment_samples}; expected a multiple"
+                f" of config.data.hop_samples = {config.data.hop_samples}"
             )
 
 
@@ -387,7 +399,9 @@ def _dry_run(stage: Stage, setting: _Setting) -> None:
 
 
 def _validate(setting: _Setting, program: Any, variables: Variables) -> dict[str, float]:
-    """The loss on the same crops of the validation set every time: no dropout, no dynamic mixing; a mean over known examples."""
+    """The loss on the same crops of the validation set every time: no dropout, no dynamic mixing;
+    a mean over known examples.
+    """
     batches, key = _batches(setting, "valid"), jax.random.key(VALIDATION_SEED)
     found, counts = [], []
     for _, batch in zip(range(setting.config.evaluation.valid_batches), batches, strict=False):
@@ -397,15 +411,17 @@ def _validate(setting: _Setting, program: Any, variables: Variables) -> dict[str
         counts.append(int(known.sum()) if setting.groups else len(known))
     if not any(counts):
         raise ValueError(
-            f"no crop of the validation songs of config.data.labelled = {setting.config.data.labelled} has all its stems known; "
-            "prepare some that have"
+            "no crop of the validation songs of config.data.labelled ="
+            f" {setting.config.data.labelled} has all its stems known; prepare some that have"
         )
     loss = float(np.average(found, weights=counts))
     return {"loss": loss, "minus_loss": -loss}
 
 
 def _test(setting: _Setting, variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-    """Scores on the labelled test songs; after pretrain, with the outputs that the validation songs choose."""
+    """Scores on the labelled test songs; after pretrain, with the outputs that the validation
+    songs choose.
+    """
     config, name = setting.config, setting.name
     if name == "pretrain":
         setting = _open(config, "supervised", setting.workdir)
@@ -439,7 +455,9 @@ def _songs(setting: _Setting, split: str) -> Iterator[dict[str, Any]]:
 def _heads(
     setting: _Setting, before: Separator, variables: Variables, file: pathlib.Path
 ) -> list[int]:
-    """The output of each stem by a vote of the validation songs, kept in `file` with a mark of the parameters it is of."""
+    """The output of each stem by a vote of the validation songs, kept in `file` with a mark of the
+    parameters it is of.
+    """
     mark = zlib.crc32(json.dumps(parameters.fingerprint(variables["params"])).encode())
     if file.exists():
         said = json.loads(file.read_text(encoding="utf-8"))
@@ -467,7 +485,9 @@ def _heads(
 def _segments(
     setting: _Setting, before: Separator, variables: Variables
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Estimates of all outputs and the true stems of the validation songs, a segment at a time, end to end."""
+    """Estimates of all outputs and the true stems of the validation songs, a segment at a time,
+    end to end.
+    """
     config, program = setting.config, jax.jit(before.separate)
     samples, size = config.data.segment_samples, config.evaluation.batch_size
     for song in console.with_progress(_songs(setting, "valid"), "which output is which stem"):

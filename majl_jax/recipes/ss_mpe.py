@@ -1,12 +1,14 @@
 """SS-MPE: self-supervised multi-pitch estimation (Cwitkowitz and Duan, arXiv 2506.23371).
 
-Mixture -> harmonic CQT -> autoencoder -> salience of every pitch. The *reference* learns from labelled music, and from what must
-not change the pitches heard (other timbre, added drums, shifts and stretches) on labelled and unlabelled music alike
-(losses/self_supervision.py). *finetune* goes on from the stage before it with a lower learning rate, usually on more unlabelled
-music. The paper's finding: on unlabelled music of another kind the output goes blank; the terms after `entropy` in
-config.weights are remedies.
+Mixture -> harmonic CQT -> autoencoder -> salience of every pitch. The *reference* learns from
+labelled music, and from what must not change the pitches heard (other timbre, added drums, shifts
+and stretches) on labelled and unlabelled music alike (losses/self_supervision.py). *finetune* goes
+on from the stage before it with a lower learning rate, usually on more unlabelled music. The
+paper's finding: on unlabelled music of another kind the output goes blank; the terms after
+`entropy` in config.weights are remedies.
 
-What the paper leaves open is a field of configs/ss_mpe.py and listed under Deviations in experiments/ss_mpe/README.md.
+What the paper leaves open is a field of configs/ss_mpe.py and listed under Deviations in
+experiments/ss_mpe/README.md.
 """
 
 import dataclasses
@@ -51,7 +53,8 @@ def build(config: Any) -> tuple[HarmonicCqt, TimbreTrap]:
     front_end = HarmonicCqt(**grid, **config.front_end.to_dict())
     if 1 not in front_end.harmonics:
         raise ValueError(
-            f"config.front_end.harmonics is {front_end.harmonics}; expected 1 among them, whose bins are the pitches"
+            f"config.front_end.harmonics is {front_end.harmonics}; expected 1 among them, whose"
+            " bins are the pitches"
         )
     fields = {**config.network.to_dict(), "dtype": jnp.dtype(config.network.dtype)}
     del fields["initial_salience"]
@@ -121,7 +124,9 @@ class _Setting:
         choose_threshold: bool = False,
         **options: Any,
     ) -> dict[str, float]:
-        """Macro means over the tracks of every scored set, <score>_<set>; those of the first set without its name."""
+        """Macro means over the tracks of every scored set, <score>_<set>; those of the first set
+        without its name.
+        """
         chosen, found = self.config.evaluation, {}
         sets = chosen.sets if split == "valid" else chosen.test_sets
         for number, data_set in enumerate(sets):
@@ -178,7 +183,9 @@ def _weights(name: str, config: Any) -> dict[str, float]:
 
 
 def _starting_at(params: Any, salience: float) -> Any:
-    """The same parameters with log(s / (1 - s)) added to the last bias: the output starts about s."""
+    """The same parameters with log(s / (1 - s)) added to the last bias: the output starts about
+    s.
+    """
     if not 0 < salience < 1:
         raise ValueError(f"config.network.initial_salience is {salience}; expected between 0 and 1")
     decoder = params["decoder"]
@@ -289,7 +296,9 @@ def _batch_shapes(config: Any) -> dry_run.Shapes:
 
 
 def _batches(name: str, setting: _Setting) -> Batches:
-    """Labelled and unlabelled excerpts in fixed proportion, with drums beside them where a term wants them."""
+    """Labelled and unlabelled excerpts in fixed proportion, with drums beside them where a term
+    wants them.
+    """
     config = setting.config
     sizes = _data_sets(name, config)
     labelled, unlabelled = (

@@ -1,11 +1,14 @@
-"""Transfer: deep clustering on many songs, then masks for a task with few (Bugler, Pardo & Seetharaman, arXiv 2010.12650).
+"""Transfer: deep clustering on many songs, then masks for a task with few (Bugler, Pardo &
+Seetharaman, arXiv 2010.12650).
 
-Mixture -> BLSTM -> an embedding per point of the STFT, and a mask per source: a Chimera network. *pretrain* learns the
-embedding from a large set by deep clustering (losses/clustering.py); *finetune* takes the trunk and the embedding over,
-gets a new mask layer for its own sources, and learns either all of it (`trained = "whole"`) or the mask layer alone
-("mask"). *scratch* learns the same task from nothing, in as many steps as both together.
+Mixture -> BLSTM -> an embedding per point of the STFT, and a mask per source: a Chimera network.
+*pretrain* learns the embedding from a large set by deep clustering (losses/clustering.py);
+*finetune* takes the trunk and the embedding over, gets a new mask layer for its own sources, and
+learns either all of it (`trained = "whole"`) or the mask layer alone ("mask"). *scratch* learns
+the same task from nothing, in as many steps as both together.
 
-What the paper leaves open is a field of configs/transfer.py and listed under Deviations in experiments/transfer/README.md.
+What the paper leaves open is a field of configs/transfer.py and listed under Deviations in
+experiments/transfer/README.md.
 """
 
 import dataclasses
@@ -74,7 +77,9 @@ def separator(config: Any, network: Chimera) -> Separator:
 
 
 def segment_model(config: Any) -> SegmentModel:
-    """What `majl_jax.separate` applies to a song: the masks of the last stage, or clusters if that is pretrain."""
+    """What `majl_jax.separate` applies to a song: the masks of the last stage, or clusters if that
+    is pretrain.
+    """
     stage = config.run[-1]
     sources, heard = _sources(config, stage), separator(config, build(config, stage))
     return heard.cluster_model(len(sources)) if stage == "pretrain" else heard.mask_model(sources)
@@ -119,7 +124,8 @@ def _open(config: Any, name: str) -> _Setting:
     for field, known in (("augmentation", AUGMENTATIONS), ("mixing", MIXINGS)):
         if options[field] not in known:
             raise ValueError(
-                f"config.stages.{name}.{field} is {options[field]!r}; expected one of {', '.join(known)}"
+                f"config.stages.{name}.{field} is {options[field]!r}; expected one of"
+                f" {', '.join(known)}"
             )
     if name != "pretrain" and options.trained not in ("whole", "mask"):
         raise ValueError(
@@ -132,8 +138,9 @@ def _open(config: Any, name: str) -> _Setting:
         name != "pretrain" and options.trained == "mask" and len(used) > 1
     ):
         raise ValueError(
-            f"config.stages.{name}.weights has the terms {', '.join(used)}: pretrain has no masks, a mask layer that is trained "
-            "alone (trained = mask) has mask_inference alone, and the other stages need it"
+            f"config.stages.{name}.weights has the terms {', '.join(used)}: pretrain has no masks,"
+            " a mask layer that is trained alone (trained = mask) has mask_inference alone, and"
+            " the other stages need it"
         )
     groups = stem_groups.parse(options.data)
     folders = {data_set: epath.Path(config.data.directory) / data_set for data_set in groups}
@@ -209,7 +216,9 @@ def _excerpt_samples(config: Any, name: str) -> int:
 def _loss(
     setting: _Setting, params: Any, mutables: Any, batch: Any, key: Any, *, axis: str | None
 ) -> Any:
-    """The loss of a device's share of a batch; the statistics of the network are those of all devices of `axis`."""
+    """The loss of a device's share of a batch; the statistics of the network are those of all
+    devices of `axis`.
+    """
     config = setting.config
     mix_key, dropout_key = jax.random.split(key)
     # The first example's number tells the devices apart, so that they drop different units.
@@ -232,7 +241,9 @@ def _loss(
 def _mix(
     setting: _Setting, batch: Any, key: Any
 ) -> tuple[Float[Array, "batch time source"], Bool[Array, "batch"]]:
-    """The sources of a batch, mixed and changed as the stage wants, and where all of them are known."""
+    """The sources of a batch, mixed and changed as the stage wants, and where all of them are
+    known.
+    """
     options, config = setting.options, setting.config
     stems = mixing.to_float(batch["stems"])
     used = stems.shape[2] - setting.places.left_out

@@ -1,4 +1,6 @@
-"""The examples of a run as HTML: spectrograms and players of mixture, estimate and truth, and pitch."""
+"""The examples of a run as HTML: spectrograms and players of mixture, estimate and truth, and
+pitch.
+"""
 
 import csv
 import math

@@ -102,7 +102,9 @@ def _chart(stage: StageFiles, key: str) -> str:
 
 
 def _dynamic_weights(stage: StageFiles) -> list[str]:
-    """One chart of all mean weights and shares of examples: a colour per case, a dash per quantity."""
+    """One chart of all mean weights and shares of examples: a colour per case, a dash per
+    quantity.
+    """
     parted = [k.rsplit("_", 1) for k in stage.keys("train") if k.startswith(TOGETHER)]
     if not parted:
         return []

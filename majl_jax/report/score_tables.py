@@ -1,4 +1,6 @@
-"""The results of a run as HTML: systems against metrics, single tracks, and what pseudo labels were kept."""
+"""The results of a run as HTML: systems against metrics, single tracks, and what pseudo labels
+were kept.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

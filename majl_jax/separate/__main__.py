@@ -3,12 +3,13 @@
     python -m majl_jax.separate song.mp3 --checkpoint=RUN --output=DIR
 
 Each song gets a folder DIR/<song>/ with <stem>.wav, accompaniment.wav (the song minus the stem),
-pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's sample
-rate and channels. Memory does not grow with the length of a song.
+pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's
+sample rate and channels. Memory does not grow with the length of a song.
 
-A run of the recipe transfer gives all of its sources; its pre-training (--stage=pretrain), which has no masks, clusters each song by
-k-means. A folder of runs of the recipe jukebox, one per stem, gives all of their stems. A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per frame: time, then all pitches
-in Hz, separated by tabs), pitches.mid (notes) and picture.png.
+A run of the recipe transfer gives all of its sources; its pre-training (--stage=pretrain), which
+has no masks, clusters each song by k-means. A folder of runs of the recipe jukebox, one per stem,
+gives all of their stems. A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per
+frame: time, then all pitches in Hz, separated by tabs), pitches.mid (notes) and picture.png.
 
 --pitch-only writes pitch and picture alone; without --checkpoint it uses the published weights of
 CREPE (tiny) and needs no training.

@@ -21,7 +21,8 @@ def load_run(
 ) -> tuple["SegmentModel | MultiPitchModel", Any, str]:
     """Returns the model of a training run, the variables of a stage, and in words what they are.
 
-    recipe: what the run has to be of, None for any. A folder of runs, each of other stems, gives the stems of all.
+    recipe: what the run has to be of, None for any. A folder of runs, each of other stems, gives
+      the stems of all.
     """
     import importlib
     from importlib.util import find_spec
@@ -77,8 +78,9 @@ def _together(
     fits = all(isinstance(model, SegmentModel) and model.for_song is None for model in models)
     if not fits or len(grids) > 1 or len(set(stems)) < len(stems):
         raise ValueError(
-            f"{folder} holds the runs {', '.join(label for _, _, label in runs)}, with the stems {', '.join(stems)}; expected "
-            "runs that separate different stems at the same rate and in the same segments. Give one of them"
+            f"{folder} holds the runs {', '.join(label for _, _, label in runs)}, with the stems"
+            f" {', '.join(stems)}; expected runs that separate different stems at the same rate and"
+            " in the same segments. Give one of them"
         )
 
     def apply(variables: Any, audio: Any) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def transcribe_file(
 ) -> Transcribed:
     """Transcribes the mean of a file's channels into `folder`, where outputs appear once complete.
 
-    pitches.csv: a line per frame, its time in seconds and its pitches in Hz, separated by tabs (what
-    mir_eval.io.load_ragged_time_series reads); pitches.mid: notes; picture.png: salience and
+    pitches.csv: a line per frame, its time in seconds and its pitches in Hz, separated by tabs
+    (what mir_eval.io.load_ragged_time_series reads); pitches.mid: notes; picture.png: salience and
     pitches. Silence has no pitch.
 
     Args:

@@ -88,9 +88,11 @@ def separate_file(
 def _voices(
     channels: int, model: "SegmentModel", *, with_stems: bool
 ) -> Sequence[Callable[[Block], Block] | None]:
-    """What the model listens to, one after the other; the pitch of the last voice counts, and its stems only where it is the only one.
+    """What the model listens to, one after the other; the pitch of the last voice counts, and its
+    stems only where it is the only one.
 
-    So the last of several is all channels together: for a model of pitch, else it is None and not heard.
+    So the last of several is all channels together: for a model of pitch, else it is None and not
+    heard.
     """
     if channels == model.channels:
         return [lambda block: block]

@@ -191,7 +191,9 @@ def _parts(state: Any) -> dict[str, Any]:
 
 
 def candidates(workdir: str | os.PathLike, stage: str, *, average: int = 1) -> list[list[int]]:
-    """The steps whose mean a stage may hand over: the best checkpoint, and with `average` > 1 the last, and so many best ones."""
+    """The steps whose mean a stage may hand over: the best checkpoint, and with `average` > 1 the
+    last, and so many best ones.
+    """
     root, best = pathlib.Path(workdir), choose_step(workdir, stage, "best")
     directory = root / stage / "checkpoints"
     metric, steps = read_meta(directory / str(best)).get("best"), complete_steps(directory)

@@ -47,10 +47,11 @@ def trace_loss(
     *,
     init: Init | None = None,
 ) -> None:
-    """Trace the loss of a stage on a batch of shapes, as one device runs it: no memory, no compilation.
+    """Trace the loss of a stage on a batch of shapes, as one device runs it: no memory, no
+    compilation.
 
-    init: what gives the variables in place of `stage.init`, where that reads files. Raises whatever
-    the loss raises.
+    init: what gives the variables in place of `stage.init`, where that reads files. Raises
+    whatever the loss raises.
     """
     make = stage.init if init is None else init
     variables = dict(jax.eval_shape(lambda key: make(key, None), jax.random.key(0)))

@@ -84,7 +84,9 @@ def fit(
 
 
 def _ahead_steps(mesh: Mesh) -> int:
-    """How many steps may wait on the device: none on several CPUs, whose queued collectives can dead-lock."""
+    """How many steps may wait on the device: none on several CPUs, whose queued collectives can
+    dead-lock.
+    """
     several_cpus = mesh.devices.flat[0].platform == "cpu" and len(mesh.local_devices) > 1
     return 0 if several_cpus else _AHEAD_STEPS
 
@@ -92,7 +94,9 @@ def _ahead_steps(mesh: Mesh) -> int:
 def _choose(
     stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.Preemption
 ) -> tuple[list[int], dict[str, float], list[dict[str, Any]]]:
-    """The steps whose mean a stage hands over, their validation, and what was compared: the first that validates best."""
+    """The steps whose mean a stage hands over, their validation, and what was compared: the first
+    that validates best.
+    """
     root, name = log.workdir, stage.name
     tried, compared = [], []
     for steps in parallel.first_process(
@@ -135,7 +139,9 @@ def _finish(stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.P
 
 
 def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], list[int]] | None:
-    """The metrics of a complete stage and the steps whose mean it hands over; None if it is not complete."""
+    """The metrics of a complete stage and the steps whose mean it hands over; None if it is not
+    complete.
+    """
     path = workdir / stage / "result.json"
     if not path.exists():
         return None
@@ -201,6 +207,6 @@ def _check_stages(stages: Sequence[Stage], options: Options) -> None:
         kept = options.keep_best if stage.best else 1
         if stage.average > max(1, kept):
             raise ValueError(
-                f"stage {stage.name!r} averages its {stage.average} best checkpoints, but keeps {kept}: "
-                "raise keep_best, and let the stage choose its best"
+                f"stage {stage.name!r} averages its {stage.average} best checkpoints, but keeps"
+                f" {kept}: raise keep_best, and let the stage choose its best"
             )

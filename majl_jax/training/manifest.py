@@ -38,7 +38,8 @@ def write_manifest(
     command: Sequence[str] | None = None,
     free_keys: Sequence[str] = FREE_KEYS,
 ) -> dict[str, Any]:
-    """Write config.json: format, config, seed, versions, commit, hardware and every start of the run.
+    """Write config.json: format, config, seed, versions, commit, hardware and every start of the
+    run.
 
     If there is one already with another config or seed, that is an error that names the differing
     keys.
@@ -78,8 +79,9 @@ def write_manifest(
 def add_to_manifest(workdir: str | os.PathLike, key: str, value: Any) -> None:
     """Adds to config.json what a run finds out on its way, from the first process.
 
-    Everything else there stays, and a mapping under the same key is added to: of its own keys only those in `value` are
-    replaced. A folder without a manifest has none to add to, and is left alone.
+    Everything else there stays, and a mapping under the same key is added to: of its own keys only
+    those in `value` are replaced. A folder without a manifest has none to add to, and is left
+    alone.
     """
     if key in _OWN_KEYS:
         raise ValueError(f"{key!r} is written by write_manifest; expected another key")

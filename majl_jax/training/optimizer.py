@@ -22,7 +22,9 @@ def _scale_by_plateau() -> optax.GradientTransformation:
 
 
 def at_plateau(opt_state: Any, factor: Any) -> Any:
-    """The state of an `optimizer(..., plateau=True)` whose learning rate is multiplied with `factor` from now on."""
+    """The state of an `optimizer(..., plateau=True)` whose learning rate is multiplied with
+    `factor` from now on.
+    """
 
     try:
         return optax.tree.set(opt_state, plateau_factor=factor)
@@ -100,7 +102,9 @@ def clip_by_percentile(settings: AutoClip) -> optax.GradientTransformation:
 
 
 def scale_by_rules(rules: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
-    """Updates times the factor of the first pattern that matches their path: learning rates by part."""
+    """Updates times the factor of the first pattern that matches their path: learning rates by
+    part.
+    """
 
     def factor(key_path: Any) -> float:
         path = path_of(key_path)

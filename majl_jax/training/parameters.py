@@ -68,9 +68,11 @@ def fingerprint(tree: Any) -> dict[str, int]:
     """The CRC-32 of every leaf's bytes, by path: any single flipped bit changes it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        path_of(path): zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
-        if np.ndim(leaf)
-        else zlib.crc32(np.asarray(leaf).tobytes())
+        path_of(path): (
+            zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
+            if np.ndim(leaf)
+            else zlib.crc32(np.asarray(leaf).tobytes())
+        )
         for path, leaf in leaves
     }
 
@@ -100,13 +102,13 @@ def partial_restore(
             name = match.expand(replacement)
             if name not in stored:
                 raise ValueError(
-                    f"partial restore: {path!r} should come from {name!r}, which the source does not "
-                    f"have; it has {sorted(stored)[:20]}"
+                    f"partial restore: {path!r} should come from {name!r}, which the source does"
+                    f" not have; it has {sorted(stored)[:20]}"
                 )
             if np.shape(stored[name]) != np.shape(leaf):
                 raise ValueError(
-                    f"partial restore: {path!r} has shape {np.shape(leaf)}, but {name!r} in the source "
-                    f"has {np.shape(stored[name])}"
+                    f"partial restore: {path!r} has shape {np.shape(leaf)}, but {name!r} in the"
+                    f" source has {np.shape(stored[name])}"
                 )
             return np.asarray(stored[name], dtype=leaf.dtype)
         raise ValueError(

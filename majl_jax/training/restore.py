@@ -103,8 +103,8 @@ def load_variables(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Model variables (NumPy) and meta of a checkpoint: the last stage's best unless told.
 
-    "best" is what a complete stage hands over, which may be the mean of several. Of a stage that is not complete, or has no
-    metric to choose by, it is the checkpoint of `choose_step`.
+    "best" is what a complete stage hands over, which may be the mean of several. Of a stage that
+    is not complete, or has no metric to choose by, it is the checkpoint of `choose_step`.
     """
     root = pathlib.Path(workdir).resolve()
     if not root.is_dir():
@@ -118,7 +118,9 @@ def load_variables(
 
 
 def best_steps(workdir: str | os.PathLike, stage: str) -> list[int]:
-    """The steps whose mean a complete stage hands over, as its result.json says; otherwise the best one."""
+    """The steps whose mean a complete stage hands over, as its result.json says; otherwise the
+    best one.
+    """
     folder = pathlib.Path(workdir) / stage
     path = folder / "result.json"
     steps = json.loads(path.read_text(encoding="utf-8")).get("steps", []) if path.exists() else []
@@ -130,7 +132,9 @@ def best_steps(workdir: str | os.PathLike, stage: str) -> list[int]:
 def load_mean(
     workdir: str | os.PathLike, stage: str, steps: Sequence[int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The mean of the parameters and of the statistics of checkpoints; what is no float, and the meta, are the first one's."""
+    """The mean of the parameters and of the statistics of checkpoints; what is no float, and the
+    meta, are the first one's.
+    """
     variables, meta = load_step(workdir, stage, steps[0])
     others = [load_step(workdir, stage, step)[0] for step in steps[1:]]
 

@@ -42,7 +42,9 @@ def warmup_cosine(
 
 
 def cosine_warmup(peak: float, *, warmup_steps: int) -> Schedule:
-    """peak * (1 - cos(pi (1 + min(step, n)) / (n + 1))) / 2 with n = warmup_steps, then `peak` for ever."""
+    """peak * (1 - cos(pi (1 + min(step, n)) / (n + 1))) / 2 with n = warmup_steps, then `peak` for
+    ever.
+    """
     if warmup_steps < 0:
         raise ValueError(f"warmup_steps is {warmup_steps}; expected 0 or more")
 
@@ -62,7 +64,8 @@ def warmup_decay(
     factor: float,
     decay_to: int,
 ) -> Schedule:
-    """With n = step + 1: peak min((n - 1) / (warmup_steps - 1), 1), and from n = `decay_from` on times factor ** ((n - decay_from) // decay_every).
+    """With n = step + 1: peak min((n - 1) / (warmup_steps - 1), 1), and from n = `decay_from` on
+    times factor ** ((n - decay_from) // decay_every).
 
     n grows no further than `decay_to` (the code of Saijo & Bando 2025, whose first rate is 0).
 
@@ -76,8 +79,8 @@ def warmup_decay(
     """
     if not 2 <= warmup_steps <= decay_from <= decay_to or decay_every < 1:
         raise ValueError(
-            f"expected 2 <= warmup_steps <= decay_from <= decay_to and decay_every of 1 or more, got {warmup_steps}, {decay_from}, "
-            f"{decay_to} and {decay_every}"
+            "expected 2 <= warmup_steps <= decay_from <= decay_to and decay_every of 1 or more,"
+            f" got {warmup_steps}, {decay_from}, {decay_to} and {decay_every}"
         )
 
     def rate(step):
@@ -90,10 +93,11 @@ def warmup_decay(
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """When to lower the learning rate: `metric` of a validation has not fallen for more than `patience` validations.
+    """When to lower the learning rate: `metric` of a validation has not fallen for more than
+    `patience` validations.
 
-    The rule of torch.optim.lr_scheduler.ReduceLROnPlateau: less by a share of 1e-4 counts as a fall. Its stage needs an
-    `optimizer(..., plateau=True)`.
+    The rule of torch.optim.lr_scheduler.ReduceLROnPlateau: less by a share of 1e-4 counts as a
+    fall. Its stage needs an `optimizer(..., plateau=True)`.
     """
 
     metric: str

@@ -46,7 +46,9 @@ class Stage:
     optimizer: optax.GradientTransformation
     steps: int
     trainable: tuple[tuple[str, bool], ...] = ((".*", True),)
-    """(pattern of parameter paths, is it trained); the first that matches decides, none is an error."""
+    """(pattern of parameter paths, is it trained); the first that matches decides, none is an
+    error.
+    """
     plateau: schedules.Plateau | None = None
     """Lowers the learning rate by a metric of `evaluate`."""
     best: str | None = None

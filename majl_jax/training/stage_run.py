@@ -1,4 +1,6 @@
-"""A stage while it is trained: its state, its checkpoints, its validations and when they are due."""
+"""A stage while it is trained: its state, its checkpoints, its validations and when they are
+due.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -29,7 +31,9 @@ class Options:
     keep_best: int = 1
     """Checkpoints with the best scores, to hand over."""
     on_nonfinite: str = "stop"
-    """What a step does whose loss, gradient, update or statistics are not finite: "stop" or "skip"."""
+    """What a step does whose loss, gradient, update or statistics are not finite: "stop" or
+    "skip".
+    """
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -155,7 +159,9 @@ class StageRun:
         return parallel.first_process(lambda: found)
 
     def evaluate(self) -> None:
-        """Score the state on the validation split, and lower the learning rate if that asks for it."""
+        """Score the state on the validation split, and lower the learning rate if that asks for
+        it.
+        """
         stage, variables = self.stage, {"params": self.state.params, **self.state.mutables}
         with self.run.preemption.interruptible():
             metrics = score(stage, stage.evaluate, variables)

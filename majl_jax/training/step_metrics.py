@@ -66,7 +66,8 @@ class StepMetrics:
     def means(self) -> dict[str, float]:
         """The mean of every term since the last call, and the count of skipped steps.
 
-        A term that is NaN in a step with a finite loss does not exist there (a mean over no example).
+        A term that is NaN in a step with a finite loss does not exist there (a mean over no
+        example).
         """
         names = self.rows[-1] if self.rows else {}
         values = {name: [r[name] for r in self.rows if not np.isnan(r[name])] for name in names}

@@ -36,8 +36,8 @@ ARCHITECTURES: dict[str, Callable[..., Variables]] = {
 def convert(architecture: str, tensors: Tensors, **sizes: Any) -> Variables:
     """Our variables from arrays under the names of the original code.
 
-    Missing, left-over and mis-shaped keys are WeightsErrors. `sizes` are those of an architecture that has any, such as the
-    `channels` of HarmoF0 and the U-Net; the published ones by default.
+    Missing, left-over and mis-shaped keys are WeightsErrors. `sizes` are those of an architecture
+    that has any, such as the `channels` of HarmoF0 and the U-Net; the published ones by default.
     """
     if architecture not in ARCHITECTURES:
         raise WeightsError(
@@ -47,7 +47,9 @@ def convert(architecture: str, tensors: Tensors, **sizes: Any) -> Variables:
 
 
 def check_shapes(found: Any, wanted: Any, *, where: str) -> None:
-    """A WeightsError if two trees of arrays differ in a path or a shape; where: whose the found ones are."""
+    """A WeightsError if two trees of arrays differ in a path or a shape; where: whose the found
+    ones are.
+    """
     ours, theirs = flat(wanted), flat(found)
     for path in sorted({*ours, *theirs}):
         shapes = [
@@ -56,7 +58,8 @@ def check_shapes(found: Any, wanted: Any, *, where: str) -> None:
         ]
         if shapes[0] != shapes[1]:
             raise WeightsError(
-                f"{where} has {shapes[0]} for {path}, the network {shapes[1]}; change config.network, or start from other weights"
+                f"{where} has {shapes[0]} for {path}, the network {shapes[1]}; change"
+                " config.network, or start from other weights"
             )
 
 

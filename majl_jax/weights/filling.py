@@ -10,7 +10,9 @@ Tensors = Mapping[str, np.ndarray]
 Variables = dict[str, Any]
 """Nested dictionaries of arrays: `{"params": ..., "batch_stats": ...}`."""
 Table = dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
-"""Path of each of our arrays, such as `params/conv1/kernel` -> original key and change of layout."""
+"""Path of each of our arrays, such as `params/conv1/kernel` -> original key and change of
+layout.
+"""
 
 
 class WeightsError(ValueError):
@@ -25,7 +27,8 @@ def same(array: np.ndarray) -> np.ndarray:
 def fill(shapes: Mapping[str, tuple[int, ...]], table: Table, tensors: Tensors) -> Variables:
     """Our variables as float32; `shapes` holds what each path of `table` must have.
 
-    A missing or left-over key, a shape that differs and a value that is not finite are WeightsErrors.
+    A missing or left-over key, a shape that differs and a value that is not finite are
+    WeightsErrors.
     """
     expected = {key for key, _ in table.values()}
     missing, extra = sorted(expected - set(tensors)), sorted(set(tensors) - expected)

@@ -12,7 +12,9 @@ _WINDOW = "waveform_to_logspecgram."  # constants of the front end
 def convert_harmof0(
     tensors: Tensors, *, channels: tuple[int, ...] = PUBLISHED_CHANNELS
 ) -> Variables:
-    """Variables of `HarmoF0(channels)`; use them with `swapped_interpolation` and `floor_per_batch`, as they were trained."""
+    """Variables of `HarmoF0(channels)`; use them with `swapped_interpolation` and
+    `floor_per_batch`, as they were trained.
+    """
     tensors = {
         key: value
         for key, value in _stacked_harmonics(tensors).items()
@@ -62,7 +64,8 @@ def _stacked_harmonics(tensors: Tensors) -> dict[str, np.ndarray]:
     kernels = [np.asarray(tensors[f"{prefix}{i}.weight"]) for i in range(HARMONICS)]
     if any(kernel.ndim != 4 or kernel.shape != kernels[0].shape for kernel in kernels):
         raise WeightsError(
-            f"{prefix}*.weight have the shapes {[k.shape for k in kernels]}; expected twelve times (out, in, 1, 1)."
+            f"{prefix}*.weight have the shapes {[k.shape for k in kernels]}; expected twelve times"
+            " (out, in, 1, 1)."
         )
     out["block_1.2.weight"] = np.stack([kernel[:, :, 0, 0].T for kernel in kernels])
     out["block_1.2.bias"] = np.stack([tensors[f"{prefix}{i}.bias"] for i in range(HARMONICS)])

@@ -1,4 +1,6 @@
-"""Jukebox's VQ-VAE from the state dictionaries of openai/jukebox and of the class `JukeboxVQVAE` of transformers."""
+"""Jukebox's VQ-VAE from the state dictionaries of openai/jukebox and of the class `JukeboxVQVAE`
+of transformers.
+"""
 
 import functools
 import re
@@ -30,11 +32,13 @@ _LEVEL = re.compile(r"(?:encoders|decoders|bottleneck\.level_blocks)\.(\d+)\.")
 
 
 def convert_jukebox_vqvae(tensors: Tensors, *, level: int = 0) -> Variables:
-    """Parameters of `Encoder` and `Decoder` and the vectors of the codebook of one level; other levels are ignored.
+    """Parameters of `Encoder` and `Decoder` and the vectors of the codebook of one level; other
+    levels are ignored.
 
-    `{"params": {"encoder": ..., "decoder": ...}, "codebook": {"vectors": [code, latent]}}`. All sizes follow from the file (see
-    `sizes_of`). Keys may begin with the names of modules and dictionaries around the network, such as `vqvae.` or
-    `model.module.`; what lies beside it, such as the state of an optimizer, is ignored too.
+    `{"params": {"encoder": ..., "decoder": ...}, "codebook": {"vectors": [code, latent]}}`. All
+    sizes follow from the file (see `sizes_of`). Keys may begin with the names of modules and
+    dictionaries around the network, such as `vqvae.` or `model.module.`; what lies beside it, such
+    as the state of an optimizer, is ignored too.
     """
     own, naming = _own(tensors, level)
     sizes = _sizes(own, level, naming)
@@ -60,13 +64,17 @@ def _shapes(sizes: VqVaeSizes) -> Mapping[str, tuple[int, ...]]:
 
 
 def sizes_of(tensors: Tensors, *, level: int = 0) -> VqVaeSizes:
-    """The sizes of a level with a `multiplier` of 1; dilations, which no parameter tells, are Jukebox's."""
+    """The sizes of a level with a `multiplier` of 1; dilations, which no parameter tells, are
+    Jukebox's.
+    """
     own, naming = _own(tensors, level)
     return _sizes(own, level, naming)
 
 
 def _own(tensors: Tensors, level: int) -> tuple[dict[str, np.ndarray], int]:
-    """The arrays of the level under the network's own names, and which of the two namings they have."""
+    """The arrays of the level under the network's own names, and which of the two namings they
+    have.
+    """
     first = [
         f"{_original('encoder/down', level, naming, section=0, i=1)}.weight" for naming in (0, 1)
     ]
@@ -74,8 +82,8 @@ def _own(tensors: Tensors, level: int) -> tuple[dict[str, np.ndarray], int]:
     if len(found) != 1:
         levels = sorted({int(n) for key in tensors for n in _LEVEL.findall(key)})
         raise WeightsError(
-            f"level {level} needs one key that ends with {first[0]} (openai/jukebox) or {first[1]} (transformers), got "
-            f"{found}; the levels of the file are {levels}."
+            f"level {level} needs one key that ends with {first[0]} (openai/jukebox) or {first[1]}"
+            f" (transformers), got {found}; the levels of the file are {levels}."
         )
     naming = int(found[0].endswith(first[1]))
     prefix = found[0].removesuffix(first[naming])
@@ -129,8 +137,10 @@ def _shape(own: Tensors, key: str) -> tuple[int, ...]:
 def _entry(
     path: str, level: int, naming: int, sizes: VqVaeSizes
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """params/encoder/section0/stack1/block2/conv1/kernel -> encoders.0.level_blocks.0.model.0.1.model.1.model.1.weight
-    in openai/jukebox, and its change of axes."""
+    """params/encoder/section0/stack1/block2/conv1/kernel ->
+    encoders.0.level_blocks.0.model.0.1.model.1.model.1.weight in openai/jukebox, and its change of
+    axes.
+    """
     _, half, *modules, leaf = path.split("/")
     ending, transposed = "bias" if leaf == "bias" else "weight", False
     if modules == ["out"]:
@@ -164,7 +174,9 @@ def _original(
     conv: int = 0,
     downs: int = 0,
 ) -> str:
-    """Name of a layer without `.weight`; `i` is the stage, `j` the block, `conv` the convolution in it, all from 1."""
+    """Name of a layer without `.weight`; `i` is the stage, `j` the block, `conv` the convolution
+    in it, all from 1.
+    """
     name = _LAYERS[layer][naming].format(
         i=i - 1,
         next=i,

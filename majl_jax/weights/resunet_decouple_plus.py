@@ -35,10 +35,12 @@ def convert_resunet_decouple_plus(
     audio_channels: int | None = None,
     sources: int | None = None,
 ) -> Variables:
-    """Variables of `ResUNetDecouplePlus`; the numbers of audio channels and sources are read off the arrays where not given.
+    """Variables of `ResUNetDecouplePlus`; the numbers of audio channels and sources are read off
+    the arrays where not given.
 
-    Keys are those of `ResUNet143_DecouplePlusInplaceABN_ISMIR2021`, all of them below `model.` in the released files. The
-    constant matrices of its STFT and its counters of training steps are not needed.
+    Keys are those of `ResUNet143_DecouplePlusInplaceABN_ISMIR2021`, all of them below `model.` in
+    the released files. The constant matrices of its STFT and its counters of training steps are
+    not needed.
     """
     tensors = {
         key.removeprefix("model."): value
@@ -55,7 +57,8 @@ def _size(tensors: Tensors, key: str, *, axis: int) -> int:
     if key not in tensors or np.ndim(tensors[key]) != 4:
         found = f"has shape {np.shape(tensors[key])}" if key in tensors else "is missing"
         raise WeightsError(
-            f"the weights do not belong to this architecture: {key} {found}, expected the four axes of a convolution."
+            f"the weights do not belong to this architecture: {key} {found}, expected the four axes"
+            " of a convolution."
         )
     return max(1, np.shape(tensors[key])[axis])
 
@@ -73,7 +76,9 @@ def _shapes(
 
 
 def _entry(path: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """params/network/encoder1_block1/conv1/kernel -> encoder_block1.conv_block1.conv1.weight and its change of axes."""
+    """params/network/encoder1_block1/conv1/kernel -> encoder_block1.conv_block1.conv1.weight and
+    its change of axes.
+    """
     _, _, *modules, leaf = path.split("/")
     key = ".".join([*map(_original_module, modules), _LEAVES[leaf]])
     if leaf != "kernel":

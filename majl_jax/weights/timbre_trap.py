@@ -27,7 +27,9 @@ def convert_timbre_trap(
     latent: int = 128,
     skip_connections: bool = False,
 ) -> Variables:
-    """Variables of `TimbreTrap` with these sizes; the keys are those of `TT_Base` in v0.2.0, whose CQT is not needed."""
+    """Variables of `TimbreTrap` with these sizes; the keys are those of `TT_Base` in v0.2.0, whose
+    CQT is not needed.
+    """
     tensors = {key: value for key, value in tensors.items() if not key.startswith(_FRONT_END)}
     model = TimbreTrap(bins, harmonics, complexity, latent, skip_connections)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -37,7 +39,9 @@ def convert_timbre_trap(
 
 
 def _entry(path: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """params/encoder/block1/unit2/conv1/kernel -> encoder.blocks.0.block2.conv1.0.weight and its change of axes."""
+    """params/encoder/block1/unit2/conv1/kernel -> encoder.blocks.0.block2.conv1.0.weight and its
+    change of axes.
+    """
     if path.endswith("/skip_weights"):
         return "skip_weights", same
     _, half, *above, module, leaf = path.split("/")

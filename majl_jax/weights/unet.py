@@ -1,4 +1,6 @@
-"""The U-Net of Jansson et al. from the port Xiao-Ming/UNet-VocalSeparation-Chainer, whose file `unet.model` is an .npz."""
+"""The U-Net of Jansson et al. from the port Xiao-Ming/UNet-VocalSeparation-Chainer, whose file
+`unet.model` is an .npz.
+"""
 
 from collections.abc import Sequence
 
@@ -10,7 +12,9 @@ from majl_jax.weights.filling import Table, Tensors, Variables, fill, flat, same
 
 
 def convert_unet(tensors: Tensors, *, channels: Sequence[int] = PUBLISHED_CHANNELS) -> Variables:
-    """Variables of `UNet(channels, kernel_size=4, norm_epsilon=2e-5)`; its kernels lie on (time, frequency), the port's transposed."""
+    """Variables of `UNet(channels, kernel_size=4, norm_epsilon=2e-5)`; its kernels lie on (time,
+    frequency), the port's transposed.
+    """
     # Counts the batches that the statistics were taken from, which evaluation does not need.
     tensors = {key: value for key, value in tensors.items() if not key.endswith("/N")}
     return fill(_shapes(tuple(channels)), _table(len(channels)), tensors)

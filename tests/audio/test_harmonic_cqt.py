@@ -1,4 +1,6 @@
-"""The harmonic CQT against librosa's filters, known answers of the original, its two methods and finite differences."""
+"""The harmonic CQT against librosa's filters, known answers of the original, its two methods and
+finite differences.
+"""
 
 import golden_files
 import jax

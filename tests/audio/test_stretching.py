@@ -1,4 +1,6 @@
-"""Phase vocoder against a float64 loop and librosa; pitch, duration and level of what is stretched and shifted."""
+"""Phase vocoder against a float64 loop and librosa; pitch, duration and level of what is stretched
+and shifted.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +127,8 @@ def test_locked_vocoder_is_the_loop():
     spectrum = np.asarray(stft(jnp.asarray(_music(0.5))[None], window_samples=256, hop_samples=64))
     rates = jnp.asarray([0.87, 1.13], jnp.float32)
     repeated = jnp.asarray(np.repeat(spectrum, 2, axis=0))
-    # Neighbours that nearly cancel out leave the phase to rounding, which a scan carries on: only the first frames agree.
+    # Neighbours that nearly cancel out leave the phase to rounding, which a scan carries on: only
+    # the first frames agree.
     found = stretching.phase_vocoder(repeated, rates, frames=30, locked=True)
     for ours, rate in zip(np.asarray(found), np.asarray(rates), strict=True):
         expected = _loop(spectrum[0], float(rate), 30, locked=True)
@@ -177,7 +180,8 @@ def test_pitch_and_time_of_a_glide(change):
         phase = np.unwrap(np.angle(scipy.signal.hilbert(ours)))
         error = _cents(np.diff(phase)[INNER] * RATE_HZ / (2 * np.pi), f0_hz[INNER])
         print(f"{change}: median {np.median(error):+.2f} cents, {np.median(np.abs(error)):.2f} off")
-        # The advance of a frame to the next is used half a hop late, and the glide does 600 cents a second.
+        # The advance of a frame to the next is used half a hop late, and the glide does 600 cents
+        # a second.
         assert np.median(np.abs(error)) < 600 * 1.2 * SIZES["hop_samples"] / RATE_HZ
 
 
@@ -281,7 +285,8 @@ def test_rate_one_and_no_semitones_give_the_input_back():
     x = scipy.signal.sosfilt(low, _music(3.0)).astype(np.float32)
     np.testing.assert_array_equal(plain_stretch(_repeat(x), RATES)[2], x[:SAMPLES])
     np.testing.assert_array_equal(plain_shift(_repeat(x[:SAMPLES]), SEMITONES)[2], x[:SAMPLES])
-    # The same by way of the vocoder and the filter, but for the start, whose phases are made up, and the kink where the end is mirrored.
+    # The same by way of the vocoder and the filter, but for the start, whose phases are made up,
+    # and the kink where the end is mirrored.
     inner = slice(2 * SIZES["window_samples"], -SIZES["window_samples"])
     stretched = np.asarray(plain_stretch(_repeat(x), jnp.full(5, 1 + 1e-6)))[0]
     shifted = np.asarray(plain_shift(_repeat(x[:SAMPLES]), jnp.full(5, 1e-8)))[0]

@@ -139,8 +139,9 @@ def test_files_of_a_mac_beside_medleydb(tmp_path):
         write(folder / f"{name}_STEMS/{name}_STEM_0{number}.wav", 200 * number)
     (folder / f"._{name}_STEMS").write_bytes(MAC)
     (folder / f"{name}_METADATA.yaml").write_text(
-        f"stems:\n  S01: {{component: melody, instrument: female singer, filename: {name}_STEM_01.wav}}\n"
-        f"  S02: {{component: bass, instrument: piano, filename: {name}_STEM_02.wav}}\n"
+        "stems:\n  S01: {component: melody, instrument: female singer, filename:"
+        f" {name}_STEM_01.wav}}\n  S02: {{component: bass, instrument: piano, filename:"
+        f" {name}_STEM_02.wav}}\n"
     )
     labels = tmp_path / "Annotations/Melody_Annotations/MELODY1"
     labels.mkdir(parents=True)

@@ -68,7 +68,9 @@ def test_what_is_written_is_read_back(file_format, tmp_path, tracks, cut_records
 
 
 def of_voices(samples: int, voices: int) -> records.Record:
-    """A track of two stems with so many pitches of the mixture, each telling its frame and voice."""
+    """A track of two stems with so many pitches of the mixture, each telling its frame and
+    voice.
+    """
     one, frames = made_track("one", samples), samples // HOP
     one["f0_hz"] = (np.arange(frames)[:, None] + 1000 * np.arange(voices)).astype(np.float32)
     one["has_pitch"] = np.ones((frames, voices), bool)

@@ -1,4 +1,6 @@
-"""Basic Pitch's published weights: the right pitch at the right time, or a word on how to get them."""
+"""Basic Pitch's published weights: the right pitch at the right time, or a word on how to get
+them.
+"""
 
 import importlib.util
 

@@ -139,7 +139,9 @@ def test_several_sets_give_as_many_excerpts_each(folder, tmp_path):
 
 
 def test_excerpts_whose_estimate_is_silent_are_counted(folder, tmp_path):
-    """Their SI-SDR is minus infinity: not in the mean, so how many there are has to stand beside it."""
+    """Their SI-SDR is minus infinity: not in the mean, so how many there are has to stand beside
+    it.
+    """
 
     def quiet_at_times(variables, audio):
         loud = jnp.mean(audio**2, axis=1, keepdims=True)[..., None]

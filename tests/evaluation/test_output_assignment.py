@@ -78,7 +78,8 @@ def test_silent_stems_have_no_vote():
 
 
 def test_stems_with_the_same_favourite_get_different_outputs():
-    # Stem 0 is in output 2 five times and never elsewhere; stem 1 four times there, three times in output 0.
+    # Stem 0 is in output 2 five times and never elsewhere; stem 1 four times there, three times in
+    # output 0.
     segments = [_segment((2, 3), silent=(1,), seed=seed) for seed in range(5)]
     segments += [_segment((3, 2), silent=(0,), seed=seed) for seed in range(4)]
     segments += [_segment((3, 0), silent=(0,), seed=seed) for seed in range(3)]

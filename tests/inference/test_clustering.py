@@ -12,7 +12,9 @@ STFT = {"fs": RATE_HZ, "window": "hann", "nperseg": 256, "noverlap": 192}
 
 
 def _clusters(sources, *, spread=0.02):
-    """(embedding near one axis per source, magnitude, which source) of 40 frames and 25 frequencies."""
+    """(embedding near one axis per source, magnitude, which source) of 40 frames and 25
+    frequencies.
+    """
     rng = np.random.default_rng(0)
     source = rng.integers(0, sources, (40, 25))
     embedding = np.eye(sources + 1)[source] + spread * rng.standard_normal((40, 25, sources + 1))
@@ -68,7 +70,9 @@ def test_the_seed_and_the_level_decide_nothing_else():
 
 
 def test_two_tones_come_apart():
-    """A steady tone and one that comes and goes, from embeddings that know each point's ratio with an error."""
+    """A steady tone and one that comes and goes, from embeddings that know each point's ratio with
+    an error.
+    """
     time_s = np.arange(2 * RATE_HZ) / RATE_HZ
     low = sum(0.3 / k * np.sin(2 * np.pi * 220 * k * time_s) for k in (1, 2, 3))
     high = sum(0.3 / k * np.sin(2 * np.pi * 587 * k * time_s) for k in (1, 2, 3))

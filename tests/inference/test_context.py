@@ -12,7 +12,9 @@ KERNEL = np.random.default_rng(0).normal(size=2 * CONTEXT + 1).astype(np.float32
 
 
 def convolve(variables, audio):
-    """A convolution over CONTEXT samples at either side, zeros around the song, and a bias inside it."""
+    """A convolution over CONTEXT samples at either side, zeros around the song, and a bias inside
+    it.
+    """
     padded = jnp.pad(audio[..., 0], ((0, 0), (CONTEXT, CONTEXT)))
     length = audio.shape[1]
     out = sum(variables["kernel"][i] * padded[:, i : i + length] for i in range(len(KERNEL)))

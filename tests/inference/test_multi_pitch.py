@@ -1,4 +1,6 @@
-"""Whole tracks: windows against one pass, peaks, scores against mir_eval, rows that the report reads."""
+"""Whole tracks: windows against one pass, peaks, scores against mir_eval, rows that the report
+reads.
+"""
 
 import functools
 import json

@@ -1,4 +1,6 @@
-"""What READMEs and docs/ say: commands, options, presets, fields, paths and links are there, and the toy recipe trains."""
+"""What READMEs and docs/ say: commands, options, presets, fields, paths and links are there, and
+the toy recipe trains.
+"""
 
 import functools
 import importlib.util
@@ -111,7 +113,9 @@ def test_links_in_the_docs_lead_somewhere(page):
 
 
 def test_the_page_about_adding_a_paper_makes_a_recipe_that_trains(tmp_path, monkeypatch):
-    """Four new files and one edited line, as they stand on the page, but for the place where they lie."""
+    """Four new files and one edited line, as they stand on the page, but for the place where they
+    lie.
+    """
     files = dict(re.findall(r'^```python title="([^"]+)"\n(.*?)^```', TEXTS[TOY], re.M | re.S))
     wanted = ("configs/toy.py", "majl_jax/recipes/toy.py", "majl_jax/main.py")
     assert set(wanted) < set(files)

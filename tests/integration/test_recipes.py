@@ -48,7 +48,9 @@ def test_smoke_and_exact_resume(name, smoke, tmp_path):
 
 
 def _breaking(batches):
-    """The same batches, but the second one does not come; the first stands in a checkpoint by then."""
+    """The same batches, but the second one does not come; the first stands in a checkpoint by
+    then.
+    """
 
     def broken(previous):
         inner = batches(previous)
@@ -134,7 +136,9 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(s
 @pytest.mark.parametrize("separator", by_name.SEPARATORS)
 @pytest.mark.parametrize("pitch", by_name.PITCH_ESTIMATORS)
 def test_majl_joins_any_separator_with_any_pitch_estimator(smoke, tmp_path, separator, pitch):
-    """One field each swaps a network; the loss is traced, and its gradient has the parameters' shapes."""
+    """One field each swaps a network; the loss is traced, and its gradient has the parameters'
+    shapes.
+    """
     config = smoke.config("majl")
     config.run, config.separator, config.pitch = ("teacher",), separator, pitch
     (stage,) = smoke_runs.stages(config, tmp_path)

@@ -132,7 +132,9 @@ PLACE, FIFTH = 20, 7
 
 
 def _tone(**changed_db):
-    """Levels of a tone at bin 20 with all the strict positives ask for; a named level in dB replaces one of them."""
+    """Levels of a tone at bin 20 with all the strict positives ask for; a named level in dB
+    replaces one of them.
+    """
     level_db = {"f": -10.0, "second": -15.0, "third": -20.0, "between": -60.0, "around": -60.0}
     level_db |= changed_db
     features = np.full((1, 1, BINS, 4), 1 + level_db["around"] / 80, np.float32)

@@ -1,4 +1,6 @@
-"""The cascade's loss against a plain loop, with toy networks in which a sample's value is its pitch."""
+"""The cascade's loss against a plain loop, with toy networks in which a sample's value is its
+pitch.
+"""
 
 import flax.linen as nn
 import jax
@@ -139,7 +141,9 @@ def test_a_segment_whose_true_source_is_unknown_counts_once():
 
 
 def test_frames_have_cases_and_weights_of_their_own():
-    """Half of each segment's labelled frames are as in the third segment: pitch weights by frame, separation's by share."""
+    """Half of each segment's labelled frames are as in the third segment: pitch weights by frame,
+    separation's by share.
+    """
     batch = _batch()
     batch["stems"][:, : 3 * HOP] = batch["stems"][2:3, : 3 * HOP]
     dynamic = HardSamples("fixed", largest_increase=0.5, middle_weight=1.2, grain="frame")

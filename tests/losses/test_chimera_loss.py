@@ -1,4 +1,6 @@
-"""The whole loss of a Chimera network: the original's value and gradient, which examples and terms count."""
+"""The whole loss of a Chimera network: the original's value and gradient, which examples and terms
+count.
+"""
 
 import functools
 
@@ -60,9 +62,8 @@ def test_the_original_s_loss_and_gradient(original):
     theirs |= {k: v for k, v in read("chimera")[0].items() if "running" in k}
     expected = weights.convert("chimera", theirs)["params"]
     for name, layer in expected["blstm"].items():
-        layer["bias"] = (
-            layer["bias"] / 2
-        )  # PyTorch's two have the same gradient, and the converter adds them
+        # PyTorch's two have the same gradient, and the converter adds them
+        layer["bias"] = layer["bias"] / 2
         assert gradient["blstm"][name]["bias"].shape == layer["bias"].shape
     jax.tree.map(
         lambda g, e: np.testing.assert_allclose(g, e, atol=1e-4 * np.abs(e).max()),

@@ -1,4 +1,6 @@
-"""The losses of a Chimera network against nussl's values and gradients, NumPy loops, and at silence."""
+"""The losses of a Chimera network against nussl's values and gradients, NumPy loops, and at
+silence.
+"""
 
 import functools
 import itertools
@@ -135,7 +137,9 @@ def test_targets_and_weights_of_nussl(golden):
 
 @pytest.mark.parametrize("sources", [1, 2, 4])
 def test_the_loudest_keeps_its_label_when_magnitudes_are_computed_along(sources):
-    """Compiled together with what makes them, XLA may compute magnitudes twice, with other roundings."""
+    """Compiled together with what makes them, XLA may compute magnitudes twice, with other
+    roundings.
+    """
     audio = np.random.default_rng(0).standard_normal((2, sources, 4096)).astype(np.float32)
 
     def magnitudes(audio):
@@ -207,7 +211,8 @@ def test_deep_clustering_of_the_best_and_the_worst_embedding():
     w = _weights(magnitudes.sum(-1))
     perfect = LOSSES["deep_clustering"](_sums(2.0 * y, y, w))
     np.testing.assert_allclose(perfect, 0.0, atol=1e-6)
-    # Two points of two sources in one direction: half of the pairs, those of a point with itself, are right.
+    # Two points of two sources in one direction: half of the pairs, those of a point with itself,
+    # are right.
     pair = clustering.grams(jnp.ones((1, 1, 2, 3)), jnp.eye(2)[None, None], jnp.ones((1, 1, 2)))
     np.testing.assert_allclose(LOSSES["deep_clustering"](pair), 0.5, rtol=1e-6)
     for seed in range(3):
@@ -217,7 +222,9 @@ def test_deep_clustering_of_the_best_and_the_worst_embedding():
 
 
 def _silent_cases():
-    """Name to (embedding, assignment, weights), in each something without a direction or a weight."""
+    """Name to (embedding, assignment, weights), in each something without a direction or a
+    weight.
+    """
     embedding, magnitudes = _random()
     zeros = jnp.zeros_like(embedding)
     ties = jnp.ones_like(magnitudes)

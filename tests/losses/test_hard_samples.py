@@ -157,7 +157,9 @@ def test_readings_tell_shares_means_spread_and_correlation():
 
 
 def _free_scores(settings, *, weight=1.0, steps=300, size=64):
-    """Weights of 64 samples of case 4 whose scores are parameters, after following the objective."""
+    """Weights of 64 samples of case 4 whose scores are parameters, after following the
+    objective.
+    """
     samples = _samples([4] * size, seed=3)
 
     def objective(scores):
@@ -230,7 +232,9 @@ def test_without_its_regulariser_self_paced_collapses():
 
 @pytest.mark.parametrize("sees_losses", [False, True])
 def test_a_module_learns_weights_that_follow_difficulty_on_segments_it_has_not_seen(sees_losses):
-    """PE's answers, from clear to lost, with their label; what they say of the loss is enough, and the loss helps."""
+    """PE's answers, from clear to lost, with their label; what they say of the loss is enough, and
+    the loss helps.
+    """
     settings, module = HardSamples("robust"), WeightModule((32,))
 
     def drawn(seed):
@@ -289,7 +293,9 @@ def _on_two_devices(function, *arrays):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_devices_weigh_as_one(objective):
-    """Weights, the module's loss, its gradient and the readings, with other cases on each device."""
+    """Weights, the module's loss, its gradient and the readings, with other cases on each
+    device.
+    """
     settings = HardSamples(objective)
     case, losses = jnp.array([1, 2, 0, 4, 4, 4, 4, 0]), _samples(range(8)).losses
     scores = jnp.asarray(np.random.default_rng(5).normal(size=8), jnp.float32)

@@ -1,4 +1,6 @@
-"""MixIT and the thresholded SNR against the authors' values and gradients, NumPy loops, known answers, and at silence."""
+"""MixIT and the thresholded SNR against the authors' values and gradients, NumPy loops, known
+answers, and at silence.
+"""
 
 import functools
 
@@ -43,7 +45,9 @@ _neg_snr_jax = jax.jit(mixit.thresholded_neg_snr, static_argnames=("max_snr_db",
 
 
 def _leaky(seed, batch=3, outputs=5, time=60, channels=2, leak=0.5):
-    """Outputs that are sources with something of each other, and two mixtures of the sources; which went where."""
+    """Outputs that are sources with something of each other, and two mixtures of the sources;
+    which went where.
+    """
     rng = np.random.default_rng(seed)
     sources = rng.standard_normal((batch, time, outputs, channels))
     sides = rng.integers(0, 2, (batch, outputs))

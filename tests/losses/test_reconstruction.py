@@ -1,4 +1,6 @@
-"""Losses of an auto-encoder against the original code's values and gradients, plain NumPy, and at silence."""
+"""Losses of an auto-encoder against the original code's values and gradients, plain NumPy, and at
+silence.
+"""
 
 import functools
 

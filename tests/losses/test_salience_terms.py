@@ -23,7 +23,9 @@ def _first(x):
 
 
 def _closed_form():
-    """Logits, salience and labels of 2 items, 7 frames and 12 bins, from an index that runs over (item, bin, frame)."""
+    """Logits, salience and labels of 2 items, 7 frames and 12 bins, from an index that runs over
+    (item, bin, frame).
+    """
     i = np.arange(2 * 12 * 7).reshape(2, 12, 7)
     arrays = 3 * np.sin(0.9 * i + 0.2), 0.5 + 0.5 * np.sin(0.31 * i + 1), np.sin(0.77 * i) > 0.6
     return tuple(_first(x.astype(np.float32)) for x in arrays)
@@ -109,7 +111,8 @@ def test_support_and_harmonic_add_up_to_energy():
 
 
 def test_positive_weights_balance_a_frame():
-    # At logit 0 every bin costs log 2; one positive of four counts three times. A frame without or with only positives: once.
+    # At logit 0 every bin costs log 2; one positive of four counts three times. A frame without or
+    # with only positives: once.
     targets = jnp.array([[[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]])
     found = salience_terms.positive_weighted_bce(jnp.zeros((1, 3, 4)), targets)
     np.testing.assert_allclose(found, np.log(2) * np.array([[6, 4, 4]]), rtol=1e-6)

@@ -1,4 +1,6 @@
-"""SS-MPE's loss: its terms against a plain computation, whom they count, and where their gradients go."""
+"""SS-MPE's loss: its terms against a plain computation, whom they count, and where their gradients
+go.
+"""
 
 import functools
 
@@ -147,7 +149,9 @@ def test_a_term_is_drawn_alike_whatever_other_terms_there_are(batch):
 
 @pytest.mark.parametrize("consistency", ["bce", "divergence", "categorical"])
 def test_stop_gradient_leaves_only_the_gradient_through_the_changed_sound(batch, consistency):
-    """With it the gradient is that of a target computed from other, fixed parameters of the same value."""
+    """With it the gradient is that of a target computed from other, fixed parameters of the same
+    value.
+    """
 
     def loss(params, target_params, **settings):
         def network(p, features):

@@ -1,4 +1,6 @@
-"""Average precision and thresholds against scikit-learn and mir_eval; a shift of calibration and a blank output told apart."""
+"""Average precision and thresholds against scikit-learn and mir_eval; a shift of calibration and a
+blank output told apart.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Band-split TF-Locoformer: sizes, bands, finite gradients, what does not change the result, choice of outputs."""
+"""Band-split TF-Locoformer: sizes, bands, finite gradients, what does not change the result,
+choice of outputs.
+"""
 
 import functools
 
@@ -18,9 +20,16 @@ from majl_jax.models.band_split import (
 
 BANDS = (2,) * 4 + (3,)
 SMALL = {
-    "sources": 3, "bands": BANDS, "layers": 2, "features": 8, "attention_features": 8, "heads": 2, "norm_groups": 2,
-    "hidden": 6, "kernel_size": 3,
-}  # fmt: skip
+    "sources": 3,
+    "bands": BANDS,
+    "layers": 2,
+    "features": 8,
+    "attention_features": 8,
+    "heads": 2,
+    "norm_groups": 2,
+    "hidden": 6,
+    "kernel_size": 3,
+}
 
 
 def _spectrum(frames=5, batch=2, channels=2, bins=11, seed=0):
@@ -30,7 +39,9 @@ def _spectrum(frames=5, batch=2, channels=2, bins=11, seed=0):
 
 @functools.cache
 def _network(**changes):
-    """Random variables that fit all small networks, the compiled network and the gradient of the mean of its squares."""
+    """Random variables that fit all small networks, the compiled network and the gradient of the
+    mean of its squares.
+    """
     model = BandSplitLocoformer(**(SMALL | changes))
 
     def loss(variables, spectrum):
@@ -88,8 +99,14 @@ def test_parameter_count(name, sources, count):
 def test_bands_of_equal_width_are_one_group():
     groups = band_groups(BANDS_44_1_KHZ)
     assert [(g.bands, g.width) for g in groups] == [
-        (24, 2), (12, 4), (8, 12), (8, 24), (8, 48), (1, 128), (1, 129)
-    ]  # fmt: skip
+        (24, 2),
+        (12, 4),
+        (8, 12),
+        (8, 24),
+        (8, 48),
+        (1, 128),
+        (1, 129),
+    ]
     assert (groups[2].bins, groups[-1].bins) == (slice(96, 192), slice(896, 1025))
     assert len(BANDS_44_1_KHZ) == 62 and sum(BANDS_44_1_KHZ) == 1025
     # Equal widths apart from each other are two groups.
@@ -103,15 +120,23 @@ def test_bands_of_equal_width_are_one_group():
 @pytest.mark.parametrize(
     ("changes", "shape", "message"),
     [
-        ({}, (1, 1, 4, 11), "1 channels and 11 frequency bins.*audio_channels=2 and bands of 11 bins"),
+        (
+            {},
+            (1, 1, 4, 11),
+            "1 channels and 11 frequency bins.*audio_channels=2 and bands of 11 bins",
+        ),
         ({}, (1, 2, 4, 10), "2 channels and 10 frequency bins"),
-        ({"decoder_tanh": "first"}, (1, 2, 4, 11), "decoder_tanh='first' is not one of after_second"),
+        (
+            {"decoder_tanh": "first"},
+            (1, 2, 4, 11),
+            "decoder_tanh='first' is not one of after_second",
+        ),
         ({"remat": "some"}, (1, 2, 4, 11), "remat='some' is not one of none, full, dots"),
         ({"attention": "flash"}, (1, 2, 4, 11), "attention='flash' is not one of auto, xla, cudnn"),
         ({"heads": 3}, (1, 2, 4, 11), "attention_features=8 is no multiple of heads=3"),
         ({"bands": ()}, (1, 2, 4, 0), "bands are widths of at least one bin"),
     ],
-)  # fmt: skip
+)
 def test_wrong_sizes_are_refused(changes, shape, message):
     model = BandSplitLocoformer(**(SMALL | changes))
     with pytest.raises(ValueError, match=message):
@@ -130,7 +155,9 @@ def test_channels_are_divided_by_their_own_level():
 
 
 def test_estimates_of_a_band_are_its_bins_times_its_masks():
-    """The mixture's other bands change the masks, a factor of a bin's own phase and level is that of its estimates."""
+    """The mixture's other bands change the masks, a factor of a bin's own phase and level is that
+    of its estimates.
+    """
     apply, _ = _network()
     spectrum = _spectrum()
     estimate = apply(_variables(), spectrum)

@@ -1,4 +1,6 @@
-"""Chimera: sizes and initial values, the numbers of the original code, normalisation over devices, silence, pieces of time."""
+"""Chimera: sizes and initial values, the numbers of the original code, normalisation over devices,
+silence, pieces of time.
+"""
 
 import functools
 import re
@@ -21,7 +23,9 @@ SMALL = {"frequency_bins": 17, "units": 6, "layers": 4, "dropout": 0.0, "embeddi
 
 @functools.cache
 def _original():
-    """Network of the fixture, its variables, the magnitudes, the expected arrays without the channel axis."""
+    """Network of the fixture, its variables, the magnitudes, the expected arrays without the
+    channel axis.
+    """
     state, inputs, output, _ = read("chimera")
     magnitude = inputs["mix_magnitude"][..., 0]
     expected = {k: v[:, :, :, 0] if v.ndim >= 4 else v for k, v in output.items()}

@@ -116,7 +116,8 @@ def test_frames_are_centred_on_the_grid_and_neighbours_are_close():
     level = np.asarray(log_spectrogram_db(harmof0.frames(jnp.asarray(audio), hop_samples=320)))
     loudness = level[0].max(1)
     assert loudness.shape == (50,)
-    # Frame 25 is centred where the tone begins: half of its window is filled, a quarter of the power.
+    # Frame 25 is centred where the tone begins: half of its window is filled, a quarter of the
+    # power.
     assert loudness[25] == pytest.approx(loudness[30] - 6.0, abs=0.5)
     assert loudness[23] < loudness[30] - 40
 

@@ -1,4 +1,6 @@
-"""TF-Locoformer: norm, dropout, initial values; convolution and attention with their gradients against jax.lax and jax.nn."""
+"""TF-Locoformer: norm, dropout, initial values; convolution and attention with their gradients
+against jax.lax and jax.nn.
+"""
 
 import functools
 import logging
@@ -13,8 +15,13 @@ from majl_jax.models.layers.sequence_convolution import convolve
 from majl_jax.models.locoformer import LocoformerSizes, RMSGroupNorm, TFLocoformerBlock
 
 SMALL = {
-    "features": 16, "attention_features": 8, "heads": 4, "norm_groups": 4, "hidden": 12, "kernel_size": 3
-}  # fmt: skip
+    "features": 16,
+    "attention_features": 8,
+    "heads": 4,
+    "norm_groups": 4,
+    "hidden": 12,
+    "kernel_size": 3,
+}
 
 
 def _normal(*shape, seed=0):
@@ -55,10 +62,13 @@ def test_initial_values_are_pytorchs():
     params = _parameters()[0]["params"]
     # Fan-in of the layers, where the second convolution is a transposed one in PyTorch.
     fan_in = {
-        ("ffn_before", "in_kernel"): 3 * 16, ("ffn_after", "in_bias"): 3 * 16,
-        ("ffn_before", "out_kernel"): 3 * 16, ("ffn_after", "out_bias"): 3 * 16,
-        ("attention", "in_kernel"): 16, ("attention", "out_kernel"): 8,
-    }  # fmt: skip
+        ("ffn_before", "in_kernel"): 3 * 16,
+        ("ffn_after", "in_bias"): 3 * 16,
+        ("ffn_before", "out_kernel"): 3 * 16,
+        ("ffn_after", "out_bias"): 3 * 16,
+        ("attention", "in_kernel"): 16,
+        ("attention", "out_kernel"): 8,
+    }
     for (module, leaf), inputs in fan_in.items():
         for path in ("frequency_path", "time_path"):
             largest = np.abs(params[path][module][leaf]).max() * np.sqrt(inputs)
@@ -133,7 +143,9 @@ def _heads(sequences=3, positions=7, scale=1.0):
 
 @pytest.mark.parametrize("logits", [4 * 49, 2**20])
 def test_attention_and_gradients_are_those_of_jax_nn(logits, monkeypatch):
-    """Also where 10 rows do not fill 3 equal steps, with logits up to 100 and for a sequence of zeros."""
+    """Also where 10 rows do not fill 3 equal steps, with logits up to 100 and for a sequence of
+    zeros.
+    """
     monkeypatch.setattr(attention, "_CPU_LOGITS", logits)
     arrays = [x.at[1].set(0.0) for x in _heads(sequences=5, scale=4.0)]
     expected, pullback = jax.vjp(jax.nn.dot_product_attention, *arrays)

@@ -1,4 +1,6 @@
-"""ResUNetDecouple+ and the light separator: published sizes, the original's outputs, memory and precision options."""
+"""ResUNetDecouple+ and the light separator: published sizes, the original's outputs, memory and
+precision options.
+"""
 
 import re
 
@@ -124,13 +126,25 @@ class _Up(resunet.ResidualUNet):
 
 
 def _part(module, name, features, *inputs):
-    """Outputs of an encoder or decoder stage with the weights of the original's module of that name."""
+    """Outputs of an encoder or decoder stage with the weights of the original's module of that
+    name.
+    """
     rows = int(name[-3])
     part = module(
-        channels=(features,), factors=((rows, 2),), blocks=4, centre_stages=0, maps=1, pool="average",
-        in_place_norm=True, prelu=False, norm_momentum=0.99, statistics_axis=None, dtype=jnp.float32,
-        remat=False, train=False,
-    )  # fmt: skip
+        channels=(features,),
+        factors=((rows, 2),),
+        blocks=4,
+        centre_stages=0,
+        maps=1,
+        pool="average",
+        in_place_norm=True,
+        prelu=False,
+        norm_momentum=0.99,
+        statistics_axis=None,
+        dtype=jnp.float32,
+        remat=False,
+        train=False,
+    )
     state = golden_files.read("resunet_decouple_plus_blocks")[0]
     inputs = [x.transpose(0, 2, 3, 1) for x in inputs]
     shapes = jax.eval_shape(part.init, jax.random.key(0), *inputs)

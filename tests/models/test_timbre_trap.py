@@ -1,4 +1,6 @@
-"""Timbre-Trap: sizes, initial values, frames that do not count, gradients; the layers against jax.lax."""
+"""Timbre-Trap: sizes, initial values, frames that do not count, gradients; the layers against
+jax.lax.
+"""
 
 import functools
 
@@ -43,7 +45,9 @@ def _filled(model):
 
 @functools.cache
 def _network(**sizes):
-    """A small network, random variables, its output, and the gradients of the sum of its squares where the mask is True."""
+    """A small network, random variables, its output, and the gradients of the sum of its squares
+    where the mask is True.
+    """
     model = TimbreTrap(**{**SMALL, **sizes})
 
     def loss(variables, features, mask):

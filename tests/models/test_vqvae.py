@@ -1,4 +1,6 @@
-"""Jukebox's auto-encoder: sizes, reach, order of dilations, initial values, recomputation; its convolutions against jax.lax."""
+"""Jukebox's auto-encoder: sizes, reach, order of dilations, initial values, recomputation; its
+convolutions against jax.lax.
+"""
 
 import functools
 
@@ -31,7 +33,9 @@ def _shapes(sizes, samples=None):
 
 
 def _variables(sizes, draw):
-    """Parameters from `draw(shape)` for encoder and decoder, without compiling their own initial values."""
+    """Parameters from `draw(shape)` for encoder and decoder, without compiling their own initial
+    values.
+    """
     return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf.shape), jnp.float32), _shapes(sizes)[0])
 
 
@@ -187,7 +191,8 @@ def test_a_segment_with_enough_context_is_decoded_as_within_the_track():
 
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_dilations_grow_in_the_encoder_and_shrink_in_the_decoder(half):
-    # All kernels zero but for the middle taps of the strided layers and one residual block: its dilation shows in what one value reaches.
+    # All kernels zero but for the middle taps of the strided layers and one residual block: its
+    # dilation shows in what one value reaches.
     encoder, decoder = Encoder(SMALL), Decoder(SMALL)
     params = _variables(SMALL, lambda shape: np.zeros(shape))[half == "decoder"]
     params = jax.tree.map(lambda x: x, params)

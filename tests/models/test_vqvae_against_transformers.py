@@ -1,6 +1,9 @@
-"""Jukebox's VQ-VAE against `JukeboxVQVAE` of transformers with random weights, by way of every kind of weight file.
+"""Jukebox's VQ-VAE against `JukeboxVQVAE` of transformers with random weights, by way of every
+kind of weight file.
 
-pip install transformers==4.57.6 torch==2.13.0      # the class exists in transformers 4.25.1 to 4.57.6
+pip install transformers==4.57.6 torch==2.13.0
+
+The class exists in transformers 4.25.1 to 4.57.6.
 """
 
 import functools
@@ -29,7 +32,9 @@ MULTIPLIERS = (2, 1, 1)  # Jukebox's: the finest level is twice as wide and deep
 
 @functools.cache
 def _original():
-    """All three levels, random, with random latents of its own as codebooks: those of a new model are zeros."""
+    """All three levels, random, with random latents of its own as codebooks: those of a new model
+    are zeros.
+    """
     torch.manual_seed(0)
     config = jukebox.JukeboxVQVAEConfig(
         levels=3,
@@ -81,7 +86,8 @@ def _saved(kind, folder):
     if kind == "npz":
         np.savez(folder / "model.npz", **{key: tensor.numpy() for key, tensor in state.items()})
         return folder / "model.npz"
-    # As openai/jukebox saves: beside the model lie settings and a step, and names may begin with a wrapper's.
+    # As openai/jukebox saves: beside the model lie settings and a step, and names may begin with a
+    # wrapper's.
     content = {"model": {f"module.{key}": tensor for key, tensor in state.items()}, "step": 1}
     content["hps"] = {"levels": 3, "name": "vqvae", "multipliers": MULTIPLIERS, "lr": 3e-4}
     path = folder / "vqvae.pth.tar"

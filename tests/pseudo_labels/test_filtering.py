@@ -1,4 +1,6 @@
-"""Which labels a filter keeps, and errors made on purpose: as many, of which kind, where, and always the same."""
+"""Which labels a filter keeps, and errors made on purpose: as many, of which kind, where, and
+always the same.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""What a teacher's labels look like on disk: the sum stays the mixture, only the trusted is a label."""
+"""What a teacher's labels look like on disk: the sum stays the mixture, only the trusted is a
+label.
+"""
 
 import json
 
@@ -17,7 +19,9 @@ NOTE_HZ = 440.0
 
 
 def _teacher(sureness, gain: float = 0.5) -> SegmentModel:
-    """Hears 440 Hz, as sure as told (for all or each of the 128 frames), and takes half of the mixture."""
+    """Hears 440 Hz, as sure as told (for all or each of the 128 frames), and takes half of the
+    mixture.
+    """
     near = np.abs(CREPE_BIN_CENTS - 1200 * np.log2(NOTE_HZ / 10)).argmin()
 
     def apply(variables, audio):

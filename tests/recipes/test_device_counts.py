@@ -32,7 +32,9 @@ def _config(recipe, data, **fields):
 
 @functools.cache
 def _program(loss, devices):
-    """(state, batch) -> (state, (loss, gradient, new mutables)) as the step takes them on `devices` devices."""
+    """(state, batch) -> (state, (loss, gradient, new mutables)) as the step takes them on
+    `devices` devices.
+    """
 
     def each(state, batch):
         params, mutables = state
@@ -107,7 +109,8 @@ def choir(tmp_path_factory):
 
 NETWORKS = [
     ("unet", "crepe", "teacher"),
-    # HarmoF0 hears the true voice: decibels of an estimate that is nearly silent have gradients that roundings decide.
+    # HarmoF0 hears the true voice: decibels of an estimate that is nearly silent have gradients
+    # that roundings decide.
     ("resunet", "harmof0", "pipeline"),
 ]
 

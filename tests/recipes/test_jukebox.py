@@ -1,4 +1,6 @@
-"""Jukebox's stages: what is handed over, what the codebook does, and what a wrong config is told."""
+"""Jukebox's stages: what is handed over, what the codebook does, and what a wrong config is
+told.
+"""
 
 import dataclasses
 import json
@@ -7,6 +9,7 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import made_music
 import numpy as np
 import pytest
 import smoke_runs
@@ -159,7 +162,9 @@ def test_blends_of_stereo_are_shared_or_not():
 
 
 def test_the_second_encoder_hears_one_blend_or_two(data):
-    """Of stereo: with one blend for both, a mixture that is the stem alone has the stem's latents."""
+    """Of stereo: with one blend for both, a mixture that is the stem alone has the stem's
+    latents.
+    """
     stereo = np.random.default_rng(0).integers(-9000, 9000, (4, 2048, 3, 2)).astype(np.int16)
     stereo[:, :, 1:] = 0
     batch = {
@@ -279,8 +284,12 @@ def test_a_song_is_separated_by_a_run_and_by_a_folder_of_runs(run, tmp_path, cap
 
 def test_a_single_song_of_unknown_stems_among_many_is_found(tmp_path):
     layout = dataclasses.replace(
-        made_music.LAYOUT, stems=("bass", "drums", "other"), sample_rate_hz=8000, hop_samples=64, record_samples=100 * 64
-    )  # fmt: skip
+        made_music.LAYOUT,
+        stems=("bass", "drums", "other"),
+        sample_rate_hz=8000,
+        hop_samples=64,
+        record_samples=100 * 64,
+    )
     names = [f"song {number}" for number in range(70)]
 
     def write(unknown):

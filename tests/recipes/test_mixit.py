@@ -1,4 +1,6 @@
-"""MixIT's stages: what is handed over, which outputs become which stems, and what a wrong config is told."""
+"""MixIT's stages: what is handed over, which outputs become which stems, and what a wrong config
+is told.
+"""
 
 import json
 import pathlib

@@ -1,4 +1,6 @@
-"""The page of a run: what it shows, that it is safe and self-contained, and that half a run is enough."""
+"""The page of a run: what it shows, that it is safe and self-contained, and that half a run is
+enough.
+"""
 
 import html.parser
 import json

@@ -1,4 +1,6 @@
-"""From files to pitches, notes and pictures: what is written, what other programs read of it, bad files."""
+"""From files to pitches, notes and pictures: what is written, what other programs read of it, bad
+files.
+"""
 
 import json
 

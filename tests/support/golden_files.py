@@ -15,7 +15,9 @@ BESIDE = SHARED / "golden"
 
 
 def read(name: str) -> tuple[dict, dict, dict, dict]:
-    """(state, input, output, config) of a fixture; keys without their prefix. Skips the test where it is not there."""
+    """(state, input, output, config) of a fixture; keys without their prefix. Skips the test where
+    it is not there.
+    """
     path = FOLDER / f"{name}.npz"
     if not path.exists():
         path = BESIDE / f"{name}.npz"

@@ -1,4 +1,6 @@
-"""Small prepared data sets of synthetic tones: a voice of steady notes and rests over a low drone."""
+"""Small prepared data sets of synthetic tones: a voice of steady notes and rests over a low
+drone.
+"""
 
 import dataclasses
 import pathlib
@@ -56,7 +58,9 @@ def tones(
 
 
 def prepare(directory: pathlib.Path) -> pathlib.Path:
-    """The three views of the built-in data, made of tones: chorales, chorales_stems, chorales_pitch."""
+    """The three views of the built-in data, made of tones: chorales, chorales_stems,
+    chorales_pitch.
+    """
     views = {
         "chorales": ({"train": ["a", "b"], "valid": ["c"], "test": ["d"]}, {}),
         "chorales_stems": ({"train": ["e"]}, {"has_pitch": False}),
@@ -66,7 +70,9 @@ def prepare(directory: pathlib.Path) -> pathlib.Path:
 
 
 def prepare_multi_pitch(directory: pathlib.Path) -> pathlib.Path:
-    """What the small presets of configs/ss_mpe.py name: chorales, quartets, quartets_unlabelled, drums."""
+    """What the small presets of configs/ss_mpe.py name: chorales, quartets, quartets_unlabelled,
+    drums.
+    """
     unlabelled = {"has_stems": False, "has_pitch": False}
     views = {
         "chorales": ({"train": ["a", "b"], "valid": ["c"], "test": ["d"]}, {}),
@@ -99,7 +105,9 @@ TRANSFER = {
 
 
 def prepare_transfer(directory: pathlib.Path) -> pathlib.Path:
-    """Stand-ins for the sets of configs/transfer.py:quickstart: tones in two stems, noise in two."""
+    """Stand-ins for the sets of configs/transfer.py:quickstart: tones in two stems, noise in
+    two.
+    """
     layout = dataclasses.replace(
         LAYOUT, sample_rate_hz=8000, hop_samples=128, record_samples=200 * 128
     )
@@ -114,10 +122,16 @@ def prepare_transfer(directory: pathlib.Path) -> pathlib.Path:
 
 
 def prepare_mixit(directory: pathlib.Path) -> pathlib.Path:
-    """Stand-ins for the sets of configs/mixit.py:quickstart, the large one and the one with few songs."""
+    """Stand-ins for the sets of configs/mixit.py:quickstart, the large one and the one with few
+    songs.
+    """
     layout = dataclasses.replace(
-        LAYOUT, stems=("bass", "drums", "other"), sample_rate_hz=8000, hop_samples=128, record_samples=100 * 128
-    )  # fmt: skip
+        LAYOUT,
+        stems=("bass", "drums", "other"),
+        sample_rate_hz=8000,
+        hop_samples=128,
+        record_samples=100 * 128,
+    )
     for name, train in {"band": "abcd", "few/band": "ab"}.items():
         splits = {}
         for split, names in {"train": train, "valid": "e", "test": "f"}.items():
@@ -129,7 +143,9 @@ def prepare_mixit(directory: pathlib.Path) -> pathlib.Path:
 
 
 def prepare_jukebox(directory: pathlib.Path) -> pathlib.Path:
-    """Stand-ins for the sets of configs/jukebox.py:quickstart: other music, and songs with stems."""
+    """Stand-ins for the sets of configs/jukebox.py:quickstart: other music, and songs with
+    stems.
+    """
     layout = dataclasses.replace(
         LAYOUT, sample_rate_hz=8000, hop_samples=64, record_samples=200 * 64
     )

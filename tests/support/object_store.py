@@ -1,4 +1,6 @@
-"""An object store in memory: TensorFlow's ram:// as a path like gs://, with what such stores lack."""
+"""An object store in memory: TensorFlow's ram:// as a path like gs://, with what such stores
+lack.
+"""
 
 import uuid
 

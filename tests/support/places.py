@@ -1,4 +1,6 @@
-"""Where things lie: the checkout, its golden fixtures, and the real recordings beside it, if they are there."""
+"""Where things lie: the checkout, its golden fixtures, and the real recordings beside it, if they
+are there.
+"""
 
 import pathlib
 

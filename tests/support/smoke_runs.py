@@ -19,7 +19,9 @@ SETS = {
     "mixit": made_music.prepare_mixit,
     "jukebox": made_music.prepare_jukebox,
 }
-"""Who makes the data of a recipe; another one gets those of `majl`, a voice and a bass with pitch."""
+"""Who makes the data of a recipe; another one gets those of `majl`, a voice and a bass with
+pitch.
+"""
 
 
 class Run(NamedTuple):

@@ -1,4 +1,6 @@
-"""A multi-pitch model of a few bins: windowed sinusoids in front, two convolutions over time with biases."""
+"""A multi-pitch model of a few bins: windowed sinusoids in front, two convolutions over time with
+biases.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -77,7 +77,9 @@ def test_schedules_refuse_nonsense():
 
 
 def test_a_plateau_lowers_the_rate_where_torch_does():
-    """After the validations at which torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13) did."""
+    """After the validations at which torch.optim.lr_scheduler.ReduceLROnPlateau (torch 2.13)
+    did.
+    """
     values = [(n + 1) ** -0.5 + 0.2 * np.sin(7 * n * n) for n in range(60)]
     for patience, lowered in ((5, [47]), (2, [10, 14, 18, 23, 27, 44, 47, 50, 54])):
         plateau = schedules.Plateau("loss", factor=0.5, patience=patience)

@@ -1,8 +1,10 @@
-"""The converter of the band-split TF-Locoformer's state dictionaries and the network, against numbers of the original code.
+"""The converter of the band-split TF-Locoformer's state dictionaries and the network, against
+numbers of the original code.
 
-`bs_locoformer.npz` holds what merlresearch/tf-locoformer computes for weights and an input given by the formulas in its `config`,
-without and with rotary positions and with the tanh in both places: 2 of 20 frames of the estimates, nothing else. Of
-`bs_locoformer_block.npz`, one block with all its random weights, the steps inside the frequency path are left out.
+`bs_locoformer.npz` holds what merlresearch/tf-locoformer computes for weights and an input given
+by the formulas in its `config`, without and with rotary positions and with the tanh in both
+places: 2 of 20 frames of the estimates, nothing else. Of `bs_locoformer_block.npz`, one block with
+all its random weights, the steps inside the frequency path are left out.
 """
 
 import functools
@@ -19,9 +21,7 @@ from majl_jax.models.locoformer import LocoformerSizes, TFLocoformerBlock
 from majl_jax.weights.bs_locoformer import decoder_tanh_of, pos_enc_of
 from majl_jax.weights.filling import WeightsError
 
-BLOCK = {
-    "features": 16, "attention_features": 16, "heads": 4, "norm_groups": 4, "hidden": 12
-}  # fmt: skip
+BLOCK = {"features": 16, "attention_features": 16, "heads": 4, "norm_groups": 4, "hidden": 12}
 ENCODER, DECODER = (
     f"band_split_module.{name}_module" for name in ("band_split", "bandwise_decoding")
 )
@@ -29,7 +29,9 @@ SMALL_BANDS = (2, 2, 3)
 
 
 def _original_shapes(bands=BANDS_44_1_KHZ, *, layers=2, sources=3, channels=2):
-    """Shapes by the keys of merlresearch/tf-locoformer, with the tanh after the first layer of the decoder."""
+    """Shapes by the keys of merlresearch/tf-locoformer, with the tanh after the first layer of the
+    decoder.
+    """
     width, hidden, taps, shapes = 16, 12, 8, {}
     for band, bins in enumerate(bands):
         values = 2 * channels * bins
@@ -161,19 +163,46 @@ MASK = f"{DECODER}.0.4"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("blocks.1.frame_path.ffn.1.deconv1d.bias"), "1 keys are missing.*frame_path.ffn.1"),
-        (lambda s: s.pop(f"{DECODER}.1.1.weight"), "1 keys are missing.*decoding_module.1.1.weight"),
-        (lambda s: s.pop("blocks.0.freq_path.attn.qkv.weight"), "qkv.weight with 2 axes.*no such key"),
-        (lambda s: s.pop(f"{ENCODER}.0.0.weight"), r"one key that ends with .*0\.0\.weight, got \[\]"),
+        (
+            lambda s: s.pop("blocks.1.frame_path.ffn.1.deconv1d.bias"),
+            "1 keys are missing.*frame_path.ffn.1",
+        ),
+        (
+            lambda s: s.pop(f"{DECODER}.1.1.weight"),
+            "1 keys are missing.*decoding_module.1.1.weight",
+        ),
+        (
+            lambda s: s.pop("blocks.0.freq_path.attn.qkv.weight"),
+            "qkv.weight with 2 axes.*no such key",
+        ),
+        (
+            lambda s: s.pop(f"{ENCODER}.0.0.weight"),
+            r"one key that ends with .*0\.0\.weight, got \[\]",
+        ),
         (lambda s: s.update(other=np.ones(3)), "1 are unknown.*other"),
-        (lambda s: s.update({f"{DECODER}.0.1.weight": np.zeros((16, 64, 1))}), "decoding_module.0.1.weight has shape"),
+        (
+            lambda s: s.update({f"{DECODER}.0.1.weight": np.zeros((16, 64, 1))}),
+            "decoding_module.0.1.weight has shape",
+        ),
         (lambda s: s.update({f"{MASK}.weight": np.zeros((40, 64, 1))}), "0.4.weight has shape"),
-        (lambda s: s.update({f"{MASK}.bias": np.zeros(40)}), "0.4.bias has 40 values.*multiple of 16"),
-        (lambda s: s.update({f"{ENCODER}.1.0.weight": np.zeros(6)}), "1.0.weight has 6 values.*multiple of 4"),
-        (lambda s: s.update({f"{DECODER}.0.2.weight": np.zeros(3)}), r"layers \[0, 1, 2, 3, 4\].*0, 1, 2, 4"),
-        (lambda s: s["blocks.0.freq_path.ffn_norm.0.gamma"].fill(np.nan), "ffn_norm.0.gamma.*not finite"),
+        (
+            lambda s: s.update({f"{MASK}.bias": np.zeros(40)}),
+            "0.4.bias has 40 values.*multiple of 16",
+        ),
+        (
+            lambda s: s.update({f"{ENCODER}.1.0.weight": np.zeros(6)}),
+            "1.0.weight has 6 values.*multiple of 4",
+        ),
+        (
+            lambda s: s.update({f"{DECODER}.0.2.weight": np.zeros(3)}),
+            r"layers \[0, 1, 2, 3, 4\].*0, 1, 2, 4",
+        ),
+        (
+            lambda s: s["blocks.0.freq_path.ffn_norm.0.gamma"].fill(np.nan),
+            "ffn_norm.0.gamma.*not finite",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_state_dictionary_is_refused_by_key(change, message):
     tensors = _small()
     change(tensors)

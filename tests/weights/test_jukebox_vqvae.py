@@ -1,7 +1,9 @@
-"""The converter of Jukebox's VQ-VAE and the network, against what openai/jukebox computes with random weights.
+"""The converter of Jukebox's VQ-VAE and the network, against what openai/jukebox computes with
+random weights.
 
-Weights are stored under the key names of openai/jukebox and of transformers' `JukeboxVQVAE`; `jukebox_vqvae_l1.npz` has one level,
-`jukebox_vqvae_l3.npz` three in the layout of the published file.
+Weights are stored under the key names of openai/jukebox and of transformers' `JukeboxVQVAE`;
+`jukebox_vqvae_l1.npz` has one level, `jukebox_vqvae_l3.npz` three in the layout of the published
+file.
 """
 
 import functools
@@ -92,23 +94,41 @@ HF_DECODER = "decoders.0.level_blocks.0.upsample_block"
     ("change", "message"),
     [
         (lambda s: s.pop(f"{ENCODER}.0.0.weight"), r"level 0 needs one key.*got \[\]"),
-        (lambda s: s.pop(f"{ENCODER}.1.1.model.3.model.3.bias"), "1 keys are missing.*1.1.model.3.model.3.bias"),
-        (lambda s: s.pop(f"{ENCODER}.0.1.model.3.model.3.bias"), "1 keys are missing.*0.1.model.3.model.3.bias"),
+        (
+            lambda s: s.pop(f"{ENCODER}.1.1.model.3.model.3.bias"),
+            "1 keys are missing.*1.1.model.3.model.3.bias",
+        ),
+        (
+            lambda s: s.pop(f"{ENCODER}.0.1.model.3.model.3.bias"),
+            "1 keys are missing.*0.1.model.3.model.3.bias",
+        ),
         (lambda s: s.pop(f"{ENCODER}.2.0.weight"), "1 keys are missing.*model.2.0.weight"),
         (lambda s: s.pop(f"{ENCODER}.3.weight"), "model.3.weight with 3 axes.*no such key"),
         (lambda s: s.pop(f"{DECODER}.3.1.weight"), "1 keys are missing.*model.3.1.weight"),
         (lambda s: s.pop("bottleneck.level_blocks.0.k"), "bottleneck.level_blocks.0.k"),
-        (lambda s: s.update({f"{DECODER}.3.2.weight": np.ones(3)}), "1 are unknown.*model.3.2.weight"),
+        (
+            lambda s: s.update({f"{DECODER}.3.2.weight": np.ones(3)}),
+            "1 are unknown.*model.3.2.weight",
+        ),
         (lambda s: s.update(temperature=np.ones(3)), "1 are unknown.*temperature"),
-        (lambda s: s.update({"model.encoders.0.level_blocks.0.model.0.0.weight": np.ones(3)}), "one key"),
-        (lambda s: s.update({f"{DECODER}.1.1.weight": np.ones((8, 8, 3))}), "model.1.1.weight has shape"),
+        (
+            lambda s: s.update({"model.encoders.0.level_blocks.0.model.0.0.weight": np.ones(3)}),
+            "one key",
+        ),
+        (
+            lambda s: s.update({f"{DECODER}.1.1.weight": np.ones((8, 8, 3))}),
+            "model.1.1.weight has shape",
+        ),
         (lambda s: s.update({f"{DECODER}.2.1.bias": np.ones((8, 1))}), "model.2.1.bias has shape"),
         (lambda s: s.update({f"{ENCODER}.0.0.weight": np.ones((8, 4))}), "with 3 axes"),
         (lambda s: s.update({f"{ENCODER}.0.0.weight": np.ones((8, 1, 6))}), "6 taps"),
-        (lambda s: s.update({"bottleneck.level_blocks.0.k": np.ones((32, 7))}), "level_blocks.0.k has shape"),
+        (
+            lambda s: s.update({"bottleneck.level_blocks.0.k": np.ones((32, 7))}),
+            "level_blocks.0.k has shape",
+        ),
         (lambda s: s["decoders.0.out.bias"].fill(np.nan), "decoders.0.out.bias.*not finite"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_state_dictionary_is_refused_by_key(change, message):
     tensors = _tensors()
     change(tensors)

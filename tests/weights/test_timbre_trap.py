@@ -1,4 +1,6 @@
-"""The converter of SS-MPE's state dictionary and the network, against numbers of the original code."""
+"""The converter of SS-MPE's state dictionary and the network, against numbers of the original
+code.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +55,9 @@ def _original_shapes():
 
 
 def _closed_form():
-    """Parameters by a formula: s_i = sin(0.37 (i + 1) + 0.11 j) for value i of tensor j, scaled by its kind."""
+    """Parameters by a formula: s_i = sin(0.37 (i + 1) + 0.11 j) for value i of tensor j, scaled by
+    its kind.
+    """
     tensors = {}
     for half, shapes in zip(("encoder", "decoder"), _original_shapes(), strict=True):
         for j, (name, shape) in enumerate(shapes.items()):

@@ -166,7 +166,8 @@ def _write_pth(path, tensors, **changes):
     if not changes.get("old"):
         _write_archive(path, program, storages)
         return
-    # Before PyTorch 1.6: two numbers, the machine, the content and the keys as pickles, then the storages.
+    # Before PyTorch 1.6: two numbers, the machine, the content and the keys as pickles, then the
+    # storages.
     pickles = [pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
     pickles += [program, pickle.dumps(list(storages), 2)]
     bodies = [

@@ -1,8 +1,8 @@
 """The bytes of audio files, read without a decoder: where audio begins and really ends.
 
 Decoders believe lengths in headers, stop at the first of several joined files, and pass over
-damaged pages; what they stopped at is seen only here. The formats are those of the RFCs 9639 (FLAC), 3533
-(Ogg) and 8794 (EBML), of ISO 11172-3 (MPEG audio), 14496-12 (MP4) and of RIFF.
+damaged pages; what they stopped at is seen only here. The formats are those of the RFCs 9639
+(FLAC), 3533 (Ogg) and 8794 (EBML), of ISO 11172-3 (MPEG audio), 14496-12 (MP4) and of RIFF.
 """
 
 import dataclasses

@@ -9,7 +9,9 @@ from majl_jax.datasets.input.schedule import Batches
 
 
 class Beside:
-    """The batches of `first`, with the mixture of `second`'s examples as `key`, int16 [batch, time, channel]."""
+    """The batches of `first`, with the mixture of `second`'s examples as `key`, int16 [batch,
+    time, channel].
+    """
 
     def __init__(self, first: Batches, second: Batches, *, key: str) -> None:
         self._streams, self._key = (first, second), key

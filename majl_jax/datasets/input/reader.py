@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from majl_jax.datasets import readers
+from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.input import memory, tf_data
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import AnySource
@@ -11,7 +13,8 @@ from majl_jax.datasets.records import Folder, Prepared, open_prepared
 
 
 def named(name: str, *, fields: str = "") -> Callable[..., Batches]:
-    """`open_batches` of "tf.data" (shards from disk) or "memory" (no TensorFlow); both take the same arguments.
+    """`open_batches` of "tf.data" (shards from disk) or "memory" (no TensorFlow); both take the
+    same arguments.
 
     fields: what stands before the argument's name in an error, such as "config.data.".
     """
@@ -78,19 +81,22 @@ def open_set(
 
     Raises FileNotFoundError where it is not prepared in full, ValueError where it does not fit.
     """
-    prepared = open_prepared(directory)
+    wanted_grid = Grid(sample_rate_hz, hop_samples, channels or 1)
+    prepared = open_prepared(directory, how=readers.how_to_prepare(directory, wanted_grid))
     grid = {"sample_rate_hz": sample_rate_hz, "hop_samples": hop_samples, "channels": channels}
     for name, wanted in grid.items():
         found = getattr(prepared.layout, name)
         if wanted is not None and found != wanted:
             raise ValueError(
-                f"{prepared.directory} was prepared with {name} = {found}, {fields}{name} is {wanted}: "
-                f"prepare it again with --{name}={wanted} and another --output, or change {fields}{name}"
+                f"{prepared.directory} was prepared with {name} = {found}, {fields}{name} is"
+                f" {wanted}: prepare it again with --{name}={wanted} and another --output, or"
+                f" change {fields}{name}"
             )
     longest = prepared.layout.record_samples
     if segment_samples is not None and longest < segment_samples:
         raise ValueError(
-            f"{prepared.directory} has records of {longest} samples, fewer than a segment of {segment_samples}: prepare it "
-            f"again with longer --record_seconds, or lower {fields}segment_samples"
+            f"{prepared.directory} has records of {longest} samples, fewer than a segment of"
+            f" {segment_samples}: prepare it again with longer --record_seconds, or lower"
+            f" {fields}segment_samples"
         )
     return prepared

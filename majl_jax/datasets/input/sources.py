@@ -1,4 +1,6 @@
-"""The sources of a stream of batches: which prepared sets it mixes, and where their stems and pitches stand in a batch."""
+"""The sources of a stream of batches: which prepared sets it mixes, and where their stems and
+pitches stand in a batch.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,7 +40,9 @@ AnySource = Source | tuple[Folder, str, float]
 
 
 class Opened(NamedTuple):
-    """An open source: where its records are, which stem goes where (None: as they are), how many voices."""
+    """An open source: where its records are, which stem goes where (None: as they are), how many
+    voices.
+    """
 
     prepared: Prepared
     split: str
@@ -85,13 +89,15 @@ def _voice_places(
             return None
         if stems is not None:
             raise ValueError(
-                f"{data_set} has {layout.voices} pitches of the mixture, which belong to no stem: they cannot be "
-                f"placed with its stems as {stems}; give `Source.voices`, the number of voice places, or another set"
+                f"{data_set} has {layout.voices} pitches of the mixture, which belong to no stem:"
+                f" they cannot be placed with its stems as {stems}; give `Source.voices`, the"
+                " number of voice places, or another set"
             )
         return layout.pitch_voices
     if layout.pitch_voices > voices:
         raise ValueError(
-            f"{data_set} has {layout.pitch_voices} voices, more than {voices} places: raise `Source.voices`"
+            f"{data_set} has {layout.pitch_voices} voices, more than {voices} places: raise"
+            " `Source.voices`"
         )
     return voices
 
@@ -153,7 +159,8 @@ def target_first(
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """`fma: 3, musdb18_hq: 1` to the share of each data set, which add up to 1; without numbers all shares are equal.
+    """`fma: 3, musdb18_hq: 1` to the share of each data set, which add up to 1; without numbers
+    all shares are equal.
 
     Raises ValueError for a name that stands there twice and a number that is not above 0.
     """
@@ -166,7 +173,8 @@ def parse_shares(text: str) -> dict[str, float]:
             share = -1.0
         if not name or name in found or not 0.0 < share < float("inf"):
             raise ValueError(
-                f"{text!r}: expected data sets, each once, with shares above 0 or without, as in 'fma: 3, musdb18_hq: 1'"
+                f"{text!r}: expected data sets, each once, with shares above 0 or without, as in"
+                " 'fma: 3, musdb18_hq: 1'"
             )
         found[name] = share
     total = sum(found.values())
@@ -176,10 +184,12 @@ def parse_shares(text: str) -> dict[str, float]:
 def mixture_sources(
     shares: Mapping[Any, float], split: str, *, unlabelled: Collection[Any] = ()
 ) -> list[Source]:
-    """Sources for who needs only mixtures and their pitches: each set by its share, all of one shape.
+    """Sources for who needs only mixtures and their pitches: each set by its share, all of one
+    shape.
 
-    shares: weight per folder of prepared data. Sets with fewer stems or voices than the largest get
-    silent stems and empty voices. unlabelled: the folders whose labels are not to be looked at.
+    shares: weight per folder of prepared data. Sets with fewer stems or voices than the largest
+    get silent stems and empty voices. unlabelled: the folders whose labels are not to be looked
+    at.
     """
     layouts = {folder: open_prepared(folder).layout for folder in shares}
     places = max(len(layout.stems) for layout in layouts.values())
@@ -200,9 +210,11 @@ def mixture_sources(
 def group_sources(
     folders: Mapping[str, Folder], groups: Mapping[str, Groups], split: str
 ) -> tuple[list[Source], Places]:
-    """The sets as parts of one stream, each with as many examples as it has tracks, and their places.
+    """The sets as parts of one stream, each with as many examples as it has tracks, and their
+    places.
 
-    Reshape [time, place, channel] to sources by `audio.remixing.group`, after leaving out the last `left_out` places.
+    Reshape [time, place, channel] to sources by `audio.remixing.group`, after leaving out the last
+    `left_out` places.
     """
     prepared = {name: open_prepared(folders[name]) for name in groups}
     stems = {name: one.layout.stems for name, one in prepared.items()}

@@ -1,4 +1,6 @@
-"""Which stem and which pitch of a data set stands in which place of a batch, so that unlike sets mix."""
+"""Which stem and which pitch of a data set stands in which place of a batch, so that unlike sets
+mix.
+"""
 
 from collections.abc import Sequence
 
@@ -28,12 +30,12 @@ def place(
 ) -> dict[str, np.ndarray]:
     """The arrays of a record, or of a crop, with its stems and its pitches in their places.
 
-    numbers: of `stem_numbers`; None keeps the stems. No sample is changed. Where no stem is known, stem 0 holds the
-    mixture and stays where it is. A silent place is known where all stems are.
+    numbers: of `stem_numbers`; None keeps the stems. No sample is changed. Where no stem is known,
+    stem 0 holds the mixture and stays where it is. A silent place is known where all stems are.
 
-    voices: None puts the pitches where their stems are; a silent place has no pitch label. A number is that of voice
-    places for the pitches of the mixture: they keep their order, and an empty voice, of f0 0, is a label where all
-    of them are.
+    voices: None puts the pitches where their stems are; a silent place has no pitch label. A
+    number is that of voice places for the pitches of the mixture: they keep their order, and an
+    empty voice, of f0 0, is a label where all of them are.
     """
     out = dict(crop)
     if numbers is not None:
@@ -52,7 +54,9 @@ def place(
 
 
 def first(count: int, places: int) -> Int[np.ndarray, " place"]:
-    """Numbers that keep the first `count` entries where they are; `count` itself stands for an empty place."""
+    """Numbers that keep the first `count` entries where they are; `count` itself stands for an
+    empty place.
+    """
     return np.minimum(np.arange(places), count)
 
 

@@ -126,9 +126,9 @@ def _tensorflow() -> Any:
         import tensorflow as tf
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "The tf.data input needs TensorFlow (`pip install tensorflow-cpu`). Without it, use "
-            "majl_jax.datasets.input.memory.open_batches: same arguments, same batches, all data in "
-            "memory."
+            "The tf.data input needs TensorFlow (`pip install tensorflow-cpu`). Without it, use"
+            " majl_jax.datasets.input.memory.open_batches: same arguments, same batches, all data"
+            " in memory."
         ) from error
     tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
     return tf
@@ -151,7 +151,9 @@ def _check(prepared: Any, segment_samples: int) -> None:
 
 
 def _locator(tf, opened: Sequence[Opened], crops: schedule.Crops):
-    """A function: example number to a data set of one (example, seed of its crop, source, valid samples, bytes)."""
+    """A function: example number to a data set of one (example, seed of its crop, source, valid
+    samples, bytes).
+    """
     seed, distinct_offsets = crops.seed, crops.distinct_offsets
     order = schedule.pattern([one.weight for one in opened])
     before = schedule.taken_before(order, len(opened))

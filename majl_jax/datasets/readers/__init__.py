@@ -45,7 +45,8 @@ from majl_jax.datasets.track import Track
 class Reader:
     """How a data set is listed: `tracks(source, *, grid, seed)`, grid being a `Grid`.
 
-    voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they depend on it.
+    voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they
+      depend on it.
     """
 
     tracks: Callable[..., list[Track]]

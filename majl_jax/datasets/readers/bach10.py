@@ -1,6 +1,8 @@
-"""`bach10`: Bach10, ten four-part chorales for violin, clarinet, saxophone and bassoon (Duan and Pardo 2010).
+"""`bach10`: Bach10, ten four-part chorales for violin, clarinet, saxophone and bassoon (Duan and
+Pardo 2010).
 
-All are test. The mixture is the sum of the four parts; where a piece has none of them, it is the data set's own mixture.
+All are test. The mixture is the sum of the four parts; where a piece has none of them, it is the
+data set's own mixture.
 """
 
 import functools
@@ -105,7 +107,9 @@ def load(folder: pathlib.Path, *, grid: Grid) -> Recording:
 
 
 def read_labels(path: pathlib.Path) -> Float64[np.ndarray, "row voice"]:
-    """Pitches in Hz of the four parts, 0 = silent, from MIDI numbers; row i is at 0.023 + 0.010 i s."""
+    """Pitches in Hz of the four parts, 0 = silent, from MIDI numbers; row i is at 0.023 + 0.010 i
+    s.
+    """
     import scipy.io
 
     expected = f"expected a MATLAB file with {KEY}, {len(STEMS)} rows of MIDI numbers, 0 = silent"

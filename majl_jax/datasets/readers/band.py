@@ -1,4 +1,6 @@
-"""`band`: songs of the game Freedoom (MIDI, in the package vizdoom) as bass, drums and other, rendered."""
+"""`band`: songs of the game Freedoom (MIDI, in the package vizdoom) as bass, drums and other,
+rendered.
+"""
 
 import dataclasses
 import functools
@@ -66,10 +68,12 @@ class Song:
 
 
 def tracks(source: str | None = None, *, grid: Grid, seed: int = 0) -> list[Track]:
-    """The songs of the split list, at most 90 s each; nothing is drawn, so every seed gives the same.
+    """The songs of the split list, at most 90 s each; nothing is drawn, so every seed gives the
+    same.
 
     `source` is a folder with freedoom1.wad and freedoom2.wad; without it they are those of the
-    installed package vizdoom. Songs without bass or drums, and those not in the list, are left out.
+    installed package vizdoom. Songs without bass or drums, and those not in the list, are left
+    out.
     """
     del seed
     folder = package_folder() if source is None else pathlib.Path(source)
@@ -125,7 +129,8 @@ def read_directory(path: pathlib.Path) -> list[Lump]:
         count, start = struct.unpack("<ii", header[4:])
         if count < 0 or start < 0 or start + 16 * count > total:
             raise ValueError(
-                f"{path}: {total} bytes long, but its {count} entries begin at byte {start}: is it cut off?"
+                f"{path}: {total} bytes long, but its {count} entries begin at byte {start}: is it"
+                " cut off?"
             )
         file.seek(start)
         entries = file.read(16 * count)
@@ -134,7 +139,8 @@ def read_directory(path: pathlib.Path) -> list[Lump]:
         name = raw.split(b"\0")[0].decode("ascii", "replace")
         if size < 0 or offset < 0 or offset + size > total:
             raise ValueError(
-                f"{path}: {total} bytes long, but {name} has {size} bytes from byte {offset} on: is it cut off?"
+                f"{path}: {total} bytes long, but {name} has {size} bytes from byte {offset} on: is"
+                " it cut off?"
             )
         lumps.append(Lump(path, name, offset, size))
     return lumps
@@ -167,7 +173,9 @@ def load(lump: Lump, *, grid: Grid) -> Recording:
 
 
 def read_song(data: bytes, *, name: str) -> Song:
-    """The messages of a MIDI file with a stem for each note: by channel (drums) and program (bass)."""
+    """The messages of a MIDI file with a stem for each note: by channel (drums) and program
+    (bass).
+    """
     if not data.startswith(b"MThd"):
         kind = "in Doom's MUS format" if data.startswith(b"MUS\x1a") else f"{data[:4]!r}"
         raise BadTrack(f"{name} is {kind}, expected a MIDI file (MThd)")

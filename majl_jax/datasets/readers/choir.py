@@ -1,4 +1,5 @@
-"""`choir`: excerpts of masses by Palestrina in four parts (music21), rendered as female and male voices.
+"""`choir`: excerpts of masses by Palestrina in four parts (music21), rendered as female and male
+voices.
 
 The voices share no sample of the sound font with those of the chorales.
 """
@@ -23,8 +24,8 @@ SPLIT_LIST = SPLITS_FOLDER / "choir.txt"
 EXCERPT_S = 28.0  # with the silence before it and the last release, at most 30 s
 TEMPO_RANGE = (112.0, 148.0)  # quarter notes per minute; the beat is a half note
 GAIN_RANGE_DB = (-3.0, 3.0)  # of each part; in a choir none is the loudest
-# General MIDI programs with a solo voice that have their pitch at once: solo vox (called lead 6), space voice (pad 4),
-# brightness (effect 5).
+# General MIDI programs with a solo voice that have their pitch at once: solo vox (called lead 6),
+# space voice (pad 4), brightness (effect 5).
 PROGRAMS = (85, 91, 100)
 
 
@@ -51,7 +52,9 @@ def tracks(source: str | None = None, *, grid: Grid, seed: int = 0) -> list[Trac
 
 
 def load(movement: str, first: float, *, grid: Grid, seed: int) -> Recording:
-    """Performs and renders a movement from quarter note `first` on; the same seed gives the same samples."""
+    """Performs and renders a movement from quarter note `first` on; the same seed gives the same
+    samples.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(f"{movement} {first}".encode())])
     tempo = rng.uniform(*TEMPO_RANGE)
     score = performance.excerpt(read_score(movement), first, first + EXCERPT_S * tempo / 60)

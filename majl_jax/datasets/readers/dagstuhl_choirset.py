@@ -1,8 +1,10 @@
-"""`dagstuhl_choirset`: the Dagstuhl ChoirSet, male against female voices of a choir (Rosenzweig et al. 2020).
+"""`dagstuhl_choirset`: the Dagstuhl ChoirSet, male against female voices of a choir (Rosenzweig et
+al. 2020).
 
-Stems as in Bugler, Pardo and Seetharaman (arXiv 2010.12650): female = soprano + alto, male = tenor + bass, each the dynamic
-microphone (DYN) of one singer. Used are the takes in which all four parts have one: 83 of the 108 of version 1.2.3, not
-the solos and the takes of basses. The mixture is the sum of the four; the room microphones are not read.
+Stems as in Bugler, Pardo and Seetharaman (arXiv 2010.12650): female = soprano + alto, male = tenor
++ bass, each the dynamic microphone (DYN) of one singer. Used are the takes in which all four parts
+have one: 83 of the 108 of version 1.2.3, not the solos and the takes of basses. The mixture is the
+sum of the four; the room microphones are not read.
 """
 
 import collections
@@ -33,8 +35,8 @@ NOT_ALL_PARTS = "not every part (S, A, T, B) has a singer with a DYN microphone"
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     """The takes below `source`; those without a DYN microphone in each part left out.
 
-    Of each piece, a tenth of the takes is test and a tenth of the others valid, drawn by the seed. Takes of the same piece
-    by the same singers are in all splits, as a split by take means.
+    Of each piece, a tenth of the takes is test and a tenth of the others valid, drawn by the seed.
+    Takes of the same piece by the same singers are in all splits, as a split by take means.
     """
     root = COPY.root(source)
     takes = find_takes(root)

@@ -33,7 +33,8 @@ HIGH_CONGA, LOW_CONGA, CABASA, CLAVES = 63, 64, 69, 75
 FILL_KEYS = (SNARE, HIGH_TOM, MID_TOM, LOW_TOM)
 # Keys of the parts of a kit; all others are percussion.
 KIT_KEYS = ((KICK,), (STICK, SNARE), (CLOSED_HAT, PEDAL_HAT, OPEN_HAT, CRASH, RIDE))
-# A bar of each style: key, velocity, and the strokes at sixteenth notes 0 to 15, or so many of them.
+# A bar of each style: key, velocity, and the strokes at sixteenth notes 0 to 15, or so many of
+# them.
 Pattern = tuple[tuple[int, int, tuple[int, ...]], ...]
 PATTERNS: dict[str, tuple[Pattern, ...]] = {
     "rock": (
@@ -179,7 +180,9 @@ def by_part(strokes: Strokes) -> tuple[Strokes, ...]:
 
 
 def play(style: str, rng: np.random.Generator) -> Strokes:
-    """Draws a groove: tempo, bars of one pattern with left-out and ghost strokes, fills, dynamics."""
+    """Draws a groove: tempo, bars of one pattern with left-out and ghost strokes, fills,
+    dynamics.
+    """
     if style not in PATTERNS:
         raise ValueError(f"style must be one of {sorted(PATTERNS)}, got {style!r}")
     sixteenth_s = 15 / rng.uniform(*TEMPO_RANGE)

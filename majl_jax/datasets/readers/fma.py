@@ -1,6 +1,8 @@
-"""`fma`: the Free Music Archive, 8,000 to 106,574 songs or excerpts of 30 s (Defferrard et al. 2017).
+"""`fma`: the Free Music Archive, 8,000 to 106,574 songs or excerpts of 30 s (Defferrard et al.
+2017).
 
-Audio only, no labels. Splits are the data set's own where its metadata are there, else all is train.
+Audio only, no labels. Splits are the data set's own where its metadata are there, else all is
+train.
 """
 
 import csv
@@ -67,7 +69,9 @@ def read_metadata(songs: dict[str, pathlib.Path]) -> dict[int, tuple[str, str]]:
 
 
 def read_tracks_table(path: pathlib.Path) -> dict[int, tuple[str, str]]:
-    """(split, top genre) by number: two lines of column names, one with the index name, then rows."""
+    """(split, top genre) by number: two lines of column names, one with the index name, then
+    rows.
+    """
     limit = csv.field_size_limit(LONGEST_CELL)
     expected = "expected the columns (set, split) and (track, genre_top): copy it again"
     out = {}

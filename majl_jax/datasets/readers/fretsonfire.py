@@ -1,4 +1,6 @@
-"""`fretsonfire`: eight metal and rock songs of the game Frets on Fire as guitar and rest, real recordings from Debian packages."""
+"""`fretsonfire`: eight metal and rock songs of the game Frets on Fire as guitar and rest, real
+recordings from Debian packages.
+"""
 
 import functools
 import pathlib
@@ -29,7 +31,9 @@ PEAK = 0.98  # of the mixture: the stems of most songs add up to more than full 
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
-    """The songs below `source`, the game's folder of songs, or the folder that its packages were unpacked into."""
+    """The songs below `source`, the game's folder of songs, or the folder that its packages were
+    unpacked into.
+    """
     del seed
     folder = COPY.root(source)
     root = folder / SONGS if (folder / SONGS).is_dir() else folder

@@ -1,7 +1,9 @@
-"""`guitarset`: GuitarSet, 360 excerpts of solo guitar with the pitch of each string (Xi et al. 2018).
+"""`guitarset`: GuitarSet, 360 excerpts of solo guitar with the pitch of each string (Xi et al.
+2018).
 
-As SS-MPE uses it: all 360 are test, and the 60 of player 05 are valid as well (under names of their own), to follow the
-training. So a checkpoint that is to be judged on test has to be picked by another data set. None is train.
+As SS-MPE uses it: all 360 are test, and the 60 of player 05 are valid as well (under names of
+their own), to follow the training. So a checkpoint that is to be judged on test has to be picked
+by another data set. None is train.
 """
 
 import functools
@@ -94,11 +96,12 @@ def load(
 def read_labels(path: pathlib.Path) -> Float64[np.ndarray, "row voice"]:
     """Pitches in Hz of the six strings, 0 = silent; row i is at i * 256 / 44100 s.
 
-    The contour of a note begins anywhere: each point counts for the row nearest to it. Unvoiced points are no pitch.
+    The contour of a note begins anywhere: each point counts for the row nearest to it. Unvoiced
+    points are no pitch.
     """
     expected = (
-        f"expected a JAMS file with its duration and {VOICES} pitch_contour annotations, one per string, of points "
-        "{time, value: {frequency, voiced}}"
+        f"expected a JAMS file with its duration and {VOICES} pitch_contour annotations, one per"
+        " string, of points {time, value: {frequency, voiced}}"
     )
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +121,8 @@ def read_labels(path: pathlib.Path) -> Float64[np.ndarray, "row voice"]:
     for string, rows in enumerate(points):
         if not ((rows >= 0) & (rows < [np.inf, HIGHEST_HZ])).all():
             raise BadTrack(
-                f"{path}: string {string} has a time or frequency out of range; expected 0 to {HIGHEST_HZ:g} Hz"
+                f"{path}: string {string} has a time or frequency out of range; expected 0 to"
+                f" {HIGHEST_HZ:g} Hz"
             )
         voiced = rows[rows[:, 1] > 0]
         nearest = np.round(voiced[:, 0] / GRID_S).astype(int)

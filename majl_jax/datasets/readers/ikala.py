@@ -1,7 +1,9 @@
-"""`ikala`: iKala, 252 clips of songs, 30 s each, accompaniment left, voice right (Chan et al. 2015).
+"""`ikala`: iKala, 252 clips of songs, 30 s each, accompaniment left, voice right (Chan et al.
+2015).
 
-The name of a clip does not tell who sings it; id_mapping.txt, which was distributed beside the data set, does. `ikala`
-keeps singers apart and needs that file; `ikala_songs` keeps songs apart and does not.
+The name of a clip does not tell who sings it; id_mapping.txt, which was distributed beside the
+data set, does. `ikala` keeps singers apart and needs that file; `ikala_songs` keeps songs apart
+and does not.
 """
 
 import functools
@@ -35,8 +37,9 @@ def tracks(
 ) -> list[Track]:
     """The clips below `source`, split by "singer" or by "song".
 
-    By singer, a tenth of the singers of id_mapping.txt (one at least) is test and a tenth of the others valid, drawn by
-    the seed; by song, data/splits/ikala.txt says it. Raises FileNotFoundError by singer without id_mapping.txt.
+    By singer, a tenth of the singers of id_mapping.txt (one at least) is test and a tenth of the
+    others valid, drawn by the seed; by song, data/splits/ikala.txt says it. Raises
+    FileNotFoundError by singer without id_mapping.txt.
     """
     if split_by not in SPLITS_BY:
         raise ValueError(f"split_by is {split_by!r}; expected one of {SPLITS_BY}")
@@ -89,8 +92,8 @@ def read_singers(path: pathlib.Path) -> dict[str, str]:
     """The singer of each song: lines "singer song" after a line of these names."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: without it singers cannot be kept apart. Copy it there, or prepare the data set "
-            "`ikala_songs`, which keeps songs apart only"
+            f"{path} is missing: without it singers cannot be kept apart. Copy it there, or prepare"
+            " the data set `ikala_songs`, which keeps songs apart only"
         )
     singers = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
@@ -99,7 +102,8 @@ def read_singers(path: pathlib.Path) -> dict[str, str]:
             continue
         if len(words) != 2 or singers.setdefault(words[1], words[0]) != words[0]:
             raise ValueError(
-                f"{path}, line {number}: {line.strip()[:40]!r}; expected singer and song, and each song once"
+                f"{path}, line {number}: {line.strip()[:40]!r}; expected singer and song, and each"
+                " song once"
             )
     if not singers:
         raise ValueError(f"{path}: has no lines of singer and song")
@@ -116,8 +120,8 @@ def load(path: pathlib.Path, labels: pathlib.Path, *, grid: Grid) -> Recording:
     audio_s, labels_s = grid.seconds(len(audio)), len(semitones) * LABEL_MS / 1000
     if abs(audio_s - labels_s) > LENGTHS_DIFFER_S:
         raise BadTrack(
-            f"{labels}: {len(semitones)} labels of {LABEL_MS} ms are {labels_s:.2f} s, its audio is {audio_s:.2f} s: is "
-            "one of them cut off, or of another clip?"
+            f"{labels}: {len(semitones)} labels of {LABEL_MS} ms are {labels_s:.2f} s, its audio is"
+            f" {audio_s:.2f} s: is one of them cut off, or of another clip?"
         )
     frames = grid.frame_count(len(audio))
     f0_hz, has_pitch = np.zeros((frames, 2), np.float32), np.zeros((frames, 2), bool)
@@ -135,7 +139,9 @@ def load(path: pathlib.Path, labels: pathlib.Path, *, grid: Grid) -> Recording:
 def on_frames(
     semitones: Float64[np.ndarray, " row"], *, frames: int, grid: Grid
 ) -> tuple[Float32[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
-    """F0 in Hz (0 = unvoiced) of the label in whose 32 ms each frame falls, and whether there is one."""
+    """F0 in Hz (0 = unvoiced) of the label in whose 32 ms each frame falls, and whether there is
+    one.
+    """
     # exact: integers
     rows = np.arange(frames) * grid.hop_samples * 1000 // (LABEL_MS * grid.sample_rate_hz)
     known = rows < len(semitones)

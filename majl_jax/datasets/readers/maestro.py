@@ -1,7 +1,8 @@
-"""`maestro`: MAESTRO, 200 hours of piano with the keys and pedals as played (Hawthorne et al. 2019).
+"""`maestro`: MAESTRO, 200 hours of piano with the keys and pedals as played (Hawthorne et al.
+2019).
 
-Mixture and pitches only. A note lasts as long as it rings: under the sustain pedal, until that goes up or
-the key is struck again. Splits are the data set's own.
+Mixture and pitches only. A note lasts as long as it rings: under the sustain pedal, until that
+goes up or the key is struck again. Splits are the data set's own.
 """
 
 import functools

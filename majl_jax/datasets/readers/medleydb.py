@@ -1,7 +1,8 @@
-"""`medleydb`: the songs of MedleyDB with one singing melody, as voice and accompaniment (Bittner et al. 2014).
+"""`medleydb`: the songs of MedleyDB with one singing melody, as voice and accompaniment (Bittner
+et al. 2014).
 
-A song is used if exactly one of its stems carries the melody and that stem is sung. The mixture is the sum
-of the stems by definition; TRACK_MIX.wav, which need not equal it, is not read.
+A song is used if exactly one of its stems carries the melody and that stem is sung. The mixture is
+the sum of the stems by definition; TRACK_MIX.wav, which need not equal it, is not read.
 """
 
 import dataclasses
@@ -57,8 +58,8 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
         raise COPY.lacking(
             root,
             "annotations",
-            ": copy the folder Annotations of the data set, or that of the repository marl/medleydb "
-            "(data/Annotations)",
+            ": copy the folder Annotations of the data set, or that of the repository marl/medleydb"
+            " (data/Annotations)",
         )
     splits = dict(read_split(SPLIT_LIST))
     out = []
@@ -99,7 +100,9 @@ def find_metadata(root: pathlib.Path, name: str) -> pathlib.Path | None:
 def choose(
     metadata: pathlib.Path | None, folder: pathlib.Path
 ) -> tuple[tuple[pathlib.Path, ...], int, str]:
-    """The stem files of a track, which of them is the voice, and why the track is not to be used."""
+    """The stem files of a track, which of them is the voice, and why the track is not to be
+    used.
+    """
     if metadata is None:
         return (), 0, NO_METADATA
     try:

@@ -1,7 +1,7 @@
 """`mir1k`: MIR-1K, 1000 clips of singing, accompaniment left, voice right (Hsu and Jang 2010).
 
-The same clips come in several data sets: by three splits (singer, song, clip), and with the training
-singers divided over three views, as if labels were few.
+The same clips come in several data sets: by three splits (singer, song, clip), and with the
+training singers divided over three views, as if labels were few.
 """
 
 import functools

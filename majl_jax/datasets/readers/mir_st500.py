@@ -1,7 +1,7 @@
 """`mir_st500`: MIR-ST500, 500 pop songs with the notes of the singing voice (Wang and Jang 2021).
 
-Mixture and pitch only: the stems are unknown. A label is the nominal pitch of a note: the notes have no
-glides, no vibrato, and no consonants.
+Mixture and pitch only: the stems are unknown. A label is the nominal pitch of a note: the notes
+have no glides, no vibrato, and no consonants.
 """
 
 import functools
@@ -92,7 +92,9 @@ def find_audio(folder: pathlib.Path, number: int) -> pathlib.Path | None:
 
 
 def read_labels(path: pathlib.Path) -> dict[int, Any]:
-    """The notes of every song as they stand in the label file; each song's are checked when it loads."""
+    """The notes of every song as they stand in the label file; each song's are checked when it
+    loads.
+    """
     if not path.is_file():
         raise COPY.nothing(path.parent)
     expected = 'expected {"1": [[onset_s, offset_s, midi], ...], ...}'
@@ -111,7 +113,9 @@ def read_labels(path: pathlib.Path) -> dict[int, Any]:
 
 
 def load(path: pathlib.Path | None, *, notes: Any, name: str, grid: Grid) -> Recording:
-    """The mixture of one song with the frame labels of its voice; `name` says whose notes they are."""
+    """The mixture of one song with the frame labels of its voice; `name` says whose notes they
+    are.
+    """
     if path is None or _fault(path):
         raise BadTrack(f"{path or name}: {_fault(path)}")
     rows = check_notes(notes, name)

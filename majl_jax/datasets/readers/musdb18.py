@@ -1,7 +1,7 @@
 """`musdb18`, `musdb18_hq`: MUSDB18, 150 songs as four stems (Rafii et al. 2017), AAC or WAV.
 
-The mixture is the sum of the stems by definition. The mixture that MUSDB18 brings along is not read: in
-the AAC edition it differs from that sum, by 15 to 32 dB in two excerpts.
+The mixture is the sum of the stems by definition. The mixture that MUSDB18 brings along is not
+read: in the AAC edition it differs from that sum, by 15 to 32 dB in two excerpts.
 """
 
 import functools

@@ -75,7 +75,9 @@ def read_groups(folder: pathlib.Path) -> dict[str, str]:
 
 
 def read_labels(path: pathlib.Path) -> NoteRows:
-    """The notes of a label file; its times are samples at 44.1 kHz whatever the rate of the audio."""
+    """The notes of a label file; its times are samples at 44.1 kHz whatever the rate of the
+    audio.
+    """
     if not path.is_file():
         raise BadTrack(f"{path}: no such label file")
     rows = []

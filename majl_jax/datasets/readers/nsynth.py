@@ -1,7 +1,7 @@
 """`nsynth`: NSynth, 305,979 single notes of 1,006 instruments, 4 s each (Engel et al. 2017).
 
-Mixture and pitch only. A note has its pitch while it is heard: while its envelope is at least a tenth of
-its peak. Splits are the data set's own.
+Mixture and pitch only. A note has its pitch while it is heard: while its envelope is at least a
+tenth of its peak. Splits are the data set's own.
 """
 
 import functools

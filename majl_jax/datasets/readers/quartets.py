@@ -1,7 +1,8 @@
-"""`quartets`: excerpts of string quartets by Haydn and Mozart (music21), rendered with exact stems.
+"""`quartets`: excerpts of string quartets by Haydn and Mozart (music21), rendered with exact
+stems.
 
-The instruments share no sample of the sound font with those of the chorales. They are drawn for every excerpt, but in the view
-"ensemble", where each part has its own.
+The instruments share no sample of the sound font with those of the chorales. They are drawn for
+every excerpt, but in the view "ensemble", where each part has its own.
 """
 
 import dataclasses
@@ -39,7 +40,8 @@ PROGRAMS = (
 def tracks(
     source: str | None = None, *, grid: Grid, seed: int = 0, view: str = "full"
 ) -> list[Track]:
-    """The excerpts of one view: "full", "ensemble", or "unlabelled", the mixtures of the train split alone.
+    """The excerpts of one view: "full", "ensemble", or "unlabelled", the mixtures of the train
+    split alone.
 
     All excerpts of a movement are one group; all movements of a quartet are in one split.
     """
@@ -103,7 +105,9 @@ def load(
 
 
 def read_score(movement: str) -> list[list[ScoreNote]]:
-    """The four parts of a movement, ties joined; notes of a part that start together are a chord."""
+    """The four parts of a movement, ties joined; notes of a part that start together are a
+    chord.
+    """
     from music21 import converter, stream
 
     # No pickle cache: a killed process may leave half of one behind.

@@ -1,8 +1,10 @@
-"""`slakh2100`, `slakh2100_redux`, `slakh2100_author`, `babyslakh`: Slakh2100, rendered songs (Manilow et al. 2019).
+"""`slakh2100`, `slakh2100_redux`, `slakh2100_author`, `babyslakh`: Slakh2100, rendered songs
+(Manilow et al. 2019).
 
-The stems of a song by their General MIDI program (counted from 0): piano 0 to 7, guitar 24 to 31, bass 32 to 39, drums (`is_drum`, or 128),
-others all else. A group is the sum of its stems, and silent where a song has none of it; the mixture is the sum of the groups, and
-mix.flac is not read. A stem without an audio file is not in the sum and is counted as left out.
+The stems of a song by their General MIDI program (counted from 0): piano 0 to 7, guitar 24 to 31,
+bass 32 to 39, drums (`is_drum`, or 128), others all else. A group is the sum of its stems, and
+silent where a song has none of it; the mixture is the sum of the groups, and mix.flac is not read.
+A stem without an audio file is not in the sum and is counted as left out.
 """
 
 import functools
@@ -74,9 +76,10 @@ def tracks(
 ) -> list[Track]:
     """The songs below `source`, and beside them the stems that are left out.
 
-    edition: "original" and "redux", split by their folders, without omitted/; "author", all 2100 songs, a tenth of them test and a
-    tenth of the others valid, drawn by the seed (the list of arXiv 2010.12650 is not published); "baby", the 20 songs of
-    babyslakh: 16 train, 2 valid, 2 test, in their order.
+    edition: "original" and "redux", split by their folders, without omitted/; "author", all 2100
+    songs, a tenth of them test and a tenth of the others valid, drawn by the seed (the list of
+    arXiv 2010.12650 is not published); "baby", the 20 songs of babyslakh: 16 train, 2 valid, 2
+    test, in their order.
     """
     root, found = find_songs(source, edition)
     drawn = seeded_split((f"Track{n:05}" for n in range(1, ALL_TRACKS + 1)), seed=seed)
@@ -104,7 +107,9 @@ def tracks(
 
 
 def split_of(place: pathlib.Path, edition: str, drawn: dict[str, str]) -> str:
-    """The split of a song at a place in its copy; drawn: those of "author", by the name of the song."""
+    """The split of a song at a place in its copy; drawn: those of "author", by the name of the
+    song.
+    """
     match edition:
         case "author":
             return drawn.get(place.name, "train")
@@ -142,8 +147,8 @@ def find_songs(source: str | None, edition: str) -> tuple[pathlib.Path, list[pat
         raise ValueError(f"{root} has {OMITTED}/, so it is {NAMES['redux']}: name that one")
     if counts.get("train", 0) > TRAIN_TRACKS.get(edition, ALL_TRACKS):
         raise ValueError(
-            f"{root}/train has {counts['train']} tracks, that of {copy.title} {TRAIN_TRACKS[edition]}: "
-            "is it another edition?"
+            f"{root}/train has {counts['train']} tracks, that of {copy.title}"
+            f" {TRAIN_TRACKS[edition]}: is it another edition?"
         )
     return root, songs
 
@@ -160,7 +165,9 @@ def find_audio(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def left_out_stems(folder: pathlib.Path) -> dict[str, str]:
-    """Which stems of a song are not in its groups, and why; none where its metadata cannot be used."""
+    """Which stems of a song are not in its groups, and why; none where its metadata cannot be
+    used.
+    """
     try:
         listed = read_stems(folder / "metadata.yaml")
     except BadTrack:  # `load` says so
@@ -228,8 +235,8 @@ def load(folder: pathlib.Path, *, grid: Grid) -> Recording:
     shortest, longest = min(samples, key=samples.__getitem__), max(samples.values())
     if longest - samples[shortest] > LENGTHS_DIFFER_S * grid.sample_rate_hz:
         raise BadTrack(
-            f"{shortest}: {grid.seconds(samples[shortest]):.2f} s, while another stem of the song is "
-            f"{grid.seconds(longest):.2f} s long: is it cut off?"
+            f"{shortest}: {grid.seconds(samples[shortest]):.2f} s, while another stem of the song"
+            f" is {grid.seconds(longest):.2f} s long: is it cut off?"
         )
     silence = np.zeros((longest, grid.channels), np.float32)
     stems = stack([add(groups[stem], silence) for stem in STEMS], grid=grid)

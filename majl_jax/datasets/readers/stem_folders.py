@@ -1,17 +1,20 @@
-"""`stems_coherent`, `stems_coherent_by_source`, `stems_incoherent`: stems of one's own, named by their folders.
+"""`stems_coherent`, `stems_coherent_by_source`, `stems_incoherent`: stems of one's own, named by
+their folders.
 
 | layout | files | a track is |
 |---|---|---|
 | by song (coherent) | SONG/SOURCE.wav or SONG/SOURCE/SOURCE.wav | a song |
 | by source (coherent) | SOURCE/SONG.wav, as in nussl's MixSourceFolder | the files of one name |
-| incoherent | SOURCE/any name.wav, in subfolders or not | one file of each source, paired by the seed |
+| incoherent | SOURCE/any name.wav, in subfolders or not | one file of each, by the seed |
 
-All may be below train/, valid/ (or validation/) and test/; else a tenth is test and a tenth of the rest valid, drawn by the
-seed. The mixture is the sum of the stems: a folder or file named mix, mixture, mixdown (in any case) is not read, and
-a song in which one of three or more stems is the sum of the others cannot be used.
+All may be below train/, valid/ (or validation/) and test/; else a tenth is test and a tenth of the
+rest valid, drawn by the seed. The mixture is the sum of the stems: a folder or file named mix,
+mixture, mixdown (in any case) is not read, and a song in which one of three or more stems is the
+sum of the others cannot be used.
 
-Of incoherent stems, every file is in a track. Where a source has fewer files than another, its files are used again: with
-silence instead there would be nothing to separate, and no score is defined on it. Shorter files end in silence.
+Of incoherent stems, every file is in a track. Where a source has fewer files than another, its
+files are used again: with silence instead there would be nothing to separate, and no score is
+defined on it. Shorter files end in silence.
 """
 
 import collections
@@ -71,7 +74,8 @@ class File(NamedTuple):
 def tracks(
     source: str | None, *, grid: Grid, seed: int = 0, layout: str = "by_song"
 ) -> list[Track]:
-    """The songs below `source`, or made-up ones of unrelated files; beside them all that is left out.
+    """The songs below `source`, or made-up ones of unrelated files; beside them all that is left
+    out.
 
     ValueError where the folders cannot be of this layout.
     """
@@ -167,13 +171,16 @@ def stems_of(found: Sequence[File], source: str, layout: str) -> tuple[str, ...]
         advice = f"; if it is the other way round, use {other}" if other else ""
         named = ", ".join(stems[:4]) + ", ..." * (len(stems) > 4)
         raise ValueError(
-            f"{source} has {len(stems)} sources ({named}), expected 2 to {MOST_STEMS}: {COPIES[layout].expected}{advice}"
+            f"{source} has {len(stems)} sources ({named}), expected 2 to {MOST_STEMS}:"
+            f" {COPIES[layout].expected}{advice}"
         )
     return stems
 
 
 def find_files(source: str | None, layout: str) -> list[File]:
-    """The audio files below `source` but those of mixtures; ValueError where the folder of a source is empty."""
+    """The audio files below `source` but those of mixtures; ValueError where the folder of a
+    source is empty.
+    """
     if layout not in COPIES:
         raise ValueError(f"expected a layout of {tuple(COPIES)}; got {layout!r}")
     root = COPIES[layout].root(source)
@@ -225,7 +232,9 @@ def place(parts: tuple[str, ...], layout: str) -> tuple[str, str] | None:
 def _empty_folders(
     root: pathlib.Path, tops: Sequence[str], found: Sequence[File], layout: str
 ) -> list[File]:
-    """Folders of songs without audio; one of a source is a ValueError, as its name may be a stem that is missing."""
+    """Folders of songs without audio; one of a source is a ValueError, as its name may be a stem
+    that is missing.
+    """
     out = []
     for top in tops or [""]:
         for folder in sorted(path for path in (root / top).iterdir() if path.is_dir()):

@@ -1,7 +1,9 @@
-"""`urmp`, `urmp_mixes`: URMP, 44 pieces for two to five instruments, each recorded alone (Li et al. 2019).
+"""`urmp`, `urmp_mixes`: URMP, 44 pieces for two to five instruments, each recorded alone (Li et
+al. 2019).
 
-Split of MT3 (data/splits/urmp.txt): nine pieces are valid, 35 train, none test. SS-MPE picks its checkpoint by the nine
-and reports on them as well. `urmp_t1` and `urmp_t2` are `urmp_mixes` with one half of train each.
+Split of MT3 (data/splits/urmp.txt): nine pieces are valid, 35 train, none test. SS-MPE picks its
+checkpoint by the nine and reports on them as well. `urmp_t1` and `urmp_t2` are `urmp_mixes` with
+one half of train each.
 """
 
 import functools
@@ -27,8 +29,8 @@ HIGHEST_HZ = 5000.0
 MEAN_S = 110.0
 COPY = source_files.Copy(
     "URMP",
-    "NN_Piece_INS1_INS2/{AuMix_NN_Piece_INS1_INS2.wav, AuSep_1_INS1_NN_Piece.wav, F0s_1_INS1_NN_Piece.txt, ...}, "
-    "or these folders in Dataset/",
+    "NN_Piece_INS1_INS2/{AuMix_NN_Piece_INS1_INS2.wav, AuSep_1_INS1_NN_Piece.wav,"
+    " F0s_1_INS1_NN_Piece.txt, ...}, or these folders in Dataset/",
 )
 NOT_LISTED = "its number is not in data/splits/urmp.txt"
 
@@ -92,7 +94,8 @@ def load(folder: pathlib.Path, *, view: str = "stems", grid: Grid) -> Recording:
     numbers = range(1, len(instruments) + 1)
     if not 2 <= len(instruments) <= len(STEMS):
         raise BadTrack(
-            f"{folder}: {len(instruments)} instruments in its name, expected 2 to {len(STEMS)} after NN_Piece_"
+            f"{folder}: {len(instruments)} instruments in its name, expected 2 to {len(STEMS)}"
+            " after NN_Piece_"
         )
     curves = [find_one(folder, f"F0s_{number}_*.txt") for number in numbers]
     if view == "stems":
@@ -146,14 +149,15 @@ def read_curve(path: pathlib.Path) -> Float64[np.ndarray, "row 2"]:
         raise BadTrack(f"{path}: {error}; expected time_s f0_hz in each line") from None
     if rows.shape[1] != 2 or not len(rows):
         raise BadTrack(
-            f"{path}: {rows.shape[0]} lines of {rows.shape[1]} numbers; expected time_s f0_hz in each"
+            f"{path}: {rows.shape[0]} lines of {rows.shape[1]} numbers; expected time_s f0_hz in"
+            " each"
         )
     wrong = ~((rows[:, 1] >= 0) & (rows[:, 1] < HIGHEST_HZ) & np.isfinite(rows[:, 0]))
     wrong[1:] |= ~(np.diff(rows[:, 0]) > 0)
     if wrong.any():
         number = int(np.argmax(wrong))
         raise BadTrack(
-            f"{path}, line {number + 1}: time {rows[number, 0]:g} s, {rows[number, 1]:g} Hz; expected rising times and "
-            f"0 to {HIGHEST_HZ:g} Hz"
+            f"{path}, line {number + 1}: time {rows[number, 0]:g} s, {rows[number, 1]:g} Hz;"
+            f" expected rising times and 0 to {HIGHEST_HZ:g} Hz"
         )
     return rows

@@ -22,7 +22,9 @@ COPY = source_files.Copy("vocadito", "Audio/vocadito_N.wav and Annotations/F0/vo
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
-    """The recordings below `source`, all test; their group is the singer, where vocadito_metadata.csv is there."""
+    """The recordings below `source`, all test; their group is the singer, where
+    vocadito_metadata.csv is there.
+    """
     del seed
     root = COPY.root(source)
     found = sorted(root.glob("Audio/vocadito_*.wav"), key=lambda path: natural_key(path.name))
@@ -48,7 +50,9 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
 
 
 def load(path: pathlib.Path, labels: pathlib.Path, *, grid: Grid) -> Recording:
-    """One recording with the pitch of the voice, labelled at every frame that the annotation reaches."""
+    """One recording with the pitch of the voice, labelled at every frame that the annotation
+    reaches.
+    """
     if not labels.is_file():
         raise BadTrack(f"{labels}: no such label file")
     rows = read_annotation(labels)
@@ -56,8 +60,8 @@ def load(path: pathlib.Path, labels: pathlib.Path, *, grid: Grid) -> Recording:
     seconds = grid.seconds(len(audio))
     if abs(rows[-1, 0] - seconds) > LENGTHS_DIFFER_S:
         raise BadTrack(
-            f"{labels}: ends at {rows[-1, 0]:.1f} s, its audio at {seconds:.1f} s: is one of them cut off, or of another "
-            "recording?"
+            f"{labels}: ends at {rows[-1, 0]:.1f} s, its audio at {seconds:.1f} s: is one of them"
+            " cut off, or of another recording?"
         )
     f0_hz, known = on_frames(
         rows,

@@ -171,7 +171,9 @@ def play_part(
 
 
 def excerpt(score: list[list[ScoreNote]], first: float, last: float) -> list[list[ScoreNote]]:
-    """The notes that start from quarter `first` to before `last`, with times relative to `first`."""
+    """The notes that start from quarter `first` to before `last`, with times relative to
+    `first`.
+    """
     return [
         [
             dataclasses.replace(note, start=note.start - first, end=min(note.end, last) - first)

@@ -1,8 +1,9 @@
 """Self-attention without a mask over many short sequences, and rotary positions.
 
-Written out with its own gradient: a few sequences at a time, so that the logits of all are never kept. Measured on two CPU cores with
-jax 0.10.2, 60 sequences of 516 positions and 8 heads of 16 features: forward and backward pass take a fifth of the CPU time of
-`jax.nn.dot_product_attention`, as long as PyTorch's fused attention takes.
+Written out with its own gradient: a few sequences at a time, so that the logits of all are never
+kept. Measured on two CPU cores with jax 0.10.2, 60 sequences of 516 positions and 8 heads of 16
+features: forward and backward pass take a fifth of the CPU time of `jax.nn.dot_product_attention`,
+as long as PyTorch's fused attention takes.
 """
 
 import functools
@@ -17,7 +18,8 @@ from jaxtyping import Array, Float
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 _CUDNN_DTYPES = (jnp.bfloat16, jnp.float16)
 _LARGEST_CUDNN_HEAD = 128
-# Logits of one step: on a CPU what fits in a core's cache, elsewhere enough to keep an accelerator busy (256 MB in float32).
+# Logits of one step: on a CPU what fits in a core's cache, elsewhere enough to keep an accelerator
+# busy (256 MB in float32).
 _CPU_LOGITS, _LOGITS = 2**18, 2**26
 _THETA = 10_000.0
 
@@ -25,8 +27,9 @@ _THETA = 10_000.0
 def implementation_for(requested: str, dtype: Any, head_features: int) -> str:
     """Which attention is computed, "xla" or "cudnn", for what is asked for.
 
-    "auto" is cuDNN's where the device, the type (16 bits) and the size of the heads (a multiple of 8, up to 128) allow it and a
-    small example runs; else XLA's. "cudnn" where it cannot run is a ValueError.
+    "auto" is cuDNN's where the device, the type (16 bits) and the size of the heads (a multiple of
+    8, up to 128) allow it and a small example runs; else XLA's. "cudnn" where it cannot run is a
+    ValueError.
     """
     if requested not in IMPLEMENTATIONS:
         raise ValueError(f"attention={requested!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
@@ -82,7 +85,9 @@ def attend(
     value: Float[Array, "sequence position head feature"],
     implementation: str,
 ) -> Float[Array, "sequence position head feature"]:
-    """softmax(Q K^T / sqrt(feature)) V in each head, the softmax in float32; `implementation` as `implementation_for` says."""
+    """softmax(Q K^T / sqrt(feature)) V in each head, the softmax in float32; `implementation` as
+    `implementation_for` says.
+    """
     if implementation == "cudnn":
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     sequences, positions, heads, features = query.shape
@@ -99,7 +104,9 @@ def attend_with_dropout(
     rate: float,
     random_key: Array,
 ) -> Float[Array, "sequence position head feature"]:
-    """`attend` with probabilities that are dropped with probability `rate`, the others over 1 - rate; keeps all logits."""
+    """`attend` with probabilities that are dropped with probability `rate`, the others over 1 -
+    rate; keeps all logits.
+    """
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     logits = jnp.einsum("nthd,nshd->nhts", scaled, key, preferred_element_type=jnp.float32)
     probability = jax.nn.softmax(logits, -1)
@@ -111,7 +118,8 @@ def attend_with_dropout(
 def rotate(
     inputs: Float[Array, "sequence position head feature"],
 ) -> Float[Array, "sequence position head feature"]:
-    """Rotary positions: features (2 i, 2 i + 1) of position t turn by t * 10000^(-2 i / feature); Su et al., arXiv 2104.09864.
+    """Rotary positions: features (2 i, 2 i + 1) of position t turn by t * 10000^(-2 i / feature);
+    Su et al., arXiv 2104.09864.
 
     In float32; of the type of the inputs.
     """
@@ -148,7 +156,9 @@ def _forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array
 
 
 def _backward(residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array, ...]:
-    """From the probabilities P = exp(logits - log sum exp), computed anew; keys are rows, which XLA multiplies faster."""
+    """From the probabilities P = exp(logits - log sum exp), computed anew; keys are rows, which
+    XLA multiplies faster.
+    """
     query, key, value, outputs, log_total = residuals
     along = jnp.sum(outputs.astype(jnp.float32) * cotangent, -1)
 
@@ -169,7 +179,9 @@ _attend.defvjp(_forward, _backward)
 
 
 def _product(left: Array, right: Array, of_left: int, of_right: int) -> Array:
-    """Row by row, the product over axis `of_left` of one and `of_right` of the other, in float32."""
+    """Row by row, the product over axis `of_left` of one and `of_right` of the other, in
+    float32.
+    """
     axes = (((of_left,), (of_right,)), ((0,), (0,)))
     return jax.lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
 

@@ -16,12 +16,15 @@ _DIRECTIONS = (0, 1)
 
 
 class BLSTM(nn.Module):
-    """Bidirectional LSTM layers (Graves and Schmidhuber, 2005) from [batch, frame, feature] to [batch, frame, 2 units].
+    """Bidirectional LSTM layers (Graves and Schmidhuber, 2005) from [batch, frame, feature] to
+    [batch, frame, 2 units].
 
-    The states of both directions are concatenated, forward first; dropout lies between the layers alone. Matrix products are
-    computed in `dtype`, the cells in float32. `auto` uses cuDNN on NVIDIA devices and the scan elsewhere; cuDNN computes
-    in float32 (TF32, unless the matmul precision is "highest") whatever the `dtype`. Weights start normal with the
-    variance 2 / (4 units + inputs) of Glorot and Bengio over the four gates together, forget biases at 2 and the others at 0.
+    The states of both directions are concatenated, forward first; dropout lies between the layers
+    alone. Matrix products are computed in `dtype`, the cells in float32. `auto` uses cuDNN on
+    NVIDIA devices and the scan elsewhere; cuDNN computes in float32 (TF32, unless the matmul
+    precision is "highest") whatever the `dtype`. Weights start normal with the variance 2 / (4
+    units + inputs) of Glorot and Bengio over the four gates together, forget biases at 2 and the
+    others at 0.
     """
 
     units: int
@@ -34,10 +37,13 @@ class BLSTM(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch frame feature"], *, deterministic: bool = True
     ) -> Float[Array, "batch frame state"]:
-        """States of the last layer in `dtype`; a dropout above 0 needs the key "dropout" unless `deterministic`."""
+        """States of the last layer in `dtype`; a dropout above 0 needs the key "dropout" unless
+        `deterministic`.
+        """
         if self.implementation not in IMPLEMENTATIONS:
             raise ValueError(
-                f"implementation={self.implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}."
+                f"implementation={self.implementation!r} is not one of"
+                f" {', '.join(IMPLEMENTATIONS)}."
             )
         cudnn = self.implementation == "cudnn" or (self.implementation == "auto" and has_cudnn())
         function = cudnn_bidirectional_lstm if cudnn else bidirectional_lstm
@@ -51,7 +57,9 @@ class BLSTM(nn.Module):
 
 
 class _Layer(nn.Module):
-    """The weights of one layer; the first axis is the direction, the last the input, forget, cell and output gate."""
+    """The weights of one layer; the first axis is the direction, the last the input, forget, cell
+    and output gate.
+    """
 
     units: int
 
@@ -79,10 +87,12 @@ def bidirectional_lstm(
     recurrent_kernel: Float[Array, "2 unit gate"],
     bias: Float[Array, "2 gate"],
 ) -> Float[Array, "frame batch state"]:
-    """h = o tanh(c), c = f c' + i g with (i, f, g, o) = (s, s, tanh, s)(x W + h' R + b), s the sigmoid, over frames both ways.
+    """h = o tanh(c), c = f c' + i g with (i, f, g, o) = (s, s, tanh, s)(x W + h' R + b), s the
+    sigmoid, over frames both ways.
 
-    Of the type of the inputs. The frame comes first: each is then one piece of memory. Inputs are multiplied for all frames
-    at once, both directions walk in one scan, and what they compute is written in place where it belongs in time.
+    Of the type of the inputs. The frame comes first: each is then one piece of memory. Inputs are
+    multiplied for all frames at once, both directions walk in one scan, and what they compute is
+    written in place where it belongs in time.
     """
     return _forward(inputs, input_kernel, recurrent_kernel, bias, keep=False)[0]
 
@@ -90,7 +100,9 @@ def bidirectional_lstm(
 def _forward(
     inputs: Array, input_kernel: Array, recurrent_kernel: Array, bias: Array, *, keep: bool
 ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
-    """Outputs and, to `keep` for the backward pass, per direction the gates and the cell before each frame."""
+    """Outputs and, to `keep` for the backward pass, per direction the gates and the cell before
+    each frame.
+    """
     frames, batch, _ = inputs.shape
     units, dtype = recurrent_kernel.shape[1], inputs.dtype
     # Taken apart outside of the loop, which would copy them in every step.
@@ -187,7 +199,9 @@ bidirectional_lstm.defvjp(_keep, _backward)
 
 
 def _blank(shape: tuple[int, ...], dtype: Any, known: Array) -> Array:
-    """Memory of which every value will be written; made from what is `known`, as XLA sets constants aside at the start."""
+    """Memory of which every value will be written; made from what is `known`, as XLA sets
+    constants aside at the start.
+    """
     return jnp.broadcast_to(known[0, 0, 0].astype(dtype), shape)
 
 

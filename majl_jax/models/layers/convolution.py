@@ -1,9 +1,10 @@
 """Convolutions rewritten so that XLA runs them fast on a CPU, above all their gradients.
 
-All compute exactly what `jax.lax` computes (tests compare them); only the order of summation differs. Measured on two CPU cores with
-jax 0.10.2: CREPE's forward pass and gradients take a third (tiny) to a tenth (full) of the time of `lax.conv_general_dilated`, the
-gradients of the U-Net's two kinds of layer a fifth of what automatic differentiation gives. `benchmarks/against_torch.py` prints
-the ratios to PyTorch.
+All compute exactly what `jax.lax` computes (tests compare them); only the order of summation
+differs. Measured on two CPU cores with jax 0.10.2: CREPE's forward pass and gradients take a third
+(tiny) to a tenth (full) of the time of `lax.conv_general_dilated`, the gradients of the U-Net's
+two kinds of layer a fifth of what automatic differentiation gives. `benchmarks/against_torch.py`
+prints the ratios to PyTorch.
 """
 
 import functools
@@ -21,12 +22,14 @@ def conv1d_spectral(
     stride: int = 1,
     padding: tuple[int, int],
 ) -> Float[Array, "time_out row channel_out"]:
-    """Strided 1-D convolution, `y[p] = sum_k x[p * stride + k - padding[0]] w[k]`, as a product of spectra.
+    """Strided 1-D convolution, `y[p] = sum_k x[p * stride + k - padding[0]] w[k]`, as a product of
+    spectra.
 
-    For signals this short (CREPE: 8 to 256 samples) the Fourier transform itself is a product with a constant matrix, so that all is
-    dense matrix products, forwards and backwards, 4 to 20 times fewer multiplications than the direct sum. On the axes
-    (time, row, channel) none of them needs a transposed copy. Only on CPU: accelerators have fast direct convolutions and
-    round what goes through their matrix units.
+    For signals this short (CREPE: 8 to 256 samples) the Fourier transform itself is a product with
+    a constant matrix, so that all is dense matrix products, forwards and backwards, 4 to 20 times
+    fewer multiplications than the direct sum. On the axes (time, row, channel) none of them needs
+    a transposed copy. Only on CPU: accelerators have fast direct convolutions and round what goes
+    through their matrix units.
     """
     width, channels_in, channels_out = kernel.shape
     time, rows, _ = inputs.shape
@@ -42,7 +45,8 @@ def conv1d_spectral(
         return convolved.transpose(1, 0, 2)
 
     def spectral(inputs: Array, kernel: Array) -> Array:
-        # `stride` neighbouring samples become channels: tap k reads channel q of the sample m outputs later, k - padding[0] = stride m + q.
+        # `stride` neighbouring samples become channels: tap k reads channel q of the sample m
+        # outputs later, k - padding[0] = stride m + q.
         before = -padding[0] % stride
         low = -(padding[0] + before) // stride
         inputs, kernel = inputs.astype(jnp.float32), kernel.astype(jnp.float32)
@@ -75,7 +79,9 @@ def conv1d_spectral(
 def _fourier_matrices(
     time: int, outputs: int, first: int, last: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x -> X, w -> W and X W -> y; real parts of all frequencies, then imaginary parts. Taps reach from `first` to `last`."""
+    """x -> X, w -> W and X W -> y; real parts of all frequencies, then imaginary parts. Taps reach
+    from `first` to `last`.
+    """
     # Circular, just long enough for what wraps around to fall on zeros.
     length = max(time - first, outputs + last)
     frequency = np.arange(length // 2 + 1)
@@ -100,10 +106,12 @@ def conv_halve(
     inputs: Float[Array, "batch time frequency channel_in"],
     kernel: Float[Array, "height width channel_in channel_out"],
 ) -> Float[Array, "batch time2 frequency2 channel_out"]:
-    """Convolution with stride 2 and 'SAME' padding of even sizes, with a gradient that is no dilated convolution.
+    """Convolution with stride 2 and 'SAME' padding of even sizes, with a gradient that is no
+    dilated convolution.
 
-    XLA differentiates it to a dilated convolution, which for some shapes falls back to plain loops (20 times slower at the U-Net's
-    lowest level). The same gradient is a `conv_transpose_double` with the reversed kernel.
+    XLA differentiates it to a dilated convolution, which for some shapes falls back to plain loops
+    (20 times slower at the U-Net's lowest level). The same gradient is a `conv_transpose_double`
+    with the reversed kernel.
     """
     return _strided(inputs, kernel)
 
@@ -122,11 +130,13 @@ def conv_transpose_double(
     inputs: Float[Array, "batch time frequency channel_in"],
     kernel: Float[Array, "height width channel_in channel_out"],
 ) -> Float[Array, "batch time2 frequency2 channel_out"]:
-    """Transposed convolution with stride 2 and 'SAME' padding as one dense convolution to four phases, interleaved.
+    """Transposed convolution with stride 2 and 'SAME' padding as one dense convolution to four
+    phases, interleaved.
 
-    Output `2 p + r` along an axis sees only the taps `k` with `r + k - pad` even, at input `p + (r + k - pad) / 2`, so each of the
-    2 x 2 phases `r` is a small stride-1 convolution of the input. Equal to `jax.lax.conv_transpose(..., (2, 2), "SAME")`.
-    Its gradient is a `conv_halve` with the reversed kernel.
+    Output `2 p + r` along an axis sees only the taps `k` with `r + k - pad` even, at input `p + (r
+    + k - pad) / 2`, so each of the 2 x 2 phases `r` is a small stride-1 convolution of the input.
+    Equal to `jax.lax.conv_transpose(..., (2, 2), "SAME")`. Its gradient is a `conv_halve` with the
+    reversed kernel.
     """
     (rows, first_row), (columns, first_column) = (_phase_taps(size) for size in kernel.shape[:2])
     *_, channels_in, channels_out = kernel.shape
@@ -173,8 +183,11 @@ def _kernel_gradient(inputs: Array, kernel: Array, cotangent: Array) -> Array:
 
 
 def _phase_taps(size: int) -> tuple[np.ndarray, int]:
-    """For a kernel of `size` taps: which tap each (input offset, phase) uses (`size` = none), and the first offset."""
-    # 'SAME' for a transposed convolution of stride 2 pads the dilated input so that it grows to exactly twice its length.
+    """For a kernel of `size` taps: which tap each (input offset, phase) uses (`size` = none), and
+    the first offset.
+    """
+    # 'SAME' for a transposed convolution of stride 2 pads the dilated input so that it grows to
+    # exactly twice its length.
     pad = size - 1 if size < 3 else -(-size // 2)
     taps = {
         ((r + k - pad) // 2, r): k for r in range(2) for k in range(size) if (r + k - pad) % 2 == 0

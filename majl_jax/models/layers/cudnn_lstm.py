@@ -17,7 +17,9 @@ def cudnn_bidirectional_lstm(
     recurrent_kernel: Float[Array, "2 unit gate"],
     bias: Float[Array, "2 gate"],
 ) -> Float[Array, "frame batch state"]:
-    """What `bidirectional_lstm` computes, by cuDNN and in float32; on NVIDIA devices alone, and without vmap."""
+    """What `bidirectional_lstm` computes, by cuDNN and in float32; on NVIDIA devices alone, and
+    without vmap.
+    """
     frames, batch, features = inputs.shape
     units = recurrent_kernel.shape[1]
     state = jnp.zeros((2, batch, units), jnp.float32)
@@ -42,7 +44,9 @@ def packed(
     recurrent_kernel: Float[Array, "2 unit gate"],
     bias: Float[Array, "2 gate"],
 ) -> Float[Array, " weight"]:
-    """cuDNN's flat weights of a layer: both matrices of each direction, then both biases; our bias is the first of two."""
+    """cuDNN's flat weights of a layer: both matrices of each direction, then both biases; our bias
+    is the first of two.
+    """
     matrices = [kernel[d].T.ravel() for d in (0, 1) for kernel in (input_kernel, recurrent_kernel)]
     biases = [part for d in (0, 1) for part in (bias[d], jnp.zeros_like(bias[d]))]
     return jnp.concatenate([*matrices, *biases]).astype(jnp.float32)

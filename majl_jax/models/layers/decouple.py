@@ -1,4 +1,6 @@
-"""Decoupled estimation of a source's magnitude and phase from a mixture (Kong et al., ISMIR 2021)."""
+"""Decoupled estimation of a source's magnitude and phase from a mixture (Kong et al., ISMIR
+2021).
+"""
 
 from collections.abc import Callable
 
@@ -8,20 +10,21 @@ from jaxtyping import Array, Complex, Float
 
 from majl_jax.audio.stft import istft, magnitude, stft
 
-MAPS = (
-    4  # per source and channel: mask logit, real and imaginary phase residual, residual magnitude
-)
+# Per source and channel: mask logit, real and imaginary phase residual, residual magnitude
+MAPS = 4
 _NORM_FLOOR = 1e-10
 
 
 def decouple(
     maps: Float[Array, "*#any 4"], mixture: Complex[Array, "*#any"]
 ) -> Complex[Array, "*any"]:
-    """The source's spectrum Y = |Y| exp(i (angle X + angle M)) of the mixture's X, with |Y| = relu(|X| m + Q).
+    """The source's spectrum Y = |Y| exp(i (angle X + angle M)) of the mixture's X, with |Y| =
+    relu(|X| m + Q).
 
-    m = sigmoid(maps[0]), cos M and sin M are tanh(maps[1]) and tanh(maps[2]) over their norm (at least 1e-10), Q = maps[3];
-    Kong et al., sec. 3.3. The gradients are finite everywhere: a phase residual of length 0 has no direction and passes
-    none, and |X| counts as at least 1e-5. Computed in float32.
+    m = sigmoid(maps[0]), cos M and sin M are tanh(maps[1]) and tanh(maps[2]) over their norm (at
+    least 1e-10), Q = maps[3]; Kong et al., sec. 3.3. The gradients are finite everywhere: a phase
+    residual of length 0 has no direction and passes none, and |X| counts as at least 1e-5.
+    Computed in float32.
     """
     maps = maps.astype(jnp.float32)
     level = magnitude(mixture)
@@ -44,9 +47,10 @@ def separate_by_maps(
 ) -> Float[Array, "batch time source channel"]:
     """STFT, `network`, `decouple`, inverse STFT; any length of more than half a window.
 
-    `network` maps magnitudes [batch, channel, frame, frequency] to [batch, frame, frequency - 1, source * channel * 4]; the
-    last frequency of the estimates is silent. ceil(time / hop) frames: one that would be centred where the signal ends is
-    left out, so that there are as many frames as hops.
+    `network` maps magnitudes [batch, channel, frame, frequency] to [batch, frame, frequency - 1,
+    source * channel * 4]; the last frequency of the estimates is silent. ceil(time / hop) frames:
+    one that would be centred where the signal ends is left out, so that there are as many frames
+    as hops.
     """
     length, channels = mixture.shape[1:]
     spectrum = stft(mixture.swapaxes(1, 2), window_samples=window_samples, hop_samples=hop_samples)[
@@ -68,7 +72,8 @@ def separate_by_maps(
 
 def _unit(real: Array, imaginary: Array) -> tuple[Array, Array]:
     power = real**2 + imaginary**2
-    # Neither branch of the second `where` is differentiated at 0, where the square root has no slope.
+    # Neither branch of the second `where` is differentiated at 0, where the square root has no
+    # slope.
     directed = power > _NORM_FLOOR**2
     norm = jnp.sqrt(jnp.where(directed, power, 1.0))
     scale = jnp.where(directed, 1.0 / norm, 0.0)

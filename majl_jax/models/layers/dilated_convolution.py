@@ -1,7 +1,9 @@
-"""Dilated 3 x 3 convolution of few channels, rewritten so that XLA runs it and its gradients fast on a CPU.
+"""Dilated 3 x 3 convolution of few channels, rewritten so that XLA runs it and its gradients fast
+on a CPU.
 
-It computes exactly what `jax.lax` computes (tests compare them). On one core of an EPYC with jax 0.10.2, 345 frames of 440 bins and 8
-channels take 6 ms instead of 15, and the gradient of the kernel, for which XLA has no fast code at all, takes as long.
+It computes exactly what `jax.lax` computes (tests compare them). On one core of an EPYC with jax
+0.10.2, 345 frames of 440 bins and 8 channels take 6 ms instead of 15, and the gradient of the
+kernel, for which XLA has no fast code at all, takes as long.
 """
 
 import functools
@@ -79,7 +81,9 @@ def conv_gradients(
 def _gradients_by_products(
     inputs: Array, kernel: Array, cotangent: Array, *, dilation: int
 ) -> tuple[Array, Array]:
-    """Both from the same patches of the cotangent: a convolution of it, and its products with the inputs."""
+    """Both from the same patches of the cotangent: a convolution of it, and its products with the
+    inputs.
+    """
     *_, bins, channels = inputs.shape
     features = kernel.shape[3]
     reversed_kernel = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -110,7 +114,9 @@ def _gradients_by_products(
 
 
 def steps(images: Array) -> tuple[Array, int]:
-    """(image, first frame, how many of its frames the step before has done) of each step, and the frames of a step."""
+    """(image, first frame, how many of its frames the step before has done) of each step, and the
+    frames of a step.
+    """
     batch, frames = images.shape[:2]
     size = min(_FRAMES, frames)
     due = np.arange(0, frames, size)
@@ -141,7 +147,9 @@ def _patches(padded: Array, start: Array, shape: tuple[int, int], dilation: int)
 
 
 def _room(images: Array, channels: int) -> Array:
-    """Where results go: old values if they fit, since XLA lays out all zeros at the start of a program."""
+    """Where results go: old values if they fit, since XLA lays out all zeros at the start of a
+    program.
+    """
     if images.shape[3] == channels:
         return images
     return jnp.zeros((*images.shape[:3], channels), images.dtype)

@@ -1,7 +1,8 @@
 """Convolutions of Jukebox's VQ-VAE and its stacks of dilated residual blocks.
 
-On a CPU the dilated convolutions need no code of their own (jax 0.10.2, 32,768 positions of 64 channels, whatever the dilation: 10 ms of
-CPU time, 35 ms with gradients); a transposed convolution by XLA takes 780 ms with gradients, `transposed_conv` 89 ms.
+On a CPU the dilated convolutions need no code of their own (jax 0.10.2, 32,768 positions of 64
+channels, whatever the dilation: 10 ms of CPU time, 35 ms with gradients); a transposed convolution
+by XLA takes 780 ms with gradients, `transposed_conv` 89 ms.
 """
 
 import functools
@@ -21,9 +22,11 @@ _Weights = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 
 class Stack(nn.Module):
-    """Residual blocks: x + V ReLU(W * ReLU(x) + b) + c with a dilated convolution W of three taps and a matrix V, for each dilation in turn.
+    """Residual blocks: x + V ReLU(W * ReLU(x) + b) + c with a dilated convolution W of three taps
+    and a matrix V, for each dilation in turn.
 
-    `remat` "full" computes the inside of each block anew in the backward pass. What the blocks add up is float32, their inside `dtype`.
+    `remat` "full" computes the inside of each block anew in the backward pass. What the blocks add
+    up is float32, their inside `dtype`.
     """
 
     dilations: tuple[int, ...]
@@ -50,11 +53,13 @@ class Stack(nn.Module):
 def _stack_in_a_loop(
     hidden: Array, blocks: Sequence[_Weights], dilations: tuple[int, ...], dtype: Any
 ) -> Array:
-    """The blocks as steps of a scan that keeps the input of each and computes its inside anew in the backward pass.
+    """The blocks as steps of a scan that keeps the input of each and computes its inside anew in
+    the backward pass.
 
-    XLA's CPU compiler drops the barriers of jax.checkpoint and then merges both computations, but not across a loop. In the loop the
-    dilation is a number that XLA does not know, so that the convolution is a product with three shifted copies: a switch between
-    convolutions of known dilations takes eight times as long.
+    XLA's CPU compiler drops the barriers of jax.checkpoint and then merges both computations, but
+    not across a loop. In the loop the dilation is a number that XLA does not know, so that the
+    convolution is a product with three shifted copies: a switch between convolutions of known
+    dilations takes eight times as long.
     """
     widest, positions = max(dilations), hidden.shape[1]
 
@@ -140,7 +145,8 @@ def strided_conv(
     inputs: Float[Array, "batch position channel_in"],
     kernel: Float[Array, "tap channel_in channel_out"],
 ) -> Float[Array, "batch position_out channel_out"]:
-    """y[n] = sum_k x[n s + k - s / 2] W[k] with 2 s taps and zeros beyond both ends; s must be even and divide the length.
+    """y[n] = sum_k x[n s + k - s / 2] W[k] with 2 s taps and zeros beyond both ends; s must be
+    even and divide the length.
 
     As a convolution of two taps over groups of s positions.
     """
@@ -156,11 +162,14 @@ def transposed_conv(
     inputs: Float[Array, "batch position channel_in"],
     kernel: Float[Array, "tap channel_in channel_out"],
 ) -> Float[Array, "batch position_out channel_out"]:
-    """x[n] W[k] is added to y[n s + k - s / 2], with 2 s taps and y s times as long as x; s must be even."""
+    """x[n] W[k] is added to y[n s + k - s / 2], with 2 s taps and y s times as long as x; s must
+    be even.
+    """
     batch, positions, channels = inputs.shape
     stride, features = kernel.shape[0] // 2, kernel.shape[2]
     both = product(inputs, kernel.swapaxes(0, 1).reshape(channels, -1))
-    # Group n of s outputs hears the first half of the taps of x[n] and the second half of those of x[n - 1].
+    # Group n of s outputs hears the first half of the taps of x[n] and the second half of those of
+    # x[n - 1].
     first, second = jnp.split(jnp.pad(both, ((0, 0), (1, 1), (0, 0))), 2, -1)
     groups = first[:, 1:] + second[:, :-1]
     outputs = groups.reshape(batch, (positions + 1) * stride, features)

@@ -1,7 +1,8 @@
 """Layers of Timbre-Trap whose gradients are computed a few frames at a time on a CPU.
 
-XLA's CPU compiler keeps what it could compute anew, such as every exponential of an ELU; a loop over frames works in the
-cache and needs the inputs and outputs of a layer alone. Written for that, they compute what their formulas say (tests compare).
+XLA's CPU compiler keeps what it could compute anew, such as every exponential of an ELU; a loop
+over frames works in the cache and needs the inputs and outputs of a layer alone. Written for that,
+they compute what their formulas say (tests compare).
 """
 
 import functools
@@ -84,7 +85,9 @@ def frame_norm(
     bias: Float[Array, "bin channel"],
     activate: bool,
 ) -> Float[Array, "batch frame bin channel"]:
-    """y = (x - mean) / sqrt(variance + 1e-5) * scale + bias over bins and channels of each frame, in float32; then an ELU."""
+    """y = (x - mean) / sqrt(variance + 1e-5) * scale + bias over bins and channels of each frame,
+    in float32; then an ELU.
+    """
     outputs = (_standardised(inputs)[0] * scale + bias).astype(inputs.dtype)
     return elu(outputs) if activate else outputs
 
@@ -123,7 +126,9 @@ frame_norm.defvjp(_norm_forward, _norm_backward)
 
 
 def product(inputs: Array, kernel: Array) -> Array:
-    """inputs @ kernel as a product of two matrices: XLA's gradient of the other is several times slower on a CPU."""
+    """inputs @ kernel as a product of two matrices: XLA's gradient of the other is several times
+    slower on a CPU.
+    """
     outputs = inputs.reshape(-1, inputs.shape[-1]) @ kernel
     return outputs.reshape(*inputs.shape[:-1], kernel.shape[-1])
 
@@ -133,7 +138,9 @@ def _few_frames(
     inputs: Array,
     cotangent: Array,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """function(inputs, cotangent) -> (image like the cotangent, sums over frames), a few frames at a time on a CPU."""
+    """function(inputs, cotangent) -> (image like the cotangent, sums over frames), a few frames at
+    a time on a CPU.
+    """
 
     def by_steps(inputs: Array, cotangent: Array) -> tuple[Array, tuple[Array, ...]]:
         starts, size = steps(inputs)

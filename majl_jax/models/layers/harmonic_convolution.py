@@ -1,7 +1,8 @@
 """HarmoF0's two kinds of convolution, rewritten so that XLA runs their gradients fast on a CPU.
 
-Both compute exactly what `jax.lax` computes (tests compare them). XLA's own gradient of a 3 x 3 kernel over images this large falls
-back to plain loops for some sizes, above all for batches of one or two; products of few rows at a time stay in the cache.
+Both compute exactly what `jax.lax` computes (tests compare them). XLA's own gradient of a 3 x 3
+kernel over images this large falls back to plain loops for some sizes, above all for batches of
+one or two; products of few rows at a time stay in the cache.
 """
 
 import functools
@@ -19,7 +20,9 @@ def shifted_products(
     kernel: Float[Array, "shift channel_in channel_out"],
     shifts: tuple[int, ...],
 ) -> Float[Array, "batch time bin channel_out"]:
-    """`y[f] = sum_i x[f + shifts[i]] kernel[i]` over the shifts that stay inside: 1 x 1 convolutions along the bins, moved."""
+    """`y[f] = sum_i x[f + shifts[i]] kernel[i]` over the shifts that stay inside: 1 x 1
+    convolutions along the bins, moved.
+    """
 
     def few_rows(rows: Array) -> Array:
         return jax.lax.map(lambda chunk: _products(chunk, kernel, shifts), _chunks(rows))
@@ -105,7 +108,9 @@ conv3x3.defvjp(_conv_forward, _conv_backward)
 
 
 def _conv_kernel_gradient(inputs: Array, cotangent: Array) -> Array:
-    """One product per example of the inputs moved by three bins and the gradient moved by three frames: all nine taps."""
+    """One product per example of the inputs moved by three bins and the gradient moved by three
+    frames: all nine taps.
+    """
     bins, channels = inputs.shape[2], (inputs.shape[3], cotangent.shape[3])
 
     def step(total: Array, example: tuple[Array, Array]) -> tuple[Array, None]:

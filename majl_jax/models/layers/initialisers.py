@@ -21,7 +21,9 @@ def uniform(fan_in: int) -> nn.initializers.Initializer:
 def affine(
     module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int, dtype: Any
 ) -> tuple[Array, Array]:
-    """The parameters `<name>_kernel` of this shape and `<name>_bias` of its last axis, in `dtype`."""
+    """The parameters `<name>_kernel` of this shape and `<name>_bias` of its last axis, in
+    `dtype`.
+    """
     kernel = module.param(f"{name}_kernel", uniform(fan_in), shape)
     bias = module.param(f"{name}_bias", uniform(fan_in), shape[-1:])
     return kernel.astype(dtype), bias.astype(dtype)

@@ -1,8 +1,9 @@
 """Convolution over short sequences of many channels whose gradients XLA computes fast on a CPU.
 
-It computes exactly what `jax.lax` computes (tests compare them). Measured on two CPU cores with jax 0.10.2, 64 sequences of 62
-positions, 128 channels to 384, 8 taps: forward and backward pass take 0.11 s of CPU time, 1.8 s by automatic differentiation,
-whose gradient of the kernel is the slow part, and 0.14 s in PyTorch.
+It computes exactly what `jax.lax` computes (tests compare them). Measured on two CPU cores with
+jax 0.10.2, 64 sequences of 62 positions, 128 channels to 384, 8 taps: forward and backward pass
+take 0.11 s of CPU time, 1.8 s by automatic differentiation, whose gradient of the kernel is the
+slow part, and 0.14 s in PyTorch.
 """
 
 import functools
@@ -20,7 +21,9 @@ def convolve(
     kernel: Float[Array, "tap channel_in channel_out"],
     padding: int,
 ) -> Float[Array, "sequence position_out channel_out"]:
-    """y[l] = sum_k x[l + k - padding] W[k] with zeros beyond both ends; position + 2 padding - tap + 1 positions."""
+    """y[l] = sum_k x[l + k - padding] W[k] with zeros beyond both ends; position + 2 padding - tap
+    + 1 positions.
+    """
     return _by_xla(inputs, kernel, padding)
 
 
@@ -52,7 +55,9 @@ convolve.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(inputs: Array, cotangent: Array, *, taps: int, padding: int) -> Array:
-    """W'[k] = sum_l x[l + k - padding]^T y'[l], as products of all taps of the side with fewer channels and the other side."""
+    """W'[k] = sum_l x[l + k - padding]^T y'[l], as products of all taps of the side with fewer
+    channels and the other side.
+    """
     if inputs.shape[2] <= cotangent.shape[2]:
         return _correlation(_padded(inputs, padding), cotangent, taps).transpose(1, 2, 0)
     shifted = _padded(cotangent, taps - 1 - padding)

@@ -1,16 +1,21 @@
-"""Vector quantiser whose codebook follows the latents by moving averages, as pure functions on arrays.
+"""Vector quantiser whose codebook follows the latents by moving averages, as pure functions on
+arrays.
 
-Van den Oord et al. 2017 (arXiv 1711.00937, sec. 3 and appendix A.1); restarts of rare codes: Dhariwal et al. 2020,
-Jukebox (2005.00341; openai/jukebox, `vqvae/bottleneck.py`). Latents are channel last, a token is one row of them. All
-numbers are float32, whatever the latents are. A training step is, in this order:
+Van den Oord et al. 2017 (arXiv 1711.00937, sec. 3 and appendix A.1); restarts of rare codes:
+Dhariwal et al. 2020, Jukebox (2005.00341; openai/jukebox, `vqvae/bottleneck.py`). Latents are
+channel last, a token is one row of them. All numbers are float32, whatever the latents are. A
+training step is, in this order:
 
-    rows = random_rows(latents, key, size=codes, axis=axis)      # serve the first step and the restarts
+    rows = random_rows(latents, key, size=codes, axis=axis)      # serve the first step and the
+                                                                 restarts
     codebook = initialize(codebook, rows)                        # changes an empty codebook only
-    quantized = quantize(codebook, latents)                      # for the decoder and the commitment loss
+    quantized = quantize(codebook, latents)                      # for the decoder and the
+                                                                 commitment loss
     new = update(codebook, latents, quantized.codes, rows, axis=axis)
 
-A codebook that is frozen is one that is not updated. `axis` names the devices that share a batch split over its first
-axis; then every device gets the same new codebook, that of the whole batch. No array has tokens times codes elements.
+A codebook that is frozen is one that is not updated. `axis` names the devices that share a batch
+split over its first axis; then every device gets the same new codebook, that of the whole batch.
+No array has tokens times codes elements.
 """
 
 from typing import NamedTuple
@@ -24,7 +29,9 @@ _ENTROPY_FLOOR = 1e-8
 
 
 class Codebook(NamedTuple):
-    """Rows, and the moving averages that they are the quotient of; no gradient reaches any of it."""
+    """Rows, and the moving averages that they are the quotient of; no gradient reaches any of
+    it.
+    """
 
     vectors: Float[Array, "code dimension"]
     sums: Float[Array, "code dimension"]
@@ -56,14 +63,17 @@ def empty(codes: int, dimension: int) -> Codebook:
 def restore(
     vectors: Float[Array, "code dimension"], *, tokens_per_item: int, items: int = 1
 ) -> Codebook:
-    """The codebook of published rows, each with the moving averages of a code that u tokens take in a step.
+    """The codebook of published rows, each with the moving averages of a code that u tokens take
+    in a step.
 
-    u = tokens_per_item items / codes, as if all codes were taken equally often. The authors count one item for each
-    process (openai/jukebox, `restore_k`); `items` = the whole batch is what the counts would settle at.
+    u = tokens_per_item items / codes, as if all codes were taken equally often. The authors count
+    one item for each process (openai/jukebox, `restore_k`); `items` = the whole batch is what the
+    counts would settle at.
     """
     if tokens_per_item < 1 or items < 1:
         raise ValueError(
-            f"tokens_per_item is {tokens_per_item} and items is {items}; expected at least 1 of both."
+            f"tokens_per_item is {tokens_per_item} and items is {items}; expected at least 1 of"
+            " both."
         )
     vectors = vectors.astype(jnp.float32)
     usage = tokens_per_item * items / len(vectors)
@@ -77,10 +87,11 @@ def nearest_codes(
     *,
     block_tokens: int = 16384,
 ) -> tuple[Int32[Array, "*shape"], Float[Array, "*shape"]]:
-    """(argmin_k ||h - e_k||^2, the first of equal ones, and that squared distance), without a gradient.
+    """(argmin_k ||h - e_k||^2, the first of equal ones, and that squared distance), without a
+    gradient.
 
-    Distances to all codes exist for `block_tokens` tokens at a time. Choose a divisor of the tokens: otherwise the last
-    block is filled up, in a copy of the latents.
+    Distances to all codes exist for `block_tokens` tokens at a time. Choose a divisor of the
+    tokens: otherwise the last block is filled up, in a copy of the latents.
     """
     _check_dimension(latents, vectors)
     if block_tokens < 1:
@@ -90,7 +101,8 @@ def nearest_codes(
     half_norms = 0.5 * jnp.sum(vectors**2, axis=1)
 
     def of_block(block: Array) -> Array:
-        # Half the squared distance but for ||h||^2, which is the same for all codes. Lower precision turns near ties.
+        # Half the squared distance but for ||h||^2, which is the same for all codes. Lower
+        # precision turns near ties.
         products = jnp.matmul(block, vectors.T, precision=jax.lax.Precision.HIGHEST)
         return jnp.argmin(half_norms - products, axis=1).astype(jnp.int32)
 
@@ -116,9 +128,11 @@ def quantize(
     *,
     block_tokens: int = 16384,
 ) -> Quantized:
-    """The nearest row q of every latent h, h + sg(q - h) and the commitment loss ||sg(q) - h||^2 (1711.00937, eq. 3).
+    """The nearest row q of every latent h, h + sg(q - h) and the commitment loss ||sg(q) - h||^2
+    (1711.00937, eq. 3).
 
-    The commitment loss is a mean over tokens and dimensions, as in openai/jukebox; the mean over items is left to do.
+    The commitment loss is a mean over tokens and dimensions, as in openai/jukebox; the mean over
+    items is left to do.
     """
     codes, distances = nearest_codes(latents, codebook.vectors, block_tokens=block_tokens)
     latents = latents.astype(jnp.float32)
@@ -137,9 +151,10 @@ def random_rows(
 ) -> Float[Array, "{size} dimension"]:
     """`size` different tokens of the whole batch, the same on every device that has the same key.
 
-    All devices draw the same numbers of tokens of the whole batch; each gives those it holds, and their sum is what one
-    device with the whole batch would draw. (The authors draw from the first device's share and broadcast.) If the batch
-    has fewer tokens, it is repeated as often as needed; all rows get normal noise of deviation 0.01 / sqrt(dimension).
+    All devices draw the same numbers of tokens of the whole batch; each gives those it holds, and
+    their sum is what one device with the whole batch would draw. (The authors draw from the first
+    device's share and broadcast.) If the batch has fewer tokens, it is repeated as often as
+    needed; all rows get normal noise of deviation 0.01 / sqrt(dimension).
     """
     rows = _tokens(latents)
     local, dimension = rows.shape
@@ -160,7 +175,9 @@ def random_rows(
 
 
 def initialize(codebook: Codebook, candidates: Float[Array, "code dimension"]) -> Codebook:
-    """The candidates as rows that were taken once each, if the codebook is empty; otherwise the codebook itself."""
+    """The candidates as rows that were taken once each, if the codebook is empty; otherwise the
+    codebook itself.
+    """
     first = Codebook(candidates, candidates, jnp.ones_like(codebook.counts), jnp.array(True))
     return jax.tree.map(lambda old, new: jnp.where(codebook.initialized, old, new), codebook, first)
 
@@ -177,9 +194,10 @@ def update(
 ) -> Codebook:
     """One step of the moving averages, with n_i latents h that take the code i in the whole batch:
 
-    N_i = decay N_i + (1 - decay) n_i, m_i = decay m_i + (1 - decay) sum h, e_i = m_i / N_i (1711.00937, A.1).
-    A code with N_i < `threshold` is rare and becomes its candidate instead (openai/jukebox); N_i and m_i stay, so that
-    this happens in every step until it is taken often enough.
+    N_i = decay N_i + (1 - decay) n_i, m_i = decay m_i + (1 - decay) sum h, e_i = m_i / N_i
+    (1711.00937, A.1). A code with N_i < `threshold` is rare and becomes its candidate instead
+    (openai/jukebox); N_i and m_i stay, so that this happens in every step until it is taken often
+    enough.
     """
     size = len(codebook.counts)
     rows = _tokens(latents)
@@ -202,7 +220,9 @@ def usage_counts(
 
 
 def perplexity(counts: Float[Array, "code"]) -> Float[Array, ""]:
-    """exp(-sum p log(p + 1e-8)), p the share of a code: K if K codes are taken equally often and no other is."""
+    """exp(-sum p log(p + 1e-8)), p the share of a code: K if K codes are taken equally often and
+    no other is.
+    """
     shares = counts / jnp.maximum(jnp.sum(counts), 1.0)
     return jnp.exp(-jnp.sum(shares * jnp.log(shares + _ENTROPY_FLOOR)))
 
@@ -216,12 +236,14 @@ def readings(
     threshold: float | int = 1.0,
     axis: str | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """The health of a codebook in a step over the whole batch; give the same codebook twice where it is frozen.
+    """The health of a codebook in a step over the whole batch; give the same codebook twice where
+    it is frozen.
 
-    `usage` and `used_now`: codes with a moving average and with a count of this batch from `threshold` on; `perplexity`
-    and `entropy` (its logarithm) of this batch; `change`: root mean square of the rows' change; `fit`: mean squared
-    distance to the nearest row; `latent_deviation`: standard deviation of the latents; `restarted`: share of the codes
-    that became a candidate. A perplexity that falls to a few codes is the collapse to look for.
+    `usage` and `used_now`: codes with a moving average and with a count of this batch from
+    `threshold` on; `perplexity` and `entropy` (its logarithm) of this batch; `change`: root mean
+    square of the rows' change; `fit`: mean squared distance to the nearest row;
+    `latent_deviation`: standard deviation of the latents; `restarted`: share of the codes that
+    became a candidate. A perplexity that falls to a few codes is the collapse to look for.
     """
     counts = usage_counts(quantized.codes, size=len(after.counts), axis=axis)
     step = after.vectors - before.vectors
@@ -249,8 +271,9 @@ def _tokens(latents: Array) -> Array:
 def _check_dimension(latents: Array, vectors: Array) -> None:
     if latents.shape[-1] != vectors.shape[-1]:
         raise ValueError(
-            f"latents {latents.shape} have the dimension {latents.shape[-1]}, the codebook {vectors.shape} has "
-            f"{vectors.shape[-1]}; expected the same. Latents are channel last."
+            f"latents {latents.shape} have the dimension {latents.shape[-1]}, the codebook"
+            f" {vectors.shape} has {vectors.shape[-1]}; expected the same. Latents are channel"
+            " last."
         )
     if latents.size == 0:
         raise ValueError(f"latents {latents.shape} have no tokens; expected at least one.")

@@ -24,10 +24,11 @@ def command(
     processes: int,
     report: pathlib.Path | None = None,
 ) -> int:
-    """Prints what is wrong with the wanted data sets, or with all below `output`; returns 1 if there is an error.
+    """Prints what is wrong with the wanted data sets, or with all below `output`; returns 1 if
+    there is an error.
 
-    A wanted set that is prepared below `output` is looked at there; another one as its reader finds it. report: a file
-    for the same as JSON.
+    A wanted set that is prepared below `output` is looked at there; another one as its reader
+    finds it. report: a file for the same as JSON.
     """
     folder, places, sources = epath.Path(output), [], {}
     for options in wanted:
@@ -54,10 +55,11 @@ def check(
     *,
     processes: int = 1,
 ) -> Report:
-    """Looks at prepared sets and at sources, each by itself, and at those of one folder side by side.
+    """Looks at prepared sets and at sources, each by itself, and at those of one folder side by
+    side.
 
-    `processes` load sources at the same time; as many threads read shards. In memory are a record per thread and, of
-    each track, sums and fingerprints: about 0.4 MB per hour of each signal.
+    `processes` load sources at the same time; as many threads read shards. In memory are a record
+    per thread and, of each track, sums and fingerprints: about 0.4 MB per hour of each signal.
     """
     started = time.monotonic()
     found = [check_prepared(place, threads=processes) for place in places]
@@ -74,7 +76,9 @@ def check(
 
 
 def find_prepared(folder: epath.Path) -> list[epath.Path]:
-    """The prepared sets, whole or in parts: this folder, or those below it; FileNotFoundError if there are none."""
+    """The prepared sets, whole or in parts: this folder, or those below it; FileNotFoundError if
+    there are none.
+    """
     found, level = [], [folder]
     for _ in range(DEEPEST + 1):
         found += [place for place in level if holds_shards(place)]
@@ -87,6 +91,7 @@ def find_prepared(folder: epath.Path) -> list[epath.Path]:
         ]
     if not found:
         raise FileNotFoundError(
-            f"There is no prepared data set in {folder}: name one with --dataset (and its --source), or another --output"
+            f"There is no prepared data set in {folder}: name one with --dataset (and its"
+            " --source), or another --output"
         )
     return sorted(found)

@@ -17,7 +17,9 @@ LOWEST_HZ = 50.0  # of the labels that are compared with the audio
 def block_peaks(
     audio: Integer[np.ndarray, "*lead time"], samples: int
 ) -> Integer[np.ndarray, "*lead block"]:
-    """Largest magnitude of each block of so many samples, int32 [*lead, block]; the last may be shorter."""
+    """Largest magnitude of each block of so many samples, int32 [*lead, block]; the last may be
+    shorter.
+    """
     starts = np.arange(0, audio.shape[-1], samples)
     if audio.shape[-1] % samples == 0:  # several times faster than reduceat
         blocks = audio.reshape(*audio.shape[:-1], len(starts), samples)
@@ -29,7 +31,9 @@ def block_peaks(
 
 
 def clipped_runs(signal: Int16[np.ndarray, " time"]) -> tuple[int, int]:
-    """Runs of samples at full scale, and runs at an extreme below it: a signal clipped, then turned down."""
+    """Runs of samples at full scale, and runs at an extreme below it: a signal clipped, then
+    turned down.
+    """
     high, low = int(signal.max(initial=0)), int(signal.min(initial=0))
     clipped = flat = 0
     for extreme, at_extreme in ((high, signal == high), (-low, signal == low)):
@@ -64,13 +68,17 @@ def likeness_to_rest(gram: Float[np.ndarray, "stem stem"]) -> Float[np.ndarray, 
 
 
 def silent_frames(peaks: Integer[np.ndarray, "*lead block"]) -> Bool[np.ndarray, "*lead block"]:
-    """Whether nothing sounds a hop before and after the middle of each frame, from the peaks of the hops."""
+    """Whether nothing sounds a hop before and after the middle of each frame, from the peaks of
+    the hops.
+    """
     before = np.concatenate([peaks[..., :1], peaks[..., :-1]], axis=-1)
     return np.maximum(before, peaks) <= SILENT_PEAK
 
 
 def label_shifts(grid: Grid) -> Int[np.ndarray, " shift"]:
-    """The shifts, in frames, at which labels are compared with the audio: to 0.2 s, in steps of about 10 ms."""
+    """The shifts, in frames, at which labels are compared with the audio: to 0.2 s, in steps of
+    about 10 ms.
+    """
     step = max(1, round(SHIFT_STEP_S * grid.sample_rate_hz / grid.hop_samples))
     most = max(1, int(LONGEST_SHIFT_S * grid.sample_rate_hz / grid.hop_samples / step))
     return step * np.arange(-most, most + 1)
@@ -82,11 +90,12 @@ def label_fit(
     *,
     grid: Grid,
 ) -> Float[np.ndarray, "shift 2"]:
-    """How periodic the audio is with the labelled periods, for every shift of the labels against it.
+    """How periodic the audio is with the labelled periods, for every shift of the labels against
+    it.
 
-    Sums over the voiced frames of (self-likeness at the labelled period, 1). A shift d stands for labels that come d
-    frames late. The self-likeness is the autocorrelation of a spectrum whose magnitudes are not squared, which holds for
-    mixtures too (Tolonen and Karjalainen 2000).
+    Sums over the voiced frames of (self-likeness at the labelled period, 1). A shift d stands for
+    labels that come d frames late. The self-likeness is the autocorrelation of a spectrum whose
+    magnitudes are not squared, which holds for mixtures too (Tolonen and Karjalainen 2000).
     """
     shifts, sample_rate_hz, hop_samples = label_shifts(grid), grid.sample_rate_hz, grid.hop_samples
     out = np.zeros((len(shifts), 2))

@@ -1,4 +1,6 @@
-"""What can be wrong between splits, and between data sets that lie side by side: the same audio twice, other layouts."""
+"""What can be wrong between splits, and between data sets that lie side by side: the same audio
+twice, other layouts.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,7 +19,9 @@ class Place(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two tracks with audio in common: the same samples or the same sound, of their mixtures or of stems."""
+    """Two tracks with audio in common: the same samples or the same sound, of their mixtures or of
+    stems.
+    """
 
     first: Place
     second: Place
@@ -31,7 +35,9 @@ class Pair(NamedTuple):
 
 
 def repeated(sets: Sequence[Checked]) -> list[tuple[int, Finding]]:
-    """Tracks, samples and sounds that occur twice, each finding with the number of the set it belongs to."""
+    """Tracks, samples and sounds that occur twice, each finding with the number of the set it
+    belongs to.
+    """
     out = [(number, finding) for number, one in enumerate(sets) for finding in _same_ids(one)]
     grouped: dict[tuple[int, str, str], list[str]] = {}
     for pair in find_pairs(sets):
@@ -50,7 +56,9 @@ def repeated(sets: Sequence[Checked]) -> list[tuple[int, Finding]]:
 
 
 def other_layouts(sets: Sequence[Checked]) -> list[tuple[int, Finding]]:
-    """Sets side by side whose rates, hops or channels differ from the first one's, which rules out mixing them."""
+    """Sets side by side whose rates, hops or channels differ from the first one's, which rules out
+    mixing them.
+    """
     known = [(number, one) for number, one in enumerate(sets) if one.layout is not None]
     out = []
     for number, one in known[1:]:

@@ -1,4 +1,6 @@
-"""Audio that occurs twice: the same samples, or the same sound at another level, place or quality."""
+"""Audio that occurs twice: the same samples, or the same sound at another level, place or
+quality.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,7 +14,8 @@ LOWEST_HZ, HIGHEST_HZ, BANDS = 300.0, 2000.0, 25
 HOP_S, WINDOW_S = 0.02, 0.37
 KEPT_BITS = 3  # one fingerprint in 2**3 is kept
 COMMONPLACE = 12  # a fingerprint that occurs more often says nothing
-# Of other pieces by the same instruments at most 4 agree; of a piece with noise 20 dB below it a third or more.
+# Of other pieces by the same instruments at most 4 agree; of a piece with noise 20 dB below it a
+# third or more.
 FEWEST_HITS, LEAST_SHARE = 8, 0.12
 
 
@@ -43,9 +46,11 @@ def digest(signal: Int16[np.ndarray, "channel time"], start_sample: int) -> Prin
 def fingerprint(
     signal: Float32[np.ndarray, " time"], start_sample: int, *, sample_rate_hz: int
 ) -> Prints:
-    """24 bits per 20 ms: whether the difference of neighbouring bands' energies grows (Haitsma and Kalker 2002).
+    """24 bits per 20 ms: whether the difference of neighbouring bands' energies grows (Haitsma and
+    Kalker 2002).
 
-    One in eight is kept, chosen by its value, so that two copies of the same sound keep the same ones.
+    One in eight is kept, chosen by its value, so that two copies of the same sound keep the same
+    ones.
     """
     fold = max(1, int(sample_rate_hz / (2.5 * HIGHEST_HZ)))
     rate_hz = sample_rate_hz / fold
@@ -76,12 +81,16 @@ def joined(prints: Sequence[Prints]) -> Prints:
 
 
 def same_samples(signals: Sequence[Prints], owners: Sequence[int]) -> list[Twins]:
-    """Pairs of signals that share a digest; `owners` says whose each is, and an owner has no twin in itself."""
+    """Pairs of signals that share a digest; `owners` says whose each is, and an owner has no twin
+    in itself.
+    """
     return _twins(signals, owners, neighbours=2, fewest=1, commonplace=None)
 
 
 def same_sound(signals: Sequence[Prints], owners: Sequence[int]) -> list[Twins]:
-    """Pairs of signals that share an eighth or more of the shorter one's fingerprints, all shifted alike."""
+    """Pairs of signals that share an eighth or more of the shorter one's fingerprints, all shifted
+    alike.
+    """
     sizes = [len(one.values) for one in signals]
     return [
         twins
@@ -100,7 +109,9 @@ def _twins(
     fewest: int,
     commonplace: int | None,
 ) -> list[Twins]:
-    """Sorts all values and counts what every two signals share at the same shift in time, up to one."""
+    """Sorts all values and counts what every two signals share at the same shift in time, up to
+    one.
+    """
     values, times = joined(signals)
     signal = np.repeat(np.arange(len(signals)), [len(one.values) for one in signals])
     order = np.lexsort((signal, values))

@@ -1,4 +1,6 @@
-"""What is known about a track once all its records have been looked at: sums that need no audio any more."""
+"""What is known about a track once all its records have been looked at: sums that need no audio
+any more.
+"""
 
 import dataclasses
 
@@ -18,7 +20,8 @@ SILENT_BLOCK_S = 0.5
 class Facts:
     """Facts of one record, or of several of one track once they are merged.
 
-    Levels are of 16 bits (full scale 32768). Counts and sums are over records, which may overlap at a track's end.
+    Levels are of 16 bits (full scale 32768). Counts and sums are over records, which may overlap
+    at a track's end.
     """
 
     track: str
@@ -88,7 +91,9 @@ def _joined(first: dict[str, Prints], second: dict[str, Prints]) -> dict[str, Pr
 
 
 def facts_of(record: Record, layout: Layout, split: str, *, compare_labels: bool) -> Facts:
-    """The facts of one record; compare_labels: whether its labels are compared with its audio, which takes longest."""
+    """The facts of one record; compare_labels: whether its labels are compared with its audio,
+    which takes longest.
+    """
     valid = min(max(record["valid_samples"], 0), layout.record_samples)
     stems = np.ascontiguousarray(record["stems"][:valid].transpose(1, 2, 0))
     mixture = stems.sum(axis=0, dtype=np.int32)

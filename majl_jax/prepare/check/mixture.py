@@ -25,9 +25,11 @@ def difference(
     *,
     sample_rate_hz: int,
 ) -> str:
-    """How the mixture among or beside a track's files differs from the sum of its stems; empty if it does not.
+    """How the mixture among or beside a track's files differs from the sum of its stems; empty if
+    it does not.
 
-    The gain between them does not matter. Empty as well where there is no mixture, or not one only.
+    The gain between them does not matter. Empty as well where there is no mixture, or not one
+    only.
     """
     path = find_mixture(paths)
     if path is None:
@@ -47,7 +49,9 @@ def difference(
 
 
 def find_mixture(paths: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """The file that its name tells to be the mixture: a stem.mp4, or beside the files or a folder above them."""
+    """The file that its name tells to be the mixture: a stem.mp4, or beside the files or a folder
+    above them.
+    """
     for path in paths:
         if path.name.endswith(STEM_MP4):
             return path

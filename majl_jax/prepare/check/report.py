@@ -1,4 +1,6 @@
-"""The doctor's report: a table per data set, then its findings, the worst first; as text or as JSON."""
+"""The doctor's report: a table per data set, then its findings, the worst first; as text or as
+JSON.
+"""
 
 import dataclasses
 import json
@@ -74,9 +76,10 @@ def _of_set(one: Checked) -> Iterator[str]:
     if one.layout is not None:
         layout = one.layout
         yield (
-            f"  {layout.sample_rate_hz} Hz, {layout.channels} channel{'s' * (layout.channels > 1)}, a label every "
-            f"{layout.hop_samples} samples, records of {layout.record_samples / layout.sample_rate_hz:.4g} s; "
-            f"stems: {', '.join(layout.stems)}"
+            f"  {layout.sample_rate_hz} Hz, {layout.channels} channel{'s' * (layout.channels > 1)},"
+            f" a label every {layout.hop_samples} samples, records of"
+            f" {layout.record_samples / layout.sample_rate_hz:.4g} s; stems:"
+            f" {', '.join(layout.stems)}"
         )
     yield from _table(list(_rows(one)))
     for finding in _sorted(one.findings):

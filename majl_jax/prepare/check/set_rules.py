@@ -11,8 +11,9 @@ from majl_jax.prepare.check.track_rules import FEWEST_FRAMES, TRACK_RULES
 
 MANY = 0.1  # of the time, or of the tracks
 QUIETER_DB = 30.0
-# Labels are shifted where so much later or earlier ones fit the audio so much better: of a track, of a whole set. In sets
-# that are right the best shift is -20 to 0 ms (sound sets in slowly), rarely -48 ms by less than 0.003.
+# Labels are shifted where so much later or earlier ones fit the audio so much better: of a track,
+# of a whole set. In sets that are right the best shift is -20 to 0 ms (sound sets in slowly),
+# rarely -48 ms by less than 0.003.
 SHIFT_S, TRACK_GAIN, SET_GAIN = 0.035, 0.015, 0.004
 NOTE_NUMBERS = 128
 

@@ -1,4 +1,6 @@
-"""The shards of a prepared data set, read in the order they lie on disk, with every fault on the way."""
+"""The shards of a prepared data set, read in the order they lie on disk, with every fault on the
+way.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ class Fault(NamedTuple):
 
 
 def read_index(folder: epath.Path) -> records.Prepared:
-    """The index of a data set, whatever state its shards are in; ValueError where it cannot be read."""
+    """The index of a data set, whatever state its shards are in; ValueError where it cannot be
+    read.
+    """
     try:
         return records.read_index(folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -49,7 +53,9 @@ def is_consistent(split: records.Split) -> bool:
 
 
 def file_faults(prepared: records.Prepared) -> Iterator[Fault]:
-    """Shards that are missing, of another size than the index says, or unknown to it; indexes that contradict themselves."""
+    """Shards that are missing, of another size than the index says, or unknown to it; indexes that
+    contradict themselves.
+    """
     known = set()
     for name, split in prepared.splits.items():
         if not is_consistent(split):
@@ -85,7 +91,10 @@ def _gaps(prepared: records.Prepared, name: str, shard: int) -> Iterator[Fault]:
         starts = np.append(offsets - HEADER_BYTES, split.shard_bytes[shard])
         close = np.array_equal(ends, starts)
     if not close:
-        what = "its records in index.json do not fill it: some are left out, twice there or of another length"
+        what = (
+            "its records in index.json do not fill it: some are left out, twice there or of another"
+            " length"
+        )
         yield Fault("index", name, split.shards[shard], what)
 
 
@@ -97,7 +106,9 @@ def _rows(split: records.Split, shard: int) -> np.ndarray:
 def read_shard(
     prepared: records.Prepared, name: str, shard: int
 ) -> Iterator[records.Record | Fault]:
-    """Every record of a shard, checked against its checksum and the index; a fault instead of one that is unusable."""
+    """Every record of a shard, checked against its checksum and the index; a fault instead of one
+    that is unusable.
+    """
     split = prepared.splits[name]
     path = prepared.directory / split.shards[shard]
     if not path.exists():
@@ -148,7 +159,9 @@ def _read_tfrecords(
 
 
 def _masked_crc32c(payload: bytes) -> int:
-    """The checksum that TFRecord writes after a payload: rotate_right(CRC-32C, 15) + a constant, of 32 bits."""
+    """The checksum that TFRecord writes after a payload: rotate_right(CRC-32C, 15) + a constant,
+    of 32 bits.
+    """
     plain = google_crc32c.value(payload)
     return ((plain >> 15 | plain << 17) + CRC_MASK) & 0xFFFFFFFF
 

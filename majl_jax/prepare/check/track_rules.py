@@ -19,8 +19,8 @@ OFFSET = 0.02  # of full scale
 ALIKE = 0.99  # correlation
 IN_SILENCE = 0.02  # of a track's voiced frames
 FEWEST_FRAMES = 150  # voiced, that labels are judged by
-# Self-likeness at the labelled period: right labels give 0.46 to 0.85 of stems and 0.08 to 0.35 of mixtures, labels of
-# other tracks -0.05 to 0.2 and less than 0.06.
+# Self-likeness at the labelled period: right labels give 0.46 to 0.85 of stems and 0.08 to 0.35 of
+# mixtures, labels of other tracks -0.05 to 0.2 and less than 0.06.
 LEAST_FIT, LEAST_FIT_IN_MIXTURE = 0.2, 0.05
 
 

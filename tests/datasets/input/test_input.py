@@ -219,7 +219,8 @@ import sys
 from majl_jax.datasets import readers, records
 from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.input import memory
-batches = memory.open_batches([(sys.argv[1], "train", 1.0)], batch_size=2, segment_samples=16, seed=0)
+sources = [(sys.argv[1], "train", 1.0)]
+batches = memory.open_batches(sources, batch_size=2, segment_samples=16, seed=0)
 assert next(batches)["stems"].shape == (2, 16, 2, 1)
 list(records.read_tracks(sys.argv[1], "train"))
 readers.READERS["chorales"].tracks(grid=Grid(16000, 320))

@@ -1,4 +1,6 @@
-"""A data set prepared onto an object store, where folders cannot be renamed, and read from there."""
+"""A data set prepared onto an object store, where folders cannot be renamed, and read from
+there.
+"""
 
 import numpy as np
 import object_store

@@ -1,4 +1,6 @@
-"""Sets of unlike stems in one stream: the same places from disk and memory, and no sample changed."""
+"""Sets of unlike stems in one stream: the same places from disk and memory, and no sample
+changed.
+"""
 
 import json
 
@@ -211,13 +213,16 @@ def test_the_target_first(folders):
         target_first(layouts["stems_only"], names, 3, data_set="musdb18")
 
 
-# Pitches of the mixture: sets of 4 stems with a pitch each, of one stem with 5 pitches, and without any label.
+# Pitches of the mixture: sets of 4 stems with a pitch each, of one stem with 5 pitches, and
+# without any label.
 MIXTURES = {"four": (("a", "b", "c", "d"), 0), "five": (("mix",), 5), "bare": (("mix",), 1)}
 MIXTURE_CODES = {"four": 1, "five": 2, "bare": 3}
 
 
 def made_mixture(name: str) -> records.Record:
-    """One record; f0 of voice v at frame k is 100 v + k + 1. Every third frame one voice is no label."""
+    """One record; f0 of voice v at frame k is 100 v + k + 1. Every third frame one voice is no
+    label.
+    """
     stems, voices = MIXTURES[name]
     voices, frames = voices or len(stems), SEGMENT // HOP
     audio = np.random.default_rng(MIXTURE_CODES[name]).integers(-99, 99, (SEGMENT, len(stems), 1))

@@ -1,4 +1,6 @@
-"""GuitarSet: a made-up copy, the pitches of its strings on the grid, and what is wrong with an excerpt."""
+"""GuitarSet: a made-up copy, the pitches of its strings on the grid, and what is wrong with an
+excerpt.
+"""
 
 import dataclasses
 import json
@@ -25,7 +27,9 @@ def load_only(root: pathlib.Path, **options) -> track.Recording:
 
 
 def expected(rate_hz: int, hop: int) -> np.ndarray:
-    """[frame, string], point by point: the grid point nearest to each, the frame nearest to the grid point."""
+    """[frame, string], point by point: the grid point nearest to each, the frame nearest to the
+    grid point.
+    """
     grid = np.zeros((int(np.ceil(SECONDS / POINT_S)) + 1, 6))
     for string, start_s, end_s, f0_hz in NOTES:
         for time_s in np.arange(start_s, end_s, POINT_S):

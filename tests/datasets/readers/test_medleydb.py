@@ -1,4 +1,6 @@
-"""MedleyDB: a made-up copy, which tracks and which annotations are taken, and the label clock by sound."""
+"""MedleyDB: a made-up copy, which tracks and which annotations are taken, and the label clock by
+sound.
+"""
 
 import pathlib
 import shutil

@@ -1,4 +1,6 @@
-"""MIR-ST500: made-up copies in both layouts, the label clock by sound, and what is wrong with files."""
+"""MIR-ST500: made-up copies in both layouts, the label clock by sound, and what is wrong with
+files.
+"""
 
 import json
 import pathlib

@@ -1,4 +1,5 @@
-"""Every data set at once: all are there, documented, and read from made-up copies as announced; every split list divides.
+"""Every data set at once: all are there, documented, and read from made-up copies as announced;
+every split list divides.
 
 The copies are those of `made_copies`, which the tests of each reader take as well.
 """
@@ -104,7 +105,8 @@ def test_a_set_that_no_reader_makes_has_the_plain_command():
     assert how_to_prepare("data/mine") == "python -m majl_jax.prepare --dataset=mine --output=data"
 
 
-# Of each list: rows, the split of a row, what may not be in two splits, and how many of these each split has.
+# Of each list: rows, the split of a row, what may not be in two splits, and how many of these each
+# split has.
 LISTS = {
     "band.txt": (2, lambda row: row[1], {"train": 46, "valid": 6, "test": 10}),
     "choir.txt": (2, lambda row: row[0], {"train": 20, "valid": 4, "test": 8}),
@@ -216,7 +218,9 @@ NEEDS_SOURCE = [name for name, reader in READERS.items() if reader.needs_source]
 
 
 def written(name: str, root: pathlib.Path) -> str:
-    """A made-up copy for the reader of this name: its own, or that of the set that it is a view of."""
+    """A made-up copy for the reader of this name: its own, or that of the set that it is a view
+    of.
+    """
     of = max((known for known in WRITE if f"{name}_".startswith(f"{known}_")), key=len, default="")
     assert of, f"no test writes a made-up copy of {name}"
     root.mkdir(exist_ok=True)

@@ -1,4 +1,6 @@
-"""iKala and vocadito: made-up copies in the layout of each, their label clocks, splits, what is wrong with files, and real singing."""
+"""iKala and vocadito: made-up copies in the layout of each, their label clocks, splits, what is
+wrong with files, and real singing.
+"""
 
 import dataclasses
 import functools
@@ -44,7 +46,9 @@ def load_only(name: str, root: pathlib.Path, **options) -> track.Recording:
 
 
 def heard_hz(voice: np.ndarray, rate: int, centre: int, near_hz: float) -> float:
-    """The pitch in 50 ms around a sample, within a fourth of `near_hz`: the peak of the autocorrelation."""
+    """The pitch in 50 ms around a sample, within a fourth of `near_hz`: the peak of the
+    autocorrelation.
+    """
     half = round(0.025 * rate)
     taper = np.hanning(2 * half)
     of_sound, of_taper = (
@@ -60,7 +64,9 @@ def heard_hz(voice: np.ndarray, rate: int, centre: int, near_hz: float) -> float
 
 
 def cents_off(recording: track.Recording, shifts: range) -> dict[int, np.ndarray]:
-    """By how much labels that are moved by so many frames differ from the pitch heard, in frames that stay voiced."""
+    """By how much labels that are moved by so many frames differ from the pitch heard, in frames
+    that stay voiced.
+    """
     labels, rate = recording.f0_hz[:, -1], recording.grid.sample_rate_hz
     voice, reach = recording.audio[:, -1, 0], max(abs(shift) for shift in shifts) + 5
     inside = np.flatnonzero(

@@ -1,4 +1,6 @@
-"""MUSDB18-HQ, URMP and FMA, copies made in their layouts, prepared and streamed in one mixture of given shares."""
+"""MUSDB18-HQ, URMP and FMA, copies made in their layouts, prepared and streamed in one mixture of
+given shares.
+"""
 
 import collections
 import pathlib

@@ -1,4 +1,6 @@
-"""URMP: a made-up copy, its parts and pitches, the split and its halves, and what is wrong with a piece."""
+"""URMP: a made-up copy, its parts and pitches, the split and its halves, and what is wrong with a
+piece.
+"""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,6 @@
-"""The bidirectional LSTM against a plain loop, Flax's cells and the reference of cuDNN's; initial values, memory, devices."""
+"""The bidirectional LSTM against a plain loop, Flax's cells and the reference of cuDNN's; initial
+values, memory, devices.
+"""
 
 import functools
 import re
@@ -174,7 +176,8 @@ def test_a_single_frame():
 
 
 def test_a_step_of_the_loops_copies_neither_a_sequence_nor_a_matrix():
-    # Written in place what the same loop reads, or matrices sliced inside of it: up to 40 times slower at the size of the paper.
+    # Written in place what the same loop reads, or matrices sliced inside of it: up to 40 times
+    # slower at the size of the paper.
     frames, units = 400, 32
     shapes = (frames, 2, 16), (2, 16, 4 * units), (2, units, 4 * units), (2, 4 * units)
     arguments = [_inputs(*shape) for shape in shapes]

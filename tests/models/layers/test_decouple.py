@@ -1,4 +1,6 @@
-"""Decoupled magnitude and phase against the original's outputs, and gradients where phases vanish."""
+"""Decoupled magnitude and phase against the original's outputs, and gradients where phases
+vanish.
+"""
 
 import golden_files
 import jax

@@ -24,7 +24,8 @@ def _lax(inputs, kernel, dilation):
     )
 
 
-# 8 frames fill one step; 9 and 19 need another that is mostly padding; 2 frames are fewer than a kernel reaches.
+# 8 frames fill one step; 9 and 19 need another that is mostly padding; 2 frames are fewer than a
+# kernel reaches.
 @pytest.mark.parametrize(
     ("batch", "frames", "bins", "channels", "dilation"),
     [

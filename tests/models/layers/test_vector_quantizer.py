@@ -1,4 +1,6 @@
-"""The vector quantiser against the original code's values, NumPy loops, and itself on several devices."""
+"""The vector quantiser against the original code's values, NumPy loops, and itself on several
+devices.
+"""
 
 import functools
 
@@ -180,7 +182,9 @@ def test_a_rare_code_restarts_in_every_step_until_it_is_taken_often_enough():
 
 @functools.cache
 def _step_over(devices):
-    """(codebook, readings, candidates) of one step on this many devices, of a trained and of an empty codebook."""
+    """(codebook, readings, candidates) of one step on this many devices, of a trained and of an
+    empty codebook.
+    """
     axis = parallel.AXIS
 
     def step(codebook, latents):

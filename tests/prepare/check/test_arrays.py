@@ -1,4 +1,6 @@
-"""What the doctor measures of arrays: clipping, peaks, fingerprints; and which file is the mixture."""
+"""What the doctor measures of arrays: clipping, peaks, fingerprints; and which file is the
+mixture.
+"""
 
 import pathlib
 

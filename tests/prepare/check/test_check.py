@@ -1,4 +1,6 @@
-"""The doctor: every planted defect is found and named, by its own name alone, and a sound set has no finding."""
+"""The doctor: every planted defect is found and named, by its own name alone, and a sound set has
+no finding.
+"""
 
 import dataclasses
 import functools

@@ -1,4 +1,6 @@
-"""The doctor on files of prepared sets: what is missing, cut off or does not agree; and its command."""
+"""The doctor on files of prepared sets: what is missing, cut off or does not agree; and its
+command.
+"""
 
 import json
 import pathlib

@@ -26,7 +26,10 @@ def write_fma(root: pathlib.Path, *names: str, table: str | None = None) -> path
 
 def write_e_gmd(root: pathlib.Path) -> pathlib.Path:
     root.mkdir(parents=True, exist_ok=True)
-    header = "drummer,session,id,style,bpm,beat_type,time_signature,duration,split,midi_filename,audio_filename,kit_name\n"
+    header = (
+        "drummer,session,id,style,bpm,beat_type,time_signature,duration,split,"
+        "midi_filename,audio_filename,kit_name\n"
+    )
     rows = [
         f"drummer1,s1,drummer1/s1/{n},rock,100,beat,4-4,{n}.5,{split},drummer1/s1/{n}_2.midi,drummer1/s1/{n}_2.wav,Kit\n"
         for n, split in ((3, "test"), (1, "train"), (2, "validation"))

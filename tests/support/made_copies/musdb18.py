@@ -10,7 +10,9 @@ TONES_HZ = {"drums": 300.0, "bass": 500.0, "other": 900.0, "vocals": 1400.0}
 
 
 def sounds(gain: float = 0.2) -> dict[str, np.ndarray]:
-    """[time, channel] of every stem: a tone of its own from 0.5 s on, its right channel half as loud."""
+    """[time, channel] of every stem: a tone of its own from 0.5 s on, its right channel half as
+    loud.
+    """
     times_s = np.arange(int(SECONDS * FILE_RATE)) / FILE_RATE
     tones = {
         name: gain * np.sin(2 * np.pi * hz * times_s) * (times_s >= 0.5)

@@ -26,7 +26,9 @@ PROGRAMS = {
 def write_song(
     folder: pathlib.Path, *, suffix: str = ".flac", rate: int = RATE, **changes
 ) -> pathlib.Path:
-    """A song whose stem SNN has the constant level (NN + 1) / 200; changes: of the rows of metadata.yaml."""
+    """A song whose stem SNN has the constant level (NN + 1) / 200; changes: of the rows of
+    metadata.yaml.
+    """
     (folder / "stems").mkdir(parents=True)
     rows = {
         name: {"program_num": program, "is_drum": is_drum, "audio_rendered": True}
