@@ -29,7 +29,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
-	$(BIN)/lint-imports --quiet
+	$(BIN)/lint-imports
 
 # The site, into build/site; a warning is an error.
 docs: $(VENV)/.installed-docs
