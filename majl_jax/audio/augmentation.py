@@ -37,6 +37,13 @@ def parabolic_eq(
 ) -> Float[Array, "batch frame bin harmonic"]:
     """`equalise` by c(i) = 1 - pointiness a (i - b)^2, one downward parabola per item and constant
     in time.
+
+    Args:
+        features: levels in [0, 1].
+        uniforms: what gives a and b, of `draw_parabolic`.
+        harmonics: of the channels, one each.
+        bins_per_octave: of the CQT.
+        pointiness: how far the curve can fall below 1.
     """
     bins = curve_bins(features.shape[2], harmonics, bins_per_octave)
     curves = parabolic_curves(uniforms, bins=bins, pointiness=pointiness)
@@ -54,6 +61,14 @@ def gaussian_eq(
 ) -> Float[Array, "batch frame bin harmonic"]:
     """`equalise` by c(i) = 1 + A exp(-(i - b)^2 / (2 w^2)), one boost or cut per item (arXiv
     2402.15569).
+
+    Args:
+        features: levels in [0, 1].
+        uniforms: what gives A, b and w, of `draw_gaussian`.
+        harmonics: of the channels, one each.
+        bins_per_octave: of the CQT.
+        max_height: the largest |A|.
+        max_width_octaves: the largest w.
     """
     bins = curve_bins(features.shape[2], harmonics, bins_per_octave)
     curves = gaussian_curves(

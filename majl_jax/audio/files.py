@@ -79,9 +79,15 @@ def stream(
 ) -> Iterator[Block]:
     """Yields the file in blocks of at most `block_samples` of its own samples, in constant memory.
 
-    sample_rate_hz, channels: what is wanted; None keeps the file's. Raises AudioFileError where the
-    file stops being usable (damage, NaN), after the good blocks before it. A silent file is read,
-    with a warning.
+    Raises AudioFileError where the file stops being usable (damage, NaN), after the good blocks
+    before it. A silent file is read, with a warning.
+
+    Args:
+        path: the file.
+        sample_rate_hz: what is wanted; None: that of the file.
+        channels: how many are wanted; None: those of the file.
+        block_samples: counted before resampling.
+        allow_truncated: whether what is there of a truncated file is used.
     """
     with _open(path, allow_truncated, tell=True) as decoder:
         info = _info(path, decoder)

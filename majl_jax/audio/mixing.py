@@ -155,9 +155,17 @@ def dynamic_mixing(
     """Each stem of any example in which it is `sounding`, some left out, all at one level, times
     U(low_db, high_db) dB.
 
-    The mixture is the sum over stems. Where a stem comes from is drawn by `key`, among the
-    examples whose stems are `known`; all else by `keys`. Stems that are silent stay so; `level` is
-    that of `normalise_level`.
+    The mixture is the sum over stems. Stems that are silent stay so.
+
+    Args:
+        stems: of all examples.
+        known: which examples have stems to take.
+        key: of where a stem comes from.
+        keys: of all else, one per example.
+        drop_probability: of a stem to be left out, see `draw_kept`.
+        level: that of `normalise_level`.
+        low_db: the smallest gain.
+        high_db: the largest gain.
     """
     draws = jax.vmap(jax.random.split)(keys)
     examples = draw_examples(key, sounding(stems), known)

@@ -110,10 +110,16 @@ def multi_pitch_targets(
     in [0, 1].
 
     a is 1 at every pitch's nearest bin, g the blur of `blur_bins`, and n, per item, the smallest
-    blurred value at a pitch, which is 1 unless every pitch of the item has a neighbour. 0 Hz is no
-    pitch; pitches beyond the outermost bin centres are dropped. `width_bins` 0: no blur. The
+    blurred value at a pitch, which is 1 unless every pitch of the item has a neighbour. The
     targets of Timbre-Trap (Cwitkowitz et al. 2024; repository sony/timbre-trap,
     `PitchDataset.py`), which SS-MPE shares.
+
+    Args:
+        f0_hz: pitches, 0 = no pitch; those beyond the outermost bin centres are dropped.
+        fmin_hz: centre of bin 0.
+        bins: their number.
+        bins_per_octave: how many of them make an octave.
+        width_bins: standard deviation of the Gaussian; 0: no blur.
     """
     index = nearest_bins(f0_hz, fmin_hz=fmin_hz, bins=bins, bins_per_octave=bins_per_octave)
     active = (index[..., None] == jnp.arange(bins)).any(axis=-2)

@@ -78,9 +78,15 @@ def time_stretch(
     """The first `samples` samples of each example at `rate` times its speed (above 1: faster), at
     the same pitch.
 
-    Output sample n comes from around input sample n rate: pass `needed_samples` or more; what lies
-    after the end is silent. A rate of 1, to a millionth, gives the input back unchanged. Twice the
-    window suits basses below 80 Hz better, and drums less.
+    Output sample n comes from around input sample n rate.
+
+    Args:
+        audio: `needed_samples` or more; what lies after the end is silent.
+        rates: one per example; a rate of 1, to a millionth, gives the input back unchanged.
+        samples: length of the result.
+        window_samples: of the STFT; twice as many suit basses below 80 Hz better, and drums less.
+        hop_samples: of the STFT.
+        locked: that of `phase_vocoder`.
     """
     if audio.shape[1] < samples:
         raise ValueError(
@@ -111,8 +117,15 @@ def pitch_shift(
     millionth, give the input back unchanged.
 
     The sound is stretched to p = 2^(semitones / 12) times its length and sample n of the result
-    read at n p. What would come to lie above half the sample rate is taken away. max_semitones:
-    the highest shift there can be; the end of a higher one is silent.
+    read at n p. What would come to lie above half the sample rate is taken away.
+
+    Args:
+        audio: the sound.
+        semitones: one shift per example, above 0: higher.
+        max_semitones: the highest shift there can be; the end of a higher one is silent.
+        window_samples: of the STFT.
+        hop_samples: of the STFT.
+        locked: that of `phase_vocoder`.
     """
     samples = audio.shape[1]
     ratios = jnp.exp2(semitones / 12.0)

@@ -58,9 +58,14 @@ def variance_hinge(
     items.
 
     The variance term of VICReg (Bardes et al. 2022, eq. 1), with Var divided by the count.
-    `of="mass"`: one hinge, on the frames' number of active bins sum_k s_k instead. g is
-    `minimum_deviation`. 0 without a True frame. Statistics are those of one device's share of the
-    batch.
+    Statistics are those of one device's share of the batch.
+
+    Args:
+        salience: s, 0 to 1.
+        frame_mask: which frames count; None: all. 0 comes out without a True frame.
+        minimum_deviation: g.
+        of: "bins", or "mass": one hinge, on the frames' number of active bins sum_k s_k instead.
+        epsilon: keeps the gradient finite where nothing varies.
     """
     if of not in ("bins", "mass"):
         raise ValueError(f'variance_hinge got of={of!r}; expected "bins" or "mass".')
@@ -109,7 +114,7 @@ def strict_positive_mask(
 ) -> Bool[Array, "batch frame bin"]:
     """Bins f that are almost surely a pitch, from sound alone, when all of these hold:
 
-    - the harmonic average `salience` in [0, 1] reaches `minimum_salience`;
+    - the harmonic average `salience` reaches `minimum_salience`;
     - the level at f exceeds the mean level in dB of the bins within `neighbourhood_octaves` by
       `minimum_snr_db`;
     - the levels at 2f and 3f, relative to that at f, reach `minimum_second_db` and
@@ -119,12 +124,18 @@ def strict_positive_mask(
     - with `peaks_only`, the level at f is a local maximum along the bins, so that the flanks of a
       partial are no pitches.
 
-    `features` are levels 1 + dB / range_db in [0, 1] per channel of `harmonics`, which must
-    include 1. A partial is read in its own channel, or at its nearest bin of channel 1; where that
-    lies beyond the last bin nothing is known and the answer is no. Levels are those of the
-    unnormalised filters, which fall with frequency. The limits follow the strict positives of
-    repository ShiryuEsaki/ss-mpe-experiments; neighbourhood and local maximum are our decision. No
-    gradient.
+    A partial is read in its own channel, or at its nearest bin of channel 1; where that lies
+    beyond the last bin nothing is known and the answer is no. Levels are those of the unnormalised
+    filters, which fall with frequency. The limits follow the strict positives of repository
+    ShiryuEsaki/ss-mpe-experiments; neighbourhood and local maximum are our decision. No gradient.
+
+    Args:
+        salience: in [0, 1].
+        features: levels 1 + dB / range_db in [0, 1].
+        harmonics: of the channels, one each; 1 must be among them.
+        bins_per_octave: of the bins.
+        range_db: decibels from level 0 to level 1.
+        limits: the limits named above.
     """
     if 1 not in harmonics or len(harmonics) != features.shape[-1]:
         raise ValueError(

@@ -111,10 +111,14 @@ def chunked_grams(
     """`grams` of embed(hidden), of which only `chunk_frames` frames of one example are in memory
     at a time.
 
-    `embed` sees each frame alone, and may close over parameters: gradients reach them and
-    `hidden`. It runs again in the backward pass. Call a Flax module by its `apply`. Choose a
-    divisor of the frames, or all of them: otherwise zeros fill up the last chunk, in a copy of
-    `hidden`.
+    Args:
+        embed: sees each frame alone, and runs again in the backward pass; may close over
+            parameters: gradients reach them and `hidden`. Call a Flax module by its `apply`.
+        hidden: what is embedded.
+        assignment: of each point to the sources.
+        weights: of the points.
+        chunk_frames: a divisor of the frames, or all of them: otherwise zeros fill up the last
+            chunk, in a copy of `hidden`.
     """
     batch, frames = hidden.shape[:2]
     if chunk_frames < 1:

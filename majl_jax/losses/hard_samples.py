@@ -117,6 +117,13 @@ def right_frames(
 ) -> Bool[Array, "batch frame"]:
     """Where a voice is heard and |c - c_label| < tolerance, in cents, whatever the bins of the
     estimator.
+
+    Args:
+        salience: of the estimator, 0 to 1.
+        f0_hz: labels, 0 = no voice.
+        bin_cents: centres of the bins.
+        tolerance_cents: errors from it on are wrong.
+        voicing: salience from which a frame is voiced.
     """
     heard_hz, confidence = pitch.decode_local_average(salience, bin_cents)
     error_cents = jnp.abs(pitch.hz_to_cents(heard_hz) - pitch.hz_to_cents(f0_hz))

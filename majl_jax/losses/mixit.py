@@ -48,8 +48,15 @@ def inactive_sources(
     """`thresholded_neg_snr` of supervised training, which also takes sources that are silent, with
     x = sum_i r_i per channel:
 
-    0.1 · 10 lg(|e_i - r_i|^2 + tau |x|^2 + 1e-8) where 10 lg(|r_i|^2 / (|x|^2 + 1e-8)) < -60 dB,
-    0.1 being `inactive_weight` and -60 dB `inactive_db` (b-sigpro/mixit-mss, `loss/snr.py`).
+    0.1 · 10 lg(|e_i - r_i|^2 + tau |x|^2 + 1e-8) where 10 lg(|r_i|^2 / (|x|^2 + 1e-8)) < -60 dB
+    (b-sigpro/mixit-mss, `loss/snr.py`).
+
+    Args:
+        estimates: e.
+        references: r.
+        max_snr_db: that of `thresholded_neg_snr`, which makes tau.
+        inactive_db: the -60 dB of the formula.
+        inactive_weight: its 0.1.
     """
     estimates, references = _float32(estimates, references)
     noise = jnp.sum((estimates - references) ** 2, axis=1)

@@ -96,8 +96,17 @@ def self_supervised_loss(
     frames and items.
 
     `supervised` is a mean over labelled frames, `energy`, `sparsity` and the terms against blank
-    output over unlabelled items, every other term over all items. `network(params, features)`
-    gives logits.
+    output over unlabelled items, every other term over all items.
+
+    Args:
+        params: of the network, trained.
+        mutables: what else the step changes: those of a teacher, where there is one.
+        batch: sound and its labels.
+        key: of the changes to the sound.
+        front_end: from sound to features.
+        network: (params, features) -> logits.
+        settings: how the terms are made.
+        weights: w by the names in `TERMS`.
     """
     if unknown := sorted(weights.keys() - set(TERMS)):
         raise ValueError(f"config.weights names {unknown}; the terms are {', '.join(TERMS)}")

@@ -54,8 +54,14 @@ def neg_si_sdr(
 ) -> Float[Array, "..."]:
     """-SI-SDR in dB (Le Roux et al. 2019), with a = <s_hat, s> / (|s|^2 + floor):
 
-    10 lg (mean (s_hat - a s)^2 + floor) - 10 lg (mean (a s)^2 + floor). `zero_mean` first removes
-    the mean of both.
+    10 lg (mean (s_hat - a s)^2 + floor) - 10 lg (mean (a s)^2 + floor).
+
+    Args:
+        estimate: s_hat.
+        target: s.
+        axes: those to reduce.
+        zero_mean: whether the mean of both is removed first.
+        floor: added to mean squares, so that silence has a value.
     """
     kept = tuple(range(1, estimate.ndim)) if axes is None else axes
     if zero_mean:

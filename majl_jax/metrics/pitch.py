@@ -22,10 +22,19 @@ def melody_scores(
 ) -> dict[str, float]:
     """Melody scores rpa, rca, oa, vr, vfa in 0..1 on a common frame grid (mir_eval.melody).
 
-    A frame with a confidence below the threshold is estimated as unvoiced. "thresholded" drops its
-    pitch as well, so it counts as an error of RPA and RCA (MAJL's authors); "mirex" keeps it as a
-    guess, as the MIREX protocol does. Frames that are not `labelled` are left out. A score is
-    NaN where it has no frames: rpa, rca and vr without a voiced, vfa without an unvoiced one.
+    A score is NaN where it has no frames: rpa, rca and vr without a voiced, vfa without an
+    unvoiced one.
+
+    Args:
+        estimate_f0_hz: pitch of each frame, 0 = none.
+        confidence: in that pitch.
+        reference_f0_hz: the true pitch, 0 = unvoiced.
+        labelled: which frames count; None: all.
+        pitch_threshold: a frame with a confidence below it is estimated as unvoiced.
+        rpa_mode: "thresholded" drops the pitch of such a frame as well, so it counts as an error
+            of RPA and RCA (MAJL's authors); "mirex" keeps it as a guess, as the MIREX protocol
+            does.
+        tolerance_cents: errors below it are right.
     """
     from mir_eval import melody
 
@@ -65,9 +74,16 @@ def multi_pitch_scores(
 ) -> dict[str, float]:
     """Frame-wise precision P, recall R, f1 and accuracy in 0..1 (mir_eval.multipitch).
 
-    The estimate nearest in time counts for each reference frame, none outside the estimated times.
     F1 = 2 P R / (P + R + eps); accuracy = TP / (TP + FP + FN). P is 0 where nothing is estimated;
     all are NaN where the reference has no pitch. Pitches beyond 20 to 5000 Hz are left out.
+
+    Args:
+        estimate_times_s: of the estimate's frames, increasing.
+        estimate_hz: the pitches of each; the frame nearest in time counts for each reference
+            frame, none outside the estimated times.
+        reference_times_s: of the reference's frames, increasing.
+        reference_hz: the true pitches of each.
+        window_semitones: largest error of a right pitch.
     """
     from mir_eval import multipitch
 

@@ -69,9 +69,16 @@ def bss_eval_v4(
 ) -> dict[str, Float[np.ndarray, "stem window"]]:
     """BSS Eval v4, "images": sdr_db, isr_db, sir_db, sar_db per window (Stoeter et al. 2018).
 
-    One least-squares distortion filter per track, scores per window (published numbers use
-    windows and hops of 1 s). A window in which any reference or estimate is silent is NaN for
-    every stem. The SDR needs no filter: `sdr_only` leaves the rest out and takes milliseconds.
+    One least-squares distortion filter per track, scores per window. A window in which any
+    reference or estimate is silent is NaN for every stem.
+
+    Args:
+        estimates: of all stems of a track.
+        references: the true stems.
+        window_samples: length of a window; published numbers use windows and hops of 1 s.
+        hop_samples: from a window to the next; None: a whole window.
+        filter_taps: length of the distortion filter.
+        sdr_only: leaves all but the SDR out, which needs no filter and takes milliseconds.
     """
     estimates, references = _checked_stems(estimates, references)
     hop_samples = window_samples if hop_samples is None else hop_samples

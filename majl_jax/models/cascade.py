@@ -83,6 +83,13 @@ class Cascade:
     ) -> Float[Array, "batch frame 2"] | None:
         """The weight module's scores; None where there is no module. No gradient leaves by its
         inputs.
+
+        Args:
+            variables: of the cascade.
+            heard_in_estimate: what the pitch estimator hears in the separated voice.
+            heard_in_target: and in the true one.
+            label: the true salience.
+            difficulty: of separation and of pitch (losses/hard_samples.py).
         """
         if self.weight_module is None:
             return None

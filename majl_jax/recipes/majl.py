@@ -151,6 +151,13 @@ class _Setting:
     ) -> dict[str, float]:
         """Means over the tracks of a split of the labelled set, and how many are in none;
         tracks.jsonl has everything.
+
+        Args:
+            name: of the model in the rows.
+            variables: of the model.
+            split: "valid" or "test".
+            report: where rows and examples go.
+            judged: further fields of `Target`.
         """
         chosen = self.config.evaluation
         tracks = chosen[f"{split}_tracks"] or None  # 0: all of them

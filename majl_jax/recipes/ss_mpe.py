@@ -126,6 +126,15 @@ class _Setting:
     ) -> dict[str, float]:
         """Macro means over the tracks of every scored set, <score>_<set>; those of the first set
         without its name.
+
+        Args:
+            name: of the model in the rows.
+            variables: of the model.
+            split: "valid" or "test".
+            references: other systems by name, as of `score_tracks`.
+            tuned_threshold: that of `Judging`.
+            choose_threshold: that of `Judging`.
+            options: further ones of `score_tracks`.
         """
         chosen, found = self.config.evaluation, {}
         sets = chosen.sets if split == "valid" else chosen.test_sets

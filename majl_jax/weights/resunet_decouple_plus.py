@@ -38,9 +38,15 @@ def convert_resunet_decouple_plus(
     """Variables of `ResUNetDecouplePlus`; the numbers of audio channels and sources are read off
     the arrays where not given.
 
-    Keys are those of `ResUNet143_DecouplePlusInplaceABN_ISMIR2021`, all of them below `model.` in
-    the released files. The constant matrices of its STFT and its counters of training steps are
-    not needed.
+    The constant matrices of its STFT and its counters of training steps are not needed.
+
+    Args:
+        tensors: by the keys of `ResUNet143_DecouplePlusInplaceABN_ISMIR2021`, all of them below
+            `model.` in the released files.
+        channels: of the model's levels.
+        blocks: residual blocks per stage.
+        audio_channels: of the mixture.
+        sources: how many the model gives.
     """
     tensors = {
         key.removeprefix("model."): value

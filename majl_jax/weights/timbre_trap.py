@@ -29,6 +29,14 @@ def convert_timbre_trap(
 ) -> Variables:
     """Variables of `TimbreTrap` with these sizes; the keys are those of `TT_Base` in v0.2.0, whose
     CQT is not needed.
+
+    Args:
+        tensors: the state dictionary.
+        bins: of the CQT.
+        harmonics: how many.
+        complexity: that of `level_channels`.
+        latent: size of a frame's latent vector.
+        skip_connections: whether the weights of these are among the tensors.
     """
     tensors = {key: value for key, value in tensors.items() if not key.startswith(_FRONT_END)}
     model = TimbreTrap(bins, harmonics, complexity, latent, skip_connections)

@@ -106,6 +106,13 @@ def attend_with_dropout(
 ) -> Float[Array, "sequence position head feature"]:
     """`attend` with probabilities that are dropped with probability `rate`, the others over 1 -
     rate; keeps all logits.
+
+    Args:
+        query: of each position.
+        key: what queries are compared with.
+        value: what is averaged.
+        rate: at least 0, below 1.
+        random_key: of what is dropped.
     """
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     logits = jnp.einsum("nthd,nshd->nhts", scaled, key, preferred_element_type=jnp.float32)

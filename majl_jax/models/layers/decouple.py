@@ -47,10 +47,16 @@ def separate_by_maps(
 ) -> Float[Array, "batch time source channel"]:
     """STFT, `network`, `decouple`, inverse STFT; any length of more than half a window.
 
-    `network` maps magnitudes [batch, channel, frame, frequency] to [batch, frame, frequency - 1,
-    source * channel * 4]; the last frequency of the estimates is silent. ceil(time / hop) frames:
-    one that would be centred where the signal ends is left out, so that there are as many frames
-    as hops.
+    The last frequency of the estimates is silent. ceil(time / hop) frames: one that would be
+    centred where the signal ends is left out, so that there are as many frames as hops.
+
+    Args:
+        mixture: the sound.
+        network: magnitudes [batch, channel, frame, frequency] to [batch, frame, frequency - 1,
+            source * channel * 4].
+        sources: how many come out.
+        window_samples: of the STFT.
+        hop_samples: of the STFT.
     """
     length, channels = mixture.shape[1:]
     spectrum = stft(mixture.swapaxes(1, 2), window_samples=window_samples, hop_samples=hop_samples)[

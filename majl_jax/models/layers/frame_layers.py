@@ -42,7 +42,16 @@ def residual_unit(
     pointwise_bias: Float[Array, " channel"],
     dilation: int,
 ) -> Float[Array, "batch frame bin channel"]:
-    """y = x + ELU(V ELU(W * x + b) + c) with a dilated 3 x 3 convolution W and a matrix V."""
+    """y = x + ELU(V ELU(W * x + b) + c) with a dilated 3 x 3 convolution W and a matrix V.
+
+    Args:
+        inputs: x.
+        kernel: W.
+        bias: b.
+        pointwise_kernel: V.
+        pointwise_bias: c.
+        dilation: of W, along frames and bins.
+    """
     hidden = _hidden(inputs, kernel, bias, dilation)
     return inputs + elu(product(hidden, pointwise_kernel) + pointwise_bias)
 

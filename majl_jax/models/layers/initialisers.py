@@ -23,6 +23,13 @@ def affine(
 ) -> tuple[Array, Array]:
     """The parameters `<name>_kernel` of this shape and `<name>_bias` of its last axis, in
     `dtype`.
+
+    Args:
+        module: gets them.
+        name: what theirs begin with.
+        shape: of the kernel.
+        fan_in: that of `uniform`, which both start from.
+        dtype: of what is returned; the module keeps float32.
     """
     kernel = module.param(f"{name}_kernel", uniform(fan_in), shape)
     bias = module.param(f"{name}_bias", uniform(fan_in), shape[-1:])

@@ -198,6 +198,15 @@ def update(
     (1711.00937, A.1). A code with N_i < `threshold` is rare and becomes its candidate instead
     (openai/jukebox); N_i and m_i stay, so that this happens in every step until it is taken often
     enough.
+
+    Args:
+        codebook: e, m and N before the step.
+        latents: h.
+        codes: the code that each latent takes.
+        candidates: a row for each code, from `random_rows`.
+        decay: of the averages.
+        threshold: latents per step.
+        axis: name of the devices that share the batch; None: there is one.
     """
     size = len(codebook.counts)
     rows = _tokens(latents)
@@ -244,6 +253,14 @@ def readings(
     square of the rows' change; `fit`: mean squared distance to the nearest row;
     `latent_deviation`: standard deviation of the latents; `restarted`: share of the codes that
     became a candidate. A perplexity that falls to a few codes is the collapse to look for.
+
+    Args:
+        before: the codebook that the step starts from.
+        after: what `update` made of it.
+        latents: of this device.
+        quantized: what `quantize` made of them.
+        threshold: latents per step, that of `update`.
+        axis: name of the devices that share the batch; None: there is one.
     """
     counts = usage_counts(quantized.codes, size=len(after.counts), axis=axis)
     step = after.vectors - before.vectors
