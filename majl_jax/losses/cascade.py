@@ -66,6 +66,15 @@ class _Unweighted:
     in_source: Float[Array, "batch frame bin"]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Fixed:
+    """What is the same in every step: the networks, and how their losses count."""
+
+    cascade: Cascade
+    terms: CascadeTerms
+    dynamic: hard_samples.HardSamples | None
+
+
 def cascade_loss(
     params: Any,
     mutables: Any,
@@ -80,14 +89,20 @@ def cascade_loss(
     """L = mean_i w_separation a_i L_separation(s_hat_i, s_i) + w_pitch b_i L_pitch(PE(s_hat_i),
     y_i), over what is labelled.
 
-    The target s is stem 0. With `interface.joint`, PE hears the estimate, and the separator learns
-    from both losses, balanced as losses/interface.py says; without, PE hears the true voice: two
-    networks trained side by side, each on its own loss. L_pitch is taken on some frames per
-    segment, one drawn from each of as many equal stretches: neighbouring 64 ms frames share most
-    of their samples.
+    With `interface.joint`, PE hears the estimate, and the separator learns from both losses,
+    balanced as losses/interface.py says; without, PE hears the true voice: two networks trained
+    side by side, each on its own loss. L_pitch is taken on some frames per segment, one drawn from
+    each of as many equal stretches: neighbouring 64 ms frames share most of their samples.
 
-    `dynamic` makes the weights a_i and b_i depend on how hard a sample is
-    (losses/hard_samples.py); None: both are 1.
+    Args:
+        params: {"separator", "pitch"}, and "weight_module" where the cascade has one.
+        mutables: statistics of the networks, {"batch_stats": {"separator", "pitch"}}, or {}.
+        batch: segments with the keys and shapes of batch.py; the target s is stem 0.
+        key: of the drawn frames and of dropout.
+        cascade: the networks.
+        terms: the terms and how much each counts.
+        interface: what PE hears, and what of its gradient the separator sees.
+        dynamic: how a_i and b_i depend on how hard a sample is; None: both are 1.
     """
     frame_key, dropout_key = jax.random.split(key)
     # The first example's number tells the devices apart, so that they drop different units.
@@ -99,15 +114,8 @@ def cascade_loss(
         terms.mixture_gain * mixing.mixture(stems)[..., 0],
         key=keys[0],
     )
-    losses = functools.partial(
-        _losses,
-        mutables=mutables,
-        truth=truth,
-        key=keys[1],
-        cascade=cascade,
-        terms=terms,
-        dynamic=dynamic,
-    )
+    fixed = _Fixed(cascade, terms, dynamic)
+    losses = functools.partial(_losses, mutables=mutables, truth=truth, key=keys[1], fixed=fixed)
     rest, at_interface = {k: v for k, v in params.items() if k != "separator"}, {}
     if interface.joint and not interface.stop_gradient:
         loss, aux, at_interface = balanced(losses, estimate, rest, interface)
@@ -115,12 +123,16 @@ def cascade_loss(
         heard = jax.lax.stop_gradient(estimate) if interface.joint else truth.source
         loss, _, _, aux = losses(estimate, heard, rest)
     found, pitch_state = aux
-    states = {"separator": separator_state, "pitch": pitch_state}
-    updated = {
+    updated = _updated(mutables, {"separator": separator_state, "pitch": pitch_state})
+    return loss, (updated, {**found, **at_interface})
+
+
+def _updated(mutables: Any, states: Mapping[str, Any]) -> dict[str, Any]:
+    """`mutables` with what is in the new states of the networks."""
+    return {
         c: {name: states[name].get(c, old) for name, old in parts.items()}
         for c, parts in mutables.items()
     }
-    return loss, (updated, {**found, **at_interface})
 
 
 def _truth(
@@ -143,13 +155,12 @@ def _losses(
     mutables: Any,
     truth: _Truth,
     key: Any,
-    cascade: Cascade,
-    terms: CascadeTerms,
-    dynamic: hard_samples.HardSamples | None,
+    fixed: _Fixed,
 ) -> tuple[Array, Array, Array, tuple[dict[str, Array], Any]]:
     """(the whole loss, its part of separation, its part of pitch, (terms and readings, PE's
     statistics)).
     """
+    cascade, terms, dynamic = fixed.cascade, fixed.terms, fixed.dynamic
     variables = {"params": params, **mutables}
     listen = functools.partial(cascade.listen, variables, index=truth.index, key=key)
     logits, pitch_state = listen(heard)

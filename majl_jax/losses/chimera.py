@@ -5,6 +5,7 @@ Sources -> their STFTs, whose sum is the mixture's -> one pass through the trunk
 0.99 L_MI (eq. 3); L_DC alone before there are masks. Terms with the weight 0 are not computed.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +23,18 @@ CLUSTERING = {
 TERMS = (*CLUSTERING, "mask_inference")
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the network listens to, how much each term counts, and how they are computed."""
+
+    spectrum: Callable[[Float[Array, "*batch time"]], Complex[Array, "*batch frame frequency"]]
+    """The STFT."""
+    weights: Mapping[str, float]
+    """Of some of `TERMS`."""
+    chunk_frames: int
+    """Frames at a time of the clustering terms."""
+
+
 def chimera_loss(
     params: Any,
     mutables: Any,
@@ -30,19 +43,24 @@ def chimera_loss(
     key: Any,
     *,
     network: Chimera,
-    spectrum: Callable[[Float[Array, "*batch time"]], Complex[Array, "*batch frame frequency"]],
-    weights: Mapping[str, float],
-    chunk_frames: int,
+    settings: Settings,
     train: bool = True,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
     """The weighted sum of the terms, (the new statistics, each term); means over the examples of
     all devices whose sources are `known`.
 
-    chunk_frames: of the clustering terms, at a time. train: dropout and the statistics of the
-      batch; False leaves them alone.
+    Args:
+        params: of the network.
+        mutables: its statistics, {"batch_stats"}; {} for a network without.
+        sources: waveforms [batch, time, source], full scale 1; their sum is the mixture.
+        known: [batch], where all sources of an example are known.
+        key: of the dropout.
+        network: trunk, embedding and masks.
+        settings: STFT, weights of the terms, frames at a time.
+        train: dropout and the statistics of the batch; False leaves them alone.
     """
-    used = used_terms(weights)
-    magnitudes, mixture = magnitudes_of(sources, spectrum)
+    used = used_terms(settings.weights)
+    magnitudes, mixture = magnitudes_of(sources, settings.spectrum)
     hidden, updates = network.apply(
         {"params": params, **mutables},
         mixture,
@@ -52,7 +70,13 @@ def chimera_loss(
         rngs={"dropout": key},
     )
     each = terms_of_hidden(
-        params, hidden, magnitudes, mixture, network=network, used=used, chunk_frames=chunk_frames
+        params,
+        hidden,
+        magnitudes,
+        mixture,
+        network=network,
+        used=used,
+        chunk_frames=settings.chunk_frames,
     )
     terms = {name: weighting.masked_mean(value, known) for name, value in each.items()}
     total = sum((used[name] * value for name, value in terms.items()), jnp.float32(0))
@@ -89,7 +113,17 @@ def terms_of_hidden(
     used: Mapping[str, float],
     chunk_frames: int,
 ) -> dict[str, Float[Array, "batch"]]:
-    """The `used` terms of each example from the states of the trunk."""
+    """The `used` terms of each example from the states of the trunk.
+
+    Args:
+        params: of the network.
+        hidden: states of the trunk [batch, frame, state].
+        magnitudes: |S| of each source [batch, frame, frequency, source].
+        mixture: |X| of their sum [batch, frame, frequency].
+        network: its embedding and masks are applied.
+        used: weights by the names of the terms, which alone count here.
+        chunk_frames: frames at a time of the clustering terms.
+    """
     terms: dict[str, Array] = {}
     apply: Any = functools.partial(network.apply, {"params": params})
     if clustered := [name for name in used if name in CLUSTERING]:

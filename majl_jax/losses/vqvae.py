@@ -37,6 +37,8 @@ class Settings:
     restart_below: float = 1.0
     frozen: bool = False
     average_decay: float = 0.0
+    axis: str | None = None
+    """Of the devices that share a batch: the codebook is that of all of them."""
 
 
 def autoencoder_loss(
@@ -49,22 +51,24 @@ def autoencoder_loss(
     encoder: Encoder,
     decoder: Decoder,
     settings: Settings,
-    axis: str | None = None,
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
     """L2 / v + 0.02 Linf / v + the multi-resolution spectral distance / s + 0.02 ||sg(q) - h||^2,
     and the codebook's next state.
 
-    y = D(h + sg(q - h)), h = E(x), q the nearest row of the codebook. The mean over the items of
-    all devices by their weight `known`. `axis` names the devices that share the batch: the
-    codebook is that of all.
+    y = D(h + sg(q - h)), h = E(x), q the nearest row of the codebook.
+
+    Args:
+        params: {"encoder", "decoder"}.
+        mutables: {"codebook"}, and "averaged" where `settings.average_decay` is above 0.
+        audio: x [batch, time, 1], full scale 1, whole hops of the encoder.
+        known: weight of each item [batch] in the mean over those of all devices.
+        key: of the latents that empty and rare codes become.
+        encoder: E.
+        decoder: D.
+        settings: weights of the terms; how the codebook follows.
     """
     latents: Any = encoder.apply({"params": params["encoder"]}, audio)
-    before = Codebook(**mutables["codebook"])
-    candidates = before.vectors
-    if not settings.frozen:
-        size = len(before.vectors)
-        candidates = vector_quantizer.random_rows(latents, key, size=size, axis=axis)
-        before = vector_quantizer.initialize(before, candidates)
+    before, candidates = _started(Codebook(**mutables["codebook"]), latents, key, settings)
     quantized = vector_quantizer.quantize(before, latents)
     estimate: Any = decoder.apply({"params": params["decoder"]}, quantized.straight_through)
     after = before
@@ -76,22 +80,38 @@ def autoencoder_loss(
             candidates,
             decay=settings.decay,
             threshold=settings.restart_below,
-            axis=axis,
+            axis=settings.axis,
         )
+    each = {**_distances(estimate, audio, settings), "commit": quantized.commitment}
+    terms = {name: weighting.masked_mean(value, known) for name, value in each.items()}
+    total = jnp.stack([getattr(settings, name) * value for name, value in terms.items()]).sum()
+    health = vector_quantizer.readings(
+        before, after, latents, quantized, threshold=settings.restart_below, axis=settings.axis
+    )
+    new = {**mutables, "codebook": jax.lax.stop_gradient(after._asdict())}
+    return total, (averaged(new, params, settings.average_decay), {**terms, **health})
+
+
+def _started(
+    codebook: Codebook, latents: Array, key: Any, settings: Settings
+) -> tuple[Codebook, Array]:
+    """(the codebook, filled if it was empty; the rows that its rare codes become)."""
+    if settings.frozen:
+        return codebook, codebook.vectors
+    size = len(codebook.vectors)
+    candidates = vector_quantizer.random_rows(latents, key, size=size, axis=settings.axis)
+    return vector_quantizer.initialize(codebook, candidates), candidates
+
+
+def _distances(estimate: Array, audio: Array, settings: Settings) -> dict[str, Array]:
+    """How far each item is from what it should be, before the weights: [batch] by term."""
     bandwidth = settings.bandwidth
     l2 = reconstruction.l2(estimate, audio, bandwidth=bandwidth.l2)
     linf = reconstruction.linf(estimate, audio, largest=settings.top, bandwidth=bandwidth.l2)
     spectral = reconstruction.spectral_distance(
         estimate, audio, resolutions=settings.resolutions, bandwidth=bandwidth.spectral
     )
-    each = {"l2": l2, "linf": linf, "spectral": spectral, "commit": quantized.commitment}
-    terms = {name: weighting.masked_mean(value, known) for name, value in each.items()}
-    total = jnp.stack([getattr(settings, name) * value for name, value in terms.items()]).sum()
-    health = vector_quantizer.readings(
-        before, after, latents, quantized, threshold=settings.restart_below, axis=axis
-    )
-    new = {**mutables, "codebook": jax.lax.stop_gradient(after._asdict())}
-    return total, (averaged(new, params, settings.average_decay), {**terms, **health})
+    return {"l2": l2, "linf": linf, "spectral": spectral}
 
 
 def latent_loss(
@@ -108,7 +128,18 @@ def latent_loss(
     """||E2(mixture) - sg(E1(stem))||^2 on latents before quantisation ("mse").
 
     With "lmix" 0.02 times the mean of its largest squares is added. The paper says the first, its
-    code computes the second. E1 is in `mutables["stem"]`.
+    code computes the second.
+
+    Args:
+        params: {"encoder"}, that of E2.
+        mutables: {"stem": {"encoder"}}, that of E1, and "averaged" where
+            `settings.average_decay` is above 0.
+        mixture: waveforms [batch, time, 1], full scale 1, whole hops of the encoder.
+        stem: what E1 hears of the same time [batch, time, 1].
+        known: weight of each item [batch] in the mean.
+        encoder: the network of E1 and E2.
+        loss: one of `LATENT_LOSSES`.
+        settings: of them `linf`, `top` and `average_decay`.
     """
     target: Any = encoder.apply({"params": mutables["stem"]["encoder"]}, stem)
     estimate: Any = encoder.apply({"params": params["encoder"]}, mixture)

@@ -401,8 +401,7 @@ def _loss(
         code_key,
         encoder=setting.encoder,
         decoder=setting.decoder,
-        settings=setting.settings,
-        axis=axis,
+        settings=dataclasses.replace(setting.settings, axis=axis),
     )
 
 

@@ -231,9 +231,11 @@ def _loss(
         known,
         dropout_key,
         network=setting.network.clone(statistics_axis=axis),
-        spectrum=separator(config, setting.network).spectrum,
-        weights=setting.options.weights.to_dict(),
-        chunk_frames=config.chunk_frames,
+        settings=losses.Settings(
+            spectrum=separator(config, setting.network).spectrum,
+            weights=setting.options.weights.to_dict(),
+            chunk_frames=config.chunk_frames,
+        ),
         train=not (setting.mask_only and config.frozen_trunk == "eval"),
     )
 

@@ -27,14 +27,10 @@ def original():
     return variables, jnp.moveaxis(inputs["audio_sources"], 1, -1), output
 
 
-def _loss(params, statistics, sources, known=None, **options):
+def _loss(params, statistics, sources, known=None, weights=PAPER, **options):
     known = jnp.ones(len(sources), bool) if known is None else known
-    options = {
-        "network": NETWORK,
-        "spectrum": SPECTRUM,
-        "weights": PAPER,
-        "chunk_frames": 4,
-    } | options
+    settings = chimera.Settings(SPECTRUM, weights, chunk_frames=4)
+    options = {"network": NETWORK, "settings": settings} | options
     loss = jax.jit(functools.partial(chimera.chimera_loss, **options))  # else op by op
     with jax.default_matmul_precision("highest"):
         return loss(params, {"batch_stats": statistics}, sources, known, jax.random.key(0))
@@ -115,9 +111,8 @@ def test_a_network_without_statistics():
     variables = network.init(jax.random.key(0), jnp.zeros((1, 2, 17)))
     assert set(variables) == {"params"}
     sources = 0.1 * jax.random.normal(jax.random.key(1), (2, 77, 2))
-    loss = functools.partial(
-        chimera.chimera_loss, network=network, spectrum=SPECTRUM, weights=PAPER, chunk_frames=4
-    )
+    settings = chimera.Settings(SPECTRUM, PAPER, chunk_frames=4)
+    loss = functools.partial(chimera.chimera_loss, network=network, settings=settings)
     known, key = jnp.ones(2, bool), jax.random.key(2)
     value, (mutables, _) = jax.jit(loss)(variables["params"], {}, sources, known, key)
     assert np.isfinite(value) and mutables == {}
