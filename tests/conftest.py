@@ -30,6 +30,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
     atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
 
+# A cache of Numba's for each worker: two that write librosa's generalised functions to one crash.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["NUMBA_CACHE_DIR"] = f"{os.environ['JAX_COMPILATION_CACHE_DIR']}/numba_{_WORKER}"
+
 # Tests share small models and scripts that lie beside them.
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "support"))
 
