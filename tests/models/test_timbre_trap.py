@@ -15,7 +15,6 @@ from majl_jax import weights
 from majl_jax.losses import salience_terms
 from majl_jax.models import timbre_trap
 from majl_jax.models.timbre_trap import TimbreTrap, embedding_bins
-from majl_jax.weights import __main__ as weights___main__
 from majl_jax.weights.filling import flat
 
 SMALL = {"bins": 50, "harmonics": 3, "complexity": 1, "latent": 4}
@@ -285,7 +284,7 @@ def test_skip_connections_add_the_embeddings_of_the_encoder_times_their_weights(
 
     def with_weights(weights):
         params = jax.tree.map(lambda x: x, variables["params"])
-        params["decoder"]["skip_weights"] = jnp.asarray(weights___main__, jnp.float32)
+        params["decoder"]["skip_weights"] = jnp.asarray(weights, jnp.float32)
         return params, apply({"params": params}, features)
 
     params, silent = with_weights(np.zeros(5))
