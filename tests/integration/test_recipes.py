@@ -23,9 +23,16 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 # One worker makes what tests of a recipe share.
 RECIPES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
 majl = pytest.mark.xdist_group("majl")
+# One of them in `make test`, all of them in `make test-all`.
+SMOKES = [
+    pytest.param(
+        name, marks=[pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (name != "majl")
+    )
+    for name in NAMES
+]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SMOKES)
 def test_smoke_and_exact_resume(name, smoke, tmp_path):
     whole_run, config, results = smoke.run(name)
     assert list(results) == list(config.run)

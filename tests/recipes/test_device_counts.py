@@ -15,6 +15,7 @@ from majl_jax.recipes import jukebox, majl, mixit, ss_mpe, transfer
 
 CONFIGS = ROOT / "configs"
 EXAMPLES = 8
+pytestmark = pytest.mark.slow
 
 
 def _config(recipe, data, **fields):
