@@ -149,7 +149,8 @@ def write_dataset(
 
     Args:
         directory: the folder of the data set, also gs://bucket/folder.
-        splits: for each an iterable of records, or a Beam transform to them (`beam.records_of`).
+        splits: for each an iterable of records, or a Beam transform to them, as
+            `prepare.beam.records_of` gives.
         layout: of all records.
         options: what the data set was made with, for its index.
         report: what became of its tracks. A function is called once all records are written; what

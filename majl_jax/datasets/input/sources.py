@@ -213,7 +213,7 @@ def group_sources(
     """The sets as parts of one stream, each with as many examples as it has tracks, and their
     places.
 
-    Reshape [time, place, channel] to sources by `audio.remixing.group`, after leaving out the last
+    Reshape [time, place, channel] to sources by `audio.mixing.group`, after leaving out the last
     `left_out` places.
     """
     prepared = {name: open_prepared(folders[name]) for name in groups}
