@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.experiment import Column, Row, Table
 from experiments.results import Line, scores
+from majl_jax.formats import score_from_json
 
 Curve = dict[int, float]  # by step
 Lines = dict[int, list[dict[str, float]]]  # by step, of all seeds
@@ -100,7 +101,7 @@ def means(lines: Lines, score: str) -> Curve:
     """Step to the mean over the seeds that have the score; nan: none has."""
     found = {}
     for step in sorted(lines):
-        values = [line[score] for line in lines[step] if line.get(score) is not None]
+        values = [score_from_json(x[score]) for x in lines[step] if x.get(score) is not None]
         found[step] = sum(values) / len(values) if values else float("nan")
     return found
 

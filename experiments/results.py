@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.experiment import Row, Table
 from experiments.grid import Grid
+from majl_jax.formats import score_from_json
 
 Line = dict[str, Any]
 
@@ -62,5 +63,7 @@ def _key(line: Line) -> tuple[Any, ...]:
 
 def scores(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
     """Seed to score of one row, where it has that score."""
-    found = {x["seed"]: x["metrics"].get(score) for x in lines if x["row"] == row}
+    found = {
+        x["seed"]: score_from_json(x["metrics"].get(score)) for x in lines if x["row"] == row
+    }
     return {seed: value for seed, value in found.items() if value is not None}

@@ -1,7 +1,8 @@
 """Numbers of the formats on disk: who writes a file says which it has, who reads one refuses a
-newer one.
+newer one. And how files have scores that JSON has no numbers for.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,20 @@ RUN = 1
 DATA = 1
 """Of a prepared data set's index.json."""
 KEY = "format"
+
+
+def score_to_json(value: float) -> float | str | None:
+    """A score as files have it: "inf" and "-inf" as text, which JSON has no numbers for, and NaN,
+    no score, as null.
+    """
+    if math.isinf(value):
+        return str(value)
+    return None if math.isnan(value) else value
+
+
+def score_from_json(value: Any) -> Any:
+    """The same score: null stays None, and what is no score as it is."""
+    return float(value) if value in ("inf", "-inf") else value
 
 
 class FormatError(ValueError):

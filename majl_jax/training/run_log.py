@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from majl_jax import formats
 from majl_jax.atomic import no_write, write_text
 from majl_jax.training import tensorboard
 
@@ -23,14 +24,17 @@ _ROW_KEYS = ("stage", "step", "kind", "time_s")
 
 
 def read_metrics(workdir: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out."""
+    """The lines of a run's metrics.jsonl, None for NaN; a last line cut off by a crash is left
+    out.
+    """
     path = pathlib.Path(workdir) / "metrics.jsonl"
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except ValueError:
                 continue
+            yield {k: formats.score_from_json(v) for k, v in row.items()}
 
 
 def values(workdir: str | os.PathLike, stage: str, step: int, kind: str) -> dict[str, float]:
@@ -87,7 +91,7 @@ class RunLog:
             for row in read_metrics(self.workdir)
             if row["stage"] != stage or (row["step"] <= step and row["kind"] != "test")
         ]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.path, "".join(json.dumps(_to_json(row)) + "\n" for row in rows))
         try:
             self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
             self._events = tensorboard.Events(self.workdir / "tensorboard" / stage, step)
@@ -95,16 +99,15 @@ class RunLog:
             raise no_write(self.path, error) from error
 
     def write(self, stage: str, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """One line and one set of events; a value that is not finite becomes null."""
+        """One line and one set of events; NaN becomes null, what is infinite "inf" or "-inf"."""
         if self._file is None:
             return
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         row = {
             "stage": stage,
             "step": step,
             "kind": kind,
             "time_s": round(time.time(), 3),
-            **finite,
+            **_to_json(values),
         }
         try:
             line = json.dumps(row).encode() + b"\n"
@@ -122,6 +125,10 @@ class RunLog:
                 os.fsync(self._file.fileno())
             except OSError as error:
                 raise no_write(self.path, error) from error
+
+
+def _to_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: formats.score_to_json(v) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def _lock(path: pathlib.Path):
