@@ -24,7 +24,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Bool, Float
 
-from majl_jax import atomic, console, parallel, weights
+from majl_jax import atomic, console, formats, parallel, weights
 from majl_jax.audio import int16, mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
 from majl_jax.batch import Variables
@@ -460,7 +460,7 @@ def _heads(
     """
     mark = zlib.crc32(json.dumps(parameters.fingerprint(variables["params"])).encode())
     if file.exists():
-        said = json.loads(file.read_text(encoding="utf-8"))
+        said = formats.read(file, formats.RUN, needs=("parameters", "heads"))
         if said["parameters"] == mark:
             return said["heads"]
     found = output_assignment.assign_outputs(_segments(setting, before, variables))

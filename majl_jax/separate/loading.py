@@ -1,6 +1,5 @@
 """Trained runs and published weights as models that can be applied."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,8 +38,7 @@ def load_run(
         raise FileNotFoundError(
             f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
         )
-    said = json.loads(manifest.read_text())
-    formats.check(said, formats.RUN, manifest)
+    said = formats.read(manifest, formats.RUN, needs=("config",))
     config = ml_collections.ConfigDict(said["config"])
     name = str(config.get("recipe", ""))
     if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
