@@ -54,14 +54,19 @@ def draft_of(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> None:
-    """Removes the drafts in a folder, of one name or of all, whose processes are no more."""
+def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> int:
+    """Removes the drafts in a folder, of one name or of all, whose processes are no more; returns
+    how many.
+    """
+    removed = 0
     pattern = re.compile(rf"[.]{'.+' if name is None else re.escape(name)}[.](\d+)[.]part")
     for path in folder.iterdir():
         found = pattern.fullmatch(path.name)
         if found and not _is_alive(int(found[1])):
             with contextlib.suppress(OSError):
                 path.unlink()
+                removed += 1
+    return removed
 
 
 def _is_alive(process: int) -> bool:

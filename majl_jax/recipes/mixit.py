@@ -205,15 +205,22 @@ def _check(config: Any) -> None:
             )
 
 
+def data_sets(config: Any) -> list[str]:
+    """The sets that the stages of a run learn from."""
+    found = [one for name in config.run for one in _names(config, name)]
+    return list(dict.fromkeys(found))
+
+
+def _names(config: Any, stage: str) -> list[str]:
+    if stage == "pretrain":
+        return [one.strip() for one in config.data.unlabelled.split(",")]
+    return list(stem_groups.parse(config.data.labelled))
+
+
 def _open(config: Any, name: str, workdir: pathlib.Path) -> _Setting:
     data = config.data
-    if name == "pretrain":
-        groups = {}
-        names = [one.strip() for one in data.unlabelled.split(",")]
-    else:
-        groups = stem_groups.parse(data.labelled)
-        names = list(groups)
-    folders = {one: epath.Path(data.directory) / one for one in names}
+    groups = {} if name == "pretrain" else stem_groups.parse(data.labelled)
+    folders = {one: epath.Path(data.directory) / one for one in _names(config, name)}
     for folder in folders.values():
         grid = {name: data[name] for name in GRID}
         reader.open_set(folder, **grid, fields="config.data.")

@@ -13,7 +13,6 @@ from majl_jax.report import audio_examples, page, pseudo_labels, score_tables
 from majl_jax.report.curves import StageFiles, training_curves
 from majl_jax.training import run_log
 
-
 OF_A_RUN = ("config.json", "metrics.jsonl", "*/result.json", "*/tracks.jsonl")
 
 
