@@ -5,7 +5,6 @@ A score is a number, None (undefined, with a reason in "skipped") or infinite: t
 silent estimate is -inf, and so is a mean that it is in.
 """
 
-import contextlib
 import json
 import math
 import pathlib
@@ -118,14 +117,12 @@ def _to_json(value: Any) -> Any:
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """Reads tracks.jsonl; an absent file has no rows, lines that are no rows are left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and {"track", "system", "seconds"} <= set(row):
-                rows.append({k: formats.score_from_json(v) for k, v in row.items()})
-    return rows
+    """Reads tracks.jsonl; an absent file has no rows, a damaged one is a formats.FormatError."""
+    rows = formats.read_lines(path, needs=("track", "system", "seconds"))
+    return [
+        {k: v if k in LABELS else formats.score_from_json(v) for k, v in row.items()}
+        for row in rows
+    ]
 
 
 def add_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:

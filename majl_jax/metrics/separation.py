@@ -99,7 +99,11 @@ def bss_eval_v4(
     silent = [_silent(references[:, w]).any() or _silent(heard[:, w]).any() for w in windows]
     names = ("sdr_db",) if sdr_only else ("sdr_db", "isr_db", "sir_db", "sar_db")
     scores = {name: np.full((len(references), len(windows)), np.nan) for name in names}
-    filters = [] if sdr_only or all(silent) else [*_distortion_filters(estimates, references, filter_taps)]
+    filters = (
+        []
+        if sdr_only or all(silent)
+        else [*_distortion_filters(estimates, references, filter_taps)]
+    )
     for column, (window, is_silent) in enumerate(zip(windows, silent, strict=True)):
         if is_silent:
             continue

@@ -269,6 +269,13 @@ def _stage(name: str, setting: _Setting) -> Stage:
     )
 
 
+def data_sets(config: Any) -> list[str]:
+    """The sets that the stages of a run learn from."""
+    found = [data_set for name in config.run for data_set in _data_sets(name, config)]
+    found += [config.data.percussion] * bool(config.weights.percussion)
+    return list(dict.fromkeys(found))
+
+
 def _data_sets(name: str, config: Any) -> dict[str, float]:
     """The training sets of a stage and how many items of a batch each gives, on average."""
     sizes: dict[str, float] = {}
@@ -288,10 +295,7 @@ def _check_data(setting: _Setting) -> None:
             raise ValueError(
                 f"config.stages.{name} has 0 labelled and 0 unlabelled items; expected 1 or more"
             )
-    needed = {data_set for name in config.run for data_set in _data_sets(name, config)}
-    needed |= {*config.evaluation.sets, *config.evaluation.test_sets}
-    if config.weights.percussion:
-        needed.add(config.data.percussion)
+    needed = {*data_sets(config), *config.evaluation.sets, *config.evaluation.test_sets}
     opened = {
         data_set: reader.open_set(
             setting.path(data_set),
@@ -301,15 +305,16 @@ def _check_data(setting: _Setting) -> None:
         )
         for data_set in sorted(needed)
     }
-    trained = {data_set for name in config.run for data_set in _data_sets(name, config)}
-    labelled = trained & set(parse_shares(config.data.labelled))
+    labelled = set()
+    if any(config.stages[name].labelled for name in config.run):
+        labelled = set(parse_shares(config.data.labelled))
     weights = {name: config.weights[name] for name in ("supervised", "anchored", "activity")}
     taught = {f"config.weights.{name} = {w:g}": PITCH for name, w in weights.items() if w}
     if taught and not labelled:
         raise ValueError(
             f"{next(iter(taught))} needs labels, and no stage of config.run has labelled items"
         )
-    for data_set in sorted(trained):
+    for data_set in data_sets(config):
         require(opened[data_set], "train", taught if data_set in labelled else {})
     best = {"config.evaluation.select_best = True": PITCH} if config.evaluation.select_best else {}
     for number, data_set in enumerate(config.evaluation.sets):

@@ -12,13 +12,11 @@ from majl_jax import atomic
 from majl_jax.audio import files
 from majl_jax.plotting.salience import Picture
 from majl_jax.separate.notes import SHORTEST_NOTE_S, notes, write_midi
-from majl_jax.separate.outputs import drafts
+from majl_jax.separate.outputs import drafts, output_paths, refuse_existing
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.separate.outputs import Options
-
-NAMES = ("pitches.csv", "pitches.mid", "picture.png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +56,8 @@ def transcribe_file(
     from majl_jax.separate.outputs import Options
 
     options = options or Options(threshold=model.threshold)
-    paths = tuple(folder / name for name in NAMES[: 3 if options.picture else 2])
-    there = [str(p) for p in paths if p.exists()]
-    if there and not options.overwrite:
-        raise FileExistsError(
-            f"{', '.join(there)} exists already; choose another --output, or pass --overwrite"
-        )
+    paths = output_paths(folder, model, options)
+    refuse_existing(paths, path, options)
     blocks = files.stream(
         path,
         sample_rate_hz=model.sample_rate_hz,

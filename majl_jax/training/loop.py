@@ -145,8 +145,7 @@ def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], list[i
     path = workdir / stage / "result.json"
     if not path.exists():
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    formats.check(result, formats.RUN, path)
+    result = formats.read(path, formats.RUN, needs=("metrics", "steps"))
     scores = {k: formats.score_from_json(v) for k, v in result["metrics"].items()}
     metrics = {k: math.nan if v is None else v for k, v in scores.items()}
     return metrics, result["steps"]
