@@ -96,7 +96,7 @@ def test_what_silence_and_equal_signals_get(score, silent, equal):
 
 
 def test_what_is_constant_is_silent_without_its_mean():
-    reference, constant = np.array([0.5, -0.1, 0.3, 0.2]), np.full(4, 0.1)
+    reference, constant = np.array([0.5, -0.1, 0.3, 0.2, 0.1, -0.4]), np.full(6, 0.1)
     assert constant.mean() != 0.1, "rounding leaves something of it"
     assert separation.si_sdr_db(constant, reference, zero_mean=True) == -np.inf
     assert np.isnan(separation.si_sdr_db(reference, constant, zero_mean=True))

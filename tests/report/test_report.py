@@ -311,7 +311,7 @@ def test_a_silent_estimate_is_seen(run):
         file.write(json.dumps({**line, "si_sdr_db": "-inf"}) + "\n")
     page = Page(run_page.write_report(run))
     minus = "\N{MINUS SIGN}\N{INFINITY}"
-    assert f"{minus} ± \N{EN DASH}" in page.text
+    assert f'{minus}<span class="sd"> ± \N{EN DASH}</span>' in page.source
     assert f"Infinite, and so the means ({minus}: a silent estimate): first: SI-SDR of 1 track" in (
         page.text
     )
