@@ -61,7 +61,8 @@ def _labels(record: records.Record, stem: int | None) -> set[str]:
     stems, pitch = record["has_stems"], record["has_pitch"]
     known = stems.all() if stem is None else stems[stem]
     heard = (pitch.all(axis=1) if stem is None else pitch[:, stem]).any()
-    return {STEMS} * bool(known) | {PITCH} * bool(heard) | {BOTH} * bool(known and heard)
+    found = {STEMS: known, PITCH: heard, BOTH: known and heard}
+    return {what for what, there in found.items() if there}
 
 
 def _firsts_first(prepared: records.Prepared, split: str) -> Iterator[records.Record]:

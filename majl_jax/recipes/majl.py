@@ -45,6 +45,7 @@ from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
 STAGES = ("pipeline", "naive_joint", "teacher", "student")
+PITCH_TERMS = ("pitch", "pitch_on_target")  # of config.weights: what the pitch estimator learns by
 
 
 # ---- from the config to networks ----------------------------------------------------------------
@@ -230,9 +231,15 @@ def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int
         kinds["weighting"] = BOTH
     weights = {name: config.weights.get(name, 0.0) for name in kinds}
     needs = {f"config.weights.{k} = {w:g}": kinds[k] for k, w in weights.items() if w}
+    if "student" in run and not any(weights[term] for term in PITCH_TERMS):
+        raise ValueError(
+            f"config.weights.{' and '.join(PITCH_TERMS)} are 0: the teacher would hear no pitch,"
+            " and the student needs what it hears; raise one, or leave student out of config.run"
+        )
     require(labelled, "train", needs, stem=target)
-    best = {"config.evaluation.select_best = True": BOTH} if config.evaluation.select_best else {}
-    require(labelled, "valid", best, stem=target)
+    best = {"SDR": STEMS, "RPA": PITCH} if config.evaluation.select_best else {}
+    wanted = {f"the {k} of config.evaluation.select_best": kind for k, kind in best.items()}
+    require(labelled, "valid", wanted, stem=target)
     require(labelled, "test", {}, stem=target)
     for field, kind in (("stems_only", STEMS), ("pitch_only", PITCH)) * ("student" in run):
         if name := config.data[field]:

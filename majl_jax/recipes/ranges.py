@@ -53,16 +53,17 @@ class Range:
 
 
 Rule = Range | tuple[str, ...]  # numbers, or one of these texts
-SIZE, COUNT, AT_LEAST_2 = (Range(least, whole=True) for least in (1, 0, 2))
-ANY, NOT_NEGATIVE, POSITIVE = Range(), Range(0), Range(0, above=True)
-FROM_0_TO_1, BELOW_1 = Range(0, 1), Range(0, 1, below=True)
-ABOVE_0, BETWEEN = Range(0, 1, above=True), Range(0, 1, above=True, below=True)
+SIZE, COUNT, AT_LEAST_2 = (Range(least, whole=True) for least in (1.0, 0.0, 2.0))
+ANY, NOT_NEGATIVE, POSITIVE = Range(), Range(0.0), Range(0.0, above=True)
+FROM_0_TO_1, BELOW_1 = Range(0.0, 1.0), Range(0.0, 1.0, below=True)
+ABOVE_0 = Range(0.0, 1.0, above=True)
+BETWEEN = Range(0.0, 1.0, above=True, below=True)
 
 # Ends of field names, of RECIPE.FIELD; the first row with one that fits counts.
 RULES: tuple[tuple[Rule, str], ...] = (
     (SIZE, "jukebox.optimizer.warmup_steps"),
     (AT_LEAST_2, "mixit.stages.*.warmup_steps decay_from"),
-    (Range(0, 2**32 - 1, whole=True), "seed"),
+    (Range(0.0, 2.0**32 - 1, whole=True), "seed"),
     (SIZE, "steps batch_size accumulate_steps decay_every *_every_steps keep_last keep_best"),
     (COUNT, "stages.*.labelled stages.*.unlabelled warmup_steps plateau_patience"),
     (POSITIVE, "learning_rate decoder_factor mixture_gain max_snr_db"),
@@ -73,7 +74,7 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (BELOW_1, "teacher_decay"),
     (BETWEEN, "plateau_factor initial_salience"),
     (FROM_0_TO_1, "*threshold voicing wrong_pitch shift_share"),
-    (Range(0, 100), "clip_percentile"),
+    (Range(0.0, 100.0), "clip_percentile"),
     (SIZE, "clip_history_steps"),
     # data and evaluation
     (SIZE, "sample_rate_hz data.channels hop_samples segment_samples window_samples"),
@@ -81,20 +82,20 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (COUNT, "*_tracks evaluation.examples distinct_offsets"),
     (ANY, "threshold_db anchor_gain_db"),
     (Range(pair=True), "snr_db gain_db"),
-    (Range(0, above=True, pair=True), "rates"),
+    (Range(0.0, above=True, pair=True), "rates"),
     (POSITIVE, "semitones"),
-    (Range(high=0, below=True), "inactive_db"),
+    (Range(high=0.0, below=True), "inactive_db"),
     (("frame", "segment", "song"), "granularity"),
     (("coherent", "incoherent"), "transfer.evaluation.mixing"),
     (("tf.data", "memory"), "data.reader"),
     # losses
-    (Range(-1, 1, whole=True), "dwhs.exponents"),
-    (Range(1, above=True), "middle_weight"),
+    (Range(-1.0, 1.0, whole=True), "dwhs.exponents"),
+    (Range(1.0, above=True), "middle_weight"),
     (POSITIVE, "largest_increase temperature tolerance_cents positive_weight"),
     (SIZE, "pitch_frames losses.top resolutions"),
     (NOT_NEGATIVE, "target_width_cents l2 linf spectral commit variance spectral_norm"),
     (NOT_NEGATIVE, "percussion_volume shift_octaves sounding_rms active_share deviation"),
-    (Range(1), "stretch"),
+    (Range(1.0), "stretch"),
     # networks and front ends
     (("float32", "bfloat16"), "dtype"),
     (SIZE, "*.channels features kernel_size blocks centre_stages layers heads norm_groups"),

@@ -316,7 +316,9 @@ def _check_data(setting: _Setting) -> None:
         )
     for data_set in data_sets(config):
         require(opened[data_set], "train", taught if data_set in labelled else {})
-    best = {"config.evaluation.select_best = True": PITCH} if config.evaluation.select_best else {}
+    best = (
+        {"the F1 of config.evaluation.select_best": PITCH} if config.evaluation.select_best else {}
+    )
     for number, data_set in enumerate(config.evaluation.sets):
         require(opened[data_set], "valid", {} if number else best)
     for data_set in config.evaluation.test_sets:

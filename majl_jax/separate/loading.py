@@ -58,7 +58,27 @@ def load_run(
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
     if hasattr(module, "data_sets"):
         label += f", trained on {_in_words(module.data_sets(config))}"
-    return give(config), variables, label
+    model = give(config)
+    if not _heard_labels(run, meta["stage"], config, getattr(module, "PITCH_TERMS", ())):
+        model, label = _without_pitch(model), f"{label}; no pitch, of which it heard no label"
+    return model, variables, label
+
+
+def _heard_labels(run: pathlib.Path, stage: str, config: Any, terms: Sequence[str]) -> bool:
+    """Whether one of these terms of the loss had a weight and, as far as the log says, a label."""
+    from majl_jax.training import run_log
+
+    counted = run_log.terms_that_counted(run, stage) if terms else None
+    return counted is None or any(config.weights[t] > 0 and t in counted for t in terms)
+
+
+def _without_pitch(model: Any) -> "SegmentModel":
+    import dataclasses
+
+    def apply(variables: Any, audio: Any) -> dict[str, Any]:
+        return {"stems": model.apply(variables, audio)["stems"]}
+
+    return dataclasses.replace(model, apply=apply, bin_cents=None)
 
 
 def _in_words(names: Sequence[str]) -> str:

@@ -50,6 +50,14 @@ def scores(workdir: str | os.PathLike, stage: str, key: str) -> dict[int, float]
     }
 
 
+def terms_that_counted(workdir: str | os.PathLike, stage: str) -> set[str] | None:
+    """The terms that were ever other than 0 in a stage's training: a loss over no label is 0. None
+    if there is no line.
+    """
+    rows = [r for r in read_metrics(workdir) if (r["stage"], r["kind"]) == (stage, "train")]
+    return {k for row in rows for k, v in row.items() if k not in _ROW_KEYS and v} if rows else None
+
+
 class RunLog:
     """Writes metrics.jsonl and TensorBoard events, from the first process, which locks the run."""
 
