@@ -42,14 +42,12 @@ class Range:
 
     def __str__(self) -> str:
         kind = "whole number" if self.whole else "number"
-        said = [f"two {kind}s, the lower one first," if self.pair else f"a {kind}"]
+        said = [f"two {kind}s", "the lower one first"] if self.pair else [f"a {kind}"]
         if self.low > -math.inf:
-            said.append(f"above {self.low:g}" if self.above else f"from {self.low:g}")
+            said.append(f"{'above' if self.above else 'at least'} {self.low:g}")
         if self.high < math.inf:
-            said.append(f"below {self.high:g}" if self.below else f"to {self.high:.10g}")
-        elif self.low > -math.inf and not self.above:
-            said.append("upwards")
-        return " ".join(said).rstrip(",") + f" ({self.note})" * bool(self.note)
+            said.append(f"{'below' if self.below else 'at most'} {self.high:.10g}")
+        return ", ".join(said) + f" ({self.note})" * bool(self.note)
 
 
 Rule = Range | tuple[str, ...]  # numbers, or one of these texts

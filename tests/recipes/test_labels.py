@@ -14,7 +14,6 @@ from majl_jax.separate import loading
 from majl_jax.training import restore
 from majl_jax.training.manifest import write_manifest
 
-
 pytestmark = pytest.mark.xdist_group("majl")
 
 
