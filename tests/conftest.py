@@ -53,17 +53,6 @@ def smoke(tmp_path_factory):
     return SmokeRuns(tmp_path_factory.mktemp)
 
 
-# Whole runs, tens of seconds each: they begin first, so that no worker is left with them at the
-# end.
-_LONG = (
-    "test_recipes",
-    "test_experiments",
-    "test_main",
-    "test_mixit_recipe",
-    "test_jukebox_recipe",
-)
-
-
 def pytest_collection_modifyitems(items):
-    """Moves long tests to the front."""
-    items.sort(key=lambda item: item.path.stem not in _LONG)
+    """Long tests begin first, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
