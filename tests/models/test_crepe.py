@@ -31,6 +31,7 @@ def test_frames_are_centred_on_the_grid():
     assert framed[0, 3].argmax() == 512 - 320
 
 
+@pytest.mark.slow
 def test_chosen_frames_are_those_of_all_frames():
     model = Crepe(1, dropout=0.0)
     audio = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3200)), jnp.float32)
