@@ -183,6 +183,7 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
+    reader.named(config.data.reader, fields="config.data.")
     labelled = epath.Path(config.data.directory) / config.data.labelled
     prepared = reader.open_set(
         labelled,

@@ -132,6 +132,7 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     _check(config)
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in config.run:
         setting = _open(config, name, workdir)

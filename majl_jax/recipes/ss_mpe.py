@@ -161,6 +161,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
     run = chosen(config.run, STAGES, field="config.run", follows={"finetune": "reference"})
+    reader.named(config.data.reader, fields="config.data.")
     front_end, network = build(config)
     setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
     _check_data(setting)

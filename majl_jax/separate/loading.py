@@ -1,5 +1,6 @@
 """Trained runs and published weights as models that can be applied."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ def load_run(
     if meta["stage"] in ran:  # the model of the run as far as this stage
         config.run = ran[: ran.index(meta["stage"]) + 1]
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
-    if hasattr(module, "data_sets"):
+    # A config of before may lack what would tell it, and so may a recipe of one's own.
+    with contextlib.suppress(AttributeError, KeyError):
         label += f", trained on {_in_words(module.data_sets(config))}"
     return give(config), variables, label
 
