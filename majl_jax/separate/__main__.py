@@ -222,6 +222,8 @@ def _separate_and_say(
             ) as bar,
         ):
             warnings.simplefilter("always", files.AudioFileWarning)
+            # Of a picture's title in letters that matplotlib's font lacks.
+            warnings.filterwarnings("ignore", "Glyph .* missing")
             warnings.showwarning = say_warning
             result = process(song, folder, model, variables, options, progress=bar.update)
     except outputs.AllThereError as there:

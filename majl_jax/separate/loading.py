@@ -40,7 +40,7 @@ def load_run(
             f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
         )
     said = formats.read(manifest, formats.RUN, needs=("config",))
-    config = ml_collections.ConfigDict(said["config"])
+    config = ml_collections.ConfigDict(_with_tuples(said["config"]))
     name = str(config.get("recipe", ""))
     if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
         raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")
@@ -61,6 +61,13 @@ def load_run(
     with contextlib.suppress(AttributeError, KeyError):
         label += f", trained on {_in_words(module.data_sets(config))}"
     return give(config), variables, label
+
+
+def _with_tuples(value: Any) -> Any:
+    """A config as it was before it was JSON, which knows no tuples."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(one) for key, one in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _in_words(names: Sequence[str]) -> str:
