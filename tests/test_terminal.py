@@ -22,6 +22,11 @@ def failing(error):
         (ValueError("a is 3: expected 4"), "a is 3: expected 4"),
         (FileNotFoundError("no set in a/b. Make it with:\n  python -m x"), None),
         (RuntimeError("b has:\n  x: 1\n  y: 2\n\nUse c"), "b has: x: 1; y: 2; Use c"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.txt"),
+            "a.txt: No such file or directory",
+        ),
+        (OSError(28, "could not write a: the disk is full"), "could not write a: the disk is full"),
         (KeyError("no split 'x'"), "KeyError: no split 'x' (--debug shows where)"),
         (TypeError(), "TypeError: no more is known (--debug shows where)"),
         (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero (--debug shows where)"),

@@ -3,12 +3,21 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
+import jax
 import made_music
+import numpy as np
 import pytest
+import tiny
+from absl import logging
 from places import ROOT
+from small_disks import small_disk
+
+from majl_jax import main, terminal
+from majl_jax.training import loop
 
 SMOKE = "--config=configs/majl.py:smoke"
 
@@ -106,3 +115,37 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     assert again.returncode == 0 and "complete already" in again.stdout
     (workdir / "teacher/result.json").write_text("")
     assert f"{workdir}/teacher/result.json is empty" in _said(_main(*call))
+
+
+# TensorStore's threads speak after their loop was closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_disk_that_fills_up_is_one_line(tmp_path, monkeypatch, capfd):
+    logger = logging.get_absl_logger()
+    monkeypatch.setattr(logger, "filters", [*logger.filters])
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    with small_disk(tmp_path / "disk", "4m") as disk:
+
+        def init(key, previous):
+            # More than is left for the second checkpoint.
+            much = {"much": np.zeros(100_000, np.float32)}
+            return {**tiny.line_init(key), **much}
+
+        def loss(params, mutables, batch, key):
+            line = {"state": mutables["state"]}
+            total, (new, terms) = tiny.line_loss(params, line, batch, key)
+            return total, ({**new, "much": mutables["much"]}, terms)
+
+        def fill(variables):
+            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
+            return {}
+
+        @terminal.command
+        def train(arguments):
+            main._hush_orbax()
+            stage = tiny.line_stage(init=init, loss=loss, evaluate=fill)
+            often = loop.Options(evaluate_every_steps=10, checkpoint_every_steps=5)
+            loop.run([stage], disk / "run", jax.random.key(0), often, devices=jax.devices()[:1])
+
+        assert train([]) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert re.match(r"error: could not save .*/checkpoints: the disk is full\.", line), line
