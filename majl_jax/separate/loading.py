@@ -53,7 +53,7 @@ def load_run(
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     variables, meta = restore.load_variables(run, stage, which)
     stages: Any = config.get("run", ())
-    ran = list(stages)
+    ran = tuple(stages)
     if meta["stage"] in ran:  # the model of the run as far as this stage
         config.run = ran[: ran.index(meta["stage"]) + 1]
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
@@ -77,7 +77,7 @@ def _in_words(names: Sequence[str]) -> str:
     by_sound: dict[str, list[str]] = {}
     for name in names:
         reader = READERS.get(name.rsplit("/", 1)[-1])
-        by_sound.setdefault(reader.sound if reader else "of one's own", []).append(name)
+        by_sound.setdefault(reader.sound if reader else "unknown", []).append(name)
     only = " only" if list(by_sound) == ["synthetic"] else ""
     return ", ".join(f"{', '.join(found)} ({kind}{only})" for kind, found in by_sound.items())
 
