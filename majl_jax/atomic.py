@@ -109,18 +109,22 @@ def _happened_in(path: pathlib.Path, error: OSError) -> bool:
 def no_write(path: pathlib.Path, error: OSError) -> WriteError:
     """What to raise where writing `path` failed: the file, the reason, and what to do."""
     number = error.errno or 0
+    advice = f"check the space and the rights in {path.parent}"
     if number in _FULL:
-        reason, advice = _FULL[number], f"make room in {path.parent}"
+        advice = f"make room in {path.parent}"
     elif number in _FORBIDDEN:
-        reason, advice = _FORBIDDEN[number], "choose another folder or change its rights"
-    else:
-        reason = error.strerror or str(error)
-        advice = f"check the space and the rights in {path.parent}"
+        advice = "choose another folder or change its rights"
+    why = reason(number) if number in _FULL | _FORBIDDEN else error.strerror or str(error)
     return WriteError(
         error.errno,
-        f"could not write {path}: {reason}. What was saved before is whole: {advice}, then run "
+        f"could not write {path}: {why}. What was saved before is whole: {advice}, then run "
         "the same command again",
     )
+
+
+def reason(number: int) -> str:
+    """Why the system refuses to write, in words."""
+    return (_FULL | _FORBIDDEN).get(number) or os.strerror(number)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -8,6 +8,7 @@ The same command goes on where a killed run stopped. Several hosts: start it onc
 """
 
 import importlib
+import logging as standard_logging
 import pathlib
 import re
 import sys
@@ -30,7 +31,7 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "several hosts, as JAX de
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
 _PROCESSES = flags.DEFINE_integer("processes", None, "several hosts: how many processes")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "several hosts: which one this is")
-flags.DEFINE_bool("debug", False, terminal.DEBUG_HELP)
+_DEBUG = flags.DEFINE_bool("debug", False, terminal.DEBUG_HELP)
 
 
 def train(arguments: list[str]) -> None:
@@ -38,6 +39,8 @@ def train(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"unknown arguments: {' '.join(arguments[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
+    if not _DEBUG.value:
+        _hush_orbax()
     config = _CONFIG.value
     if config.get("recipe") not in RECIPES:
         raise ValueError(f"config.recipe is {config.get('recipe')!r}; expected one of {RECIPES}")
@@ -68,6 +71,21 @@ def train(arguments: list[str]) -> None:
         if rows:
             print(f"\nheld-out tracks, means\n{text_table(rows)}")
         print(f"report: {run_page.write_report(workdir)}")
+
+
+def _hush_orbax() -> None:
+    """Leaves out the tracebacks of a save that fails: the run ends with the reason, in a line."""
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    # Of futures that nobody asked any more, in the end.
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+    shown = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        # TensorStore's threads print it once for each array.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:

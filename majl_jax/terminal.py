@@ -46,7 +46,12 @@ def command(main: Callable[[Arguments], int]) -> Callable[..., int]:
 
 def in_one_line(error: BaseException) -> str:
     """What an error says, its lines joined; with its class where that alone tells what it is."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = str(error)
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])
+    elif isinstance(error, OSError) and error.strerror:
+        named = "" if error.filename is None else f"{error.filename}: "
+        text = f"{named}{error.strerror}"
     joined = ""
     for line in filter(None, map(str.strip, text.splitlines())):
         joined += ("" if not joined else " " if joined[-1] in ".,:;" else "; ") + line

@@ -128,6 +128,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     del workdir
     check_ranges(config)
     _check(config)
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in config.run:
         setting = _open(config, name)

@@ -187,6 +187,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
+    reader.named(config.data.reader, fields="config.data.")
     prepared, target = _open_sets(config, run)
     cascade = build(config)
     setting = _Setting(

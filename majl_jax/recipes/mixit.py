@@ -135,6 +135,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     check_ranges(config)
     _check(config)
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in config.run:
         setting = _open(config, name, workdir)

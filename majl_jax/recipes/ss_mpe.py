@@ -164,6 +164,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     del workdir
     check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"finetune": "reference"})
+    reader.named(config.data.reader, fields="config.data.")
     front_end, network = build(config)
     setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
     _check_data(setting)

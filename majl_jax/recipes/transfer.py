@@ -119,6 +119,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
     check_ranges(config)
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in chosen(config.run, STAGES, field="config.run", follows={"finetune": "pretrain"}):
         setting = _open(config, name)

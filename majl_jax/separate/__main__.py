@@ -124,6 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     """The model and its variables; the first line says what it knows."""
+    from majl_jax import console
+    from majl_jax.inference.segments import SegmentModel
+
     if flags.checkpoint:
         run = pathlib.Path(flags.checkpoint)
         model, variables, label = loading.load_run(
@@ -132,13 +135,11 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     else:
         model, variables, label = loading.published_pitch()
     print(f"model: {label}; {loading.gives(model)}", flush=True)
-    if flags.pitch_only and hasattr(model, "bin_cents") and model.bin_cents is None:
+    if flags.pitch_only and isinstance(model, SegmentModel) and model.bin_cents is None:
         raise ValueError(
             "--pitch-only: this model gives no pitch; leave the flag out, or give the --checkpoint "
             "of one run of majl or ss_mpe"
         )
-    from majl_jax import console
-
     return loading.announced(model, console.say), variables
 
 
@@ -222,6 +223,8 @@ def _separate_and_say(
             ) as bar,
         ):
             warnings.simplefilter("always", files.AudioFileWarning)
+            # Of a picture's title in letters that matplotlib's font lacks.
+            warnings.filterwarnings("ignore", "Glyph .* missing")
             warnings.showwarning = say_warning
             result = process(song, folder, model, variables, options, progress=bar.update)
     except outputs.AllThereError as there:

@@ -1,5 +1,6 @@
 """Trained runs and published weights as models that can be applied."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def load_run(
             f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
         )
     said = formats.read(manifest, formats.RUN, needs=("config",))
-    config = ml_collections.ConfigDict(said["config"])
+    config = ml_collections.ConfigDict(_with_tuples(said["config"]))
     name = str(config.get("recipe", ""))
     if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
         raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")
@@ -52,11 +53,12 @@ def load_run(
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     variables, meta = restore.load_variables(run, stage, which)
     stages: Any = config.get("run", ())
-    ran = list(stages)
+    ran = tuple(stages)
     if meta["stage"] in ran:  # the model of the run as far as this stage
         config.run = ran[: ran.index(meta["stage"]) + 1]
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
-    if hasattr(module, "data_sets"):
+    # A config of before may lack what would tell it, and so may a recipe of one's own.
+    with contextlib.suppress(AttributeError, KeyError):
         label += f", trained on {_in_words(module.data_sets(config))}"
     model = give(config)
     if not _heard_labels(run, meta["stage"], config, getattr(module, "PITCH_TERMS", ())):
@@ -81,6 +83,13 @@ def _without_pitch(model: Any) -> "SegmentModel":
     return dataclasses.replace(model, apply=apply, bin_cents=None)
 
 
+def _with_tuples(value: Any) -> Any:
+    """A config as it was before it was JSON, which knows no tuples."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(one) for key, one in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
 def _in_words(names: Sequence[str]) -> str:
     """Data sets, by the names of their folders, and whether they are recordings."""
     from majl_jax.datasets.readers import READERS
@@ -88,7 +97,7 @@ def _in_words(names: Sequence[str]) -> str:
     by_sound: dict[str, list[str]] = {}
     for name in names:
         reader = READERS.get(name.rsplit("/", 1)[-1])
-        by_sound.setdefault(reader.sound if reader else "of one's own", []).append(name)
+        by_sound.setdefault(reader.sound if reader else "unknown", []).append(name)
     only = " only" if list(by_sound) == ["synthetic"] else ""
     return ", ".join(f"{', '.join(found)} ({kind}{only})" for kind, found in by_sound.items())
 

@@ -40,16 +40,17 @@ def output_paths(
     folder: pathlib.Path, model: "SegmentModel | MultiPitchModel", options: "Options"
 ) -> tuple[pathlib.Path, ...]:
     """The files that a song gets: audio, tables, and last the picture."""
+    from majl_jax.inference.segments import SegmentModel
+
     names = ["pitches.csv", "pitches.mid"]
-    if hasattr(model, "stems"):
+    if isinstance(model, SegmentModel):
         stems = names_of_stems(model, options)
-        names = [f"{name}.wav" for name in (*stems, *[name_of_rest(stems)] * bool(stems))]
+        names = [f"{name}.wav" for name in (*stems, *[_name_of_rest(stems)] * bool(stems))]
         names += ["pitch.csv"] * (model.bin_cents is not None)
     return tuple(folder / name for name in names + ["picture.png"] * options.picture)
 
 
-def name_of_rest(stems: Sequence[str]) -> str:
-    """What the song without its stems is called."""
+def _name_of_rest(stems: Sequence[str]) -> str:
     name = "accompaniment" if len(stems) == 1 else "rest"
     return f"{name}_of_song" if name in stems else name
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from majl_jax import atomic
 from majl_jax.audio import files
+from majl_jax.datasets import track
 from majl_jax.plotting.salience import Picture
 from majl_jax.separate.notes import SHORTEST_NOTE_S, notes, write_midi
 from majl_jax.separate.outputs import drafts, output_paths, refuse_existing
@@ -87,7 +88,7 @@ def transcribe_file(
             write_midi(parts[1], found, frame_s=frame_s)
         if options.picture:
             with atomic.explained(paths[2], only=parts[2]):
-                picture.draw(parts[2], model.bin_hz, title=pathlib.Path(path).name)
+                picture.draw(parts[2], model.bin_hz, title=track.printable(pathlib.Path(path).name))
     return Transcribed(paths, len(pitches), sum(bool(len(p)) for p in pitches), len(found))
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from majl_jax import atomic
 from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
+from majl_jax.datasets import track
 from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
 from majl_jax.separate.outputs import Options, names_of_stems, output_paths, refuse_existing
 
@@ -238,7 +239,7 @@ class _Outputs:
                 draw_overview(
                     part,
                     self._pictures,
-                    title=self.info.path.name,
+                    title=track.printable(self.info.path.name),
                     pitch=self._track if self._has_pitch else None,
                 )
 

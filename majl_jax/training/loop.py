@@ -58,6 +58,8 @@ def fit(
             progress.restart_clock()
         while at.done < stage.steps:
             batch, position = source.take()
+            if at.done + 1 == first:
+                console.say(f"{stage.name}: compiling the training step …")
             began = time.perf_counter()
             at.state, metrics = step(at.state, batch)
             at.done += 1

@@ -46,7 +46,8 @@ class Reader:
     """How a data set is listed: `tracks(source, *, grid, seed)`, grid being a `Grid`.
 
     voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they
-      depend on it. sound: "real" recordings, "synthetic" ones, or the user's "own" files.
+      depend on it. sound: "real" recordings, "synthetic" ones, or the user's "own files". needs:
+      packages that it cannot do without, by the names that pip knows them by.
     """
 
     tracks: Callable[..., list[Track]]
@@ -56,6 +57,7 @@ class Reader:
     needs_source: bool = True
     voices: int = 0
     sound: str = "real"
+    needs: tuple[str, ...] = ()
     find_stems: Callable[[str | None], tuple[str, ...]] | None = None
 
     def stems_of(self, source: str | None) -> tuple[str, ...]:
@@ -63,9 +65,12 @@ class Reader:
         return self.find_stems(source) if self.find_stems else self.stems
 
 
+RENDERED = ("midirenderer", "music21", "pretty_midi")
+
+
 def _chorales(view: str) -> Reader:
     tracks = functools.partial(chorales.tracks, view=view)
-    return Reader(tracks, rendering.STEMS, needs_source=False, sound="synthetic")
+    return Reader(tracks, rendering.STEMS, needs_source=False, sound="synthetic", needs=RENDERED)
 
 
 def _mir1k(**which: str) -> Reader:
@@ -91,7 +96,7 @@ def _stem_folders(layout: str) -> Reader:
         functools.partial(stem_folders.tracks, layout=layout),
         stems=(),
         channels=(1, 2),
-        sound="own",
+        sound="own files",
         find_stems=functools.partial(stem_folders.find_stems, layout=layout),
     )
 
@@ -112,6 +117,7 @@ def _of(
         needs_source=not built_in,
         voices=module.VOICES,
         sound=sound or ("synthetic" if built_in else "real"),
+        needs=RENDERED if built_in else (),
     )
 
 
@@ -143,6 +149,7 @@ READERS: dict[str, Reader] = {
         tuple(quartets.ENSEMBLE),
         needs_source=False,
         sound="synthetic",
+        needs=RENDERED,
     ),
     "drums": _of(drums, built_in=True),
     "drum_kit": dataclasses.replace(
@@ -150,7 +157,7 @@ READERS: dict[str, Reader] = {
         tracks=functools.partial(drums.tracks, view="kit"),
         stems=drums.KIT_STEMS,
     ),
-    "band": _of(band, built_in=True),
+    "band": dataclasses.replace(_of(band, built_in=True), needs=(*RENDERED, "mido")),
     "choir": _of(choir, built_in=True),
     "slakh2100": _slakh("original"),
     "slakh2100_redux": _slakh("redux"),
@@ -171,7 +178,7 @@ READERS: dict[str, Reader] = {
     "fma": _of(fma, channels=(1, 2)),
     "fretsonfire": _of(fretsonfire, channels=(1, 2)),
     "e_gmd": _of(e_gmd, sound="synthetic"),
-    "audio_folder": _of(audio_folder, channels=(1, 2), sound="own"),
+    "audio_folder": _of(audio_folder, channels=(1, 2), sound="own files"),
     "stems_coherent": _stem_folders("by_song"),
     "stems_coherent_by_source": _stem_folders("by_source"),
     "stems_incoherent": _stem_folders("incoherent"),
