@@ -9,6 +9,8 @@ The same command goes on where a killed run stopped. Several hosts: start it onc
 
 import importlib
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from absl import app, flags, logging
@@ -49,14 +51,17 @@ def main(arguments: list[str]) -> None:
     )
     import jax
 
+    from majl_jax.datasets import records
     from majl_jax.training import loop, manifest
 
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
-    manifest.write_manifest(workdir, config, seed=config.seed)
+    data = records.contents(config.data.directory, _words(config.to_dict()))
+    manifest.write_manifest(workdir, config, seed=config.seed, data=data)
     parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
-    options = loop.Options(**config.train.to_dict())
+    evaluated_with = manifest.mark(config.get("evaluation", {}))
+    options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with)
     loop.run(stages, workdir, jax.random.key(config.seed), options)
     if parallel.is_first_process():
         from majl_jax.report import run_page
@@ -65,6 +70,18 @@ def main(arguments: list[str]) -> None:
         if rows:
             print(f"\nheld-out tracks, means\n{text_table(rows)}")
         print(f"report: {run_page.write_report(workdir)}")
+
+
+def _words(field: Any) -> Iterator[str]:
+    """What stands in the texts of a config, names of data sets among it."""
+    match field:
+        case str():
+            yield from re.findall(r"[\w./-]+", field)
+        case dict():
+            yield from _words(list(field.values()))
+        case list() | tuple():
+            for one in field:
+                yield from _words(one)
 
 
 def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:

@@ -60,6 +60,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace results of an earlier call")
     add("--allow-truncated", action="store_true", help="use what is there of files without an end")
     add("--no-picture", action="store_true", help="leave picture.png out")
+    add("--pitch-bends", action="store_true", help="pitches.mid follows the pitch of every frame")
     options = parser.parse_args(arguments)
     if not options.checkpoint and not options.pitch_only:
         parser.error("give --checkpoint=RUN (the --workdir of a training run), or --pitch-only")
@@ -116,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overwrite=flags.overwrite,
         allow_truncated=flags.allow_truncated,
         picture=not flags.no_picture,
+        pitch_bends=flags.pitch_bends,
         devices=devices,
     )
     folders = _folders(flags.songs, pathlib.Path(flags.output))

@@ -113,5 +113,6 @@ def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str
         segment_samples=40_960,
         hop_samples=hop_samples,
         bin_cents=CREPE_BIN_CENTS,
+        frame_reach_samples=crepe.reach_samples,
     )
     return model, variables, "published CREPE (tiny) weights"

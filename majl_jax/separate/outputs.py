@@ -33,4 +33,6 @@ class Options:
     overwrite: bool = False
     allow_truncated: bool = False
     picture: bool = True
+    pitch_bends: bool = False
+    """Whether the notes of pitches.mid are bent to the pitch of every frame."""
     devices: Sequence[Any] | None = None

@@ -183,3 +183,19 @@ def step_metrics(opt_state: Any) -> dict[str, Any]:
 
     jax.tree.leaves(opt_state, is_leaf=look)
     return found
+
+
+def rate_of_last_update(
+    optimizer: optax.GradientTransformation, params: Any, opt_state: Any
+) -> float | None:
+    """The learning rate that an optimiser gives the last update of a state, which another one may
+    have made; None before the first update, or where it is not told.
+    """
+    counts = [int(value) for _, value in optax.tree.get_all_with_path(opt_state, "count")]
+    if not counts or not counts[-1]:
+        return None
+    before = optax.tree.set(opt_state, count=jnp.asarray(counts[-1] - 1, jnp.int32))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    _, after = jax.jit(optimizer.update)(zeros, before, params)
+    rate = step_metrics(after).get("learning_rate")
+    return None if rate is None else float(rate)
