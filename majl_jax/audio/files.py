@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from jaxtyping import Float
 
 from majl_jax.audio import containers, decoders
 from majl_jax.audio.faults import AudioFileError, AudioFileWarning
@@ -135,7 +136,7 @@ def downmix(
     loudest: int | None = None
     undecided = channels == 1
 
-    def mix(block: Block) -> Block:
+    def mix(block: Block) -> Float[np.ndarray, "_ mixed"]:
         nonlocal loudest, undecided
         if undecided and block.any():
             undecided = False
@@ -148,7 +149,7 @@ def downmix(
 
 def _cancels(mean: float, each: np.ndarray) -> bool:
     """Whether the energy of the channels' mean is 30 dB below that of the channels."""
-    return len(each) > 1 and mean < 1e-3 * each.mean()
+    return len(each) > 1 and mean < 1e-3 * float(each.mean())
 
 
 def _cancelled(path: Path, allow_truncated: bool) -> int | None:

@@ -11,8 +11,9 @@ from jaxtyping import Float
 SHORTEST_NOTE_S = 0.06
 # From a frame to the next: a vibrato of 60 cents moves by 100 in 46 ms; a larger step is a new note.
 FURTHEST_SEMITONES = 1.5
-# What a note costs, see `cut`: a semitone is a new note after 60 ms, a vibrato of 80 cents never.
-NOTE_PRICE = 0.03  # semitone^2 s
+# What a note costs, see `cut`. Semitones in a row are told apart from 150 ms each on; a vibrato of
+# 60 cents at 4.5 Hz or faster stays one note.
+NOTE_PRICE = 0.044  # semitone^2 s
 BEND_SEMITONES, BEND_STEPS = 2.0, 8192  # the range of a pitch bend that MIDI players start with
 CHANNELS = 15  # of MIDI's 16 all but that of the drums
 
