@@ -73,6 +73,15 @@ def test_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(np.concatenate(pitches[5:55]), tiny.BIN_HZ[16], rtol=1e-5)
 
 
+def test_channels_that_cancel_each_other_are_heard_all_the_same(tmp_path):
+    audio = 0.3 * tiny.tones(4, seconds=0.5)
+    soundfile.write(tmp_path / "a.wav", np.stack([audio, -audio], 1), tiny.RATE_HZ, subtype="FLOAT")
+    with pytest.warns(files.AudioFileWarning, match="cancel each other"):
+        transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
+    _, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.csv")
+    np.testing.assert_allclose(np.concatenate(pitches[5:55]), tiny.BIN_HZ[4], rtol=1e-5)
+
+
 def test_the_whole_track_is_scaled_to_a_peak_of_one(tmp_path, monkeypatch):
     heard = []
     stream = multi_pitch.stream
@@ -308,6 +317,9 @@ def test_the_command_transcribes_a_run_whose_recipe_has_a_multi_pitch_model(
     assert "model: ss_mpe, stage main, step 7" in said and "pitches.mid (2 notes)" in said
     assert {p.name for p in (tmp_path / "out/a").iterdir()} == {"pitches.csv", "pitches.mid"}
     assert separate.main(words) == 1 and "--overwrite" in capsys.readouterr().err
+    plain = (tmp_path / "out/a/pitches.mid").read_bytes()
+    assert separate.main([*words, "--overwrite", "--pitch-bends"]) == 0
+    assert (tmp_path / "out/a/pitches.mid").read_bytes() != plain
     assert separate.main([*words, "--overwrite", "--threshold=1", "--device=cpu"]) == 0
     assert (tmp_path / "out/a/picture.png").exists()
     assert separate.main([*words, "--recipe=majl"]) == 1
