@@ -125,11 +125,11 @@ def stream(
         return
     window = _window(model.segment_samples, step_samples, crossfade=model.crossfade)
     samples = _OverlapAdd(window, step_samples)
-    frame_window = samples.window[:: model.hop_samples].copy()
-    if edge := model.edge_frames:
-        # Not zero: at the ends of the song there is no neighbour.
-        frame_window[:edge] = frame_window[-edge:] = EDGE_WEIGHT
-    frames = _OverlapAdd(frame_window, step_samples // model.hop_samples)
+    frames = _OverlapAdd(
+        samples.window[:: model.hop_samples],
+        step_samples // model.hop_samples,
+        edge=model.edge_frames,
+    )
     queue = _segments(blocks, model, step_samples)
     while part := list(itertools.islice(queue, batch_size)):
         rows = np.zeros((batch_size, model.segment_samples, model.channels), np.float32)
@@ -218,20 +218,27 @@ def _window(
 
 
 class _OverlapAdd:
-    """Weighted mean of overlapping pieces; hands out what no later piece can reach."""
+    """Weighted mean of overlapping pieces; hands out what no later piece can reach.
 
-    def __init__(self, window: np.ndarray, step: int) -> None:
-        self.window, self.step = window, step
+    The first and the last `edge` entries of a piece count next to nothing, but at the ends of all.
+    """
+
+    def __init__(self, window: np.ndarray, step: int, *, edge: int = 0) -> None:
+        self.window, self.step, self.edge = window, step, edge
         self.weight = np.zeros_like(window)
         self.total: np.ndarray | None = None
 
     def add(self, piece: np.ndarray, valid: int, last: bool) -> list[np.ndarray]:
         """Adds the next piece, whose first `valid` entries are real; returns what is finished."""
-        window = self.window.reshape(-1, *[1] * (piece.ndim - 1))
+        window = self.window.copy()
         if self.total is None:
             self.total = np.zeros(piece.shape, np.float32)
-        self.total += piece * window
-        self.weight += self.window
+        else:
+            window[: self.edge] *= EDGE_WEIGHT
+        if self.edge and not last:
+            window[-self.edge :] *= EDGE_WEIGHT
+        self.total += piece * window.reshape(-1, *[1] * (piece.ndim - 1))
+        self.weight += window
         mean = self.total[:valid] / self.weight[:valid].reshape(-1, *[1] * (piece.ndim - 1))
         if last:
             return [mean]

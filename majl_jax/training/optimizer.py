@@ -189,12 +189,13 @@ def rate_of_last_update(
     optimizer: optax.GradientTransformation, params: Any, opt_state: Any
 ) -> float | None:
     """The learning rate that an optimiser gives the last update of a state, which another one may
-    have made; None before the first update, or where it is not told.
+    have made; None where it is not told.
     """
-    counts = [int(value) for _, value in optax.tree.get_all_with_path(opt_state, "count")]
-    if not counts or not counts[-1]:
-        return None
-    before = optax.tree.set(opt_state, count=jnp.asarray(counts[-1] - 1, jnp.int32))
+
+    def one_less(path: Any, leaf: Any) -> Any:
+        return leaf - 1 if getattr(path[-1], "name", "") == "count" else leaf
+
+    before = jax.tree_util.tree_map_with_path(one_less, opt_state)
     zeros = jax.tree.map(jnp.zeros_like, params)
     _, after = jax.jit(optimizer.update)(zeros, before, params)
     rate = step_metrics(after).get("learning_rate")
