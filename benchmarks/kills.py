@@ -86,7 +86,10 @@ def unfinished(workdir: pathlib.Path) -> set[tuple[pathlib.Path, int]]:
 
 
 def kill(
-    process: "subprocess.Popen[bytes]", workdir: pathlib.Path, rng: np.random.Generator, run_s: float
+    process: "subprocess.Popen[bytes]",
+    workdir: pathlib.Path,
+    rng: np.random.Generator,
+    run_s: float,
 ) -> bool:
     """Kills a run at its moment, unless it ends before; whether it was inside a save."""
     there, skipped, seen = unfinished(workdir), int(rng.integers(3)), set()

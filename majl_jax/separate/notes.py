@@ -1,5 +1,6 @@
 """Frames of several pitches to notes, and notes to a MIDI file."""
 
+import itertools
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 SHORTEST_NOTE_S = 0.06
-# From a frame to the next: a vibrato of 60 cents moves by 100 in 46 ms; a larger step is a new note.
+# From a frame to the next: a vibrato of 60 cents moves by 100 in 46 ms. More is a new note.
 FURTHEST_SEMITONES = 1.5
 # What a note costs, see `cut`. Semitones in a row are told apart from 150 ms each on; a vibrato of
 # 60 cents at 4.5 Hz or faster stays one note.
@@ -52,7 +53,7 @@ def notes(
     for line in _lines(pitches, strengths):
         curve = np.array(line.midi)
         bounds = cut(curve, price=NOTE_PRICE / frame_s)
-        for first, end in zip(bounds, bounds[1:], strict=False):
+        for first, end in itertools.pairwise(bounds):
             if end - first >= shortest_frames:
                 part = slice(first, end)
                 found.append(

@@ -46,7 +46,8 @@ def separate_file(
     """Separates one file into `folder`, where outputs appear under their names once complete.
 
     A mono model is applied to each channel of the file by itself, and its pitch is that of the
-    channels' mean (`files.downmix`); a model of several channels takes files of as many channels, or mono.
+    channels' mean (`files.downmix`); a model of several channels takes files of as many channels,
+    or mono.
 
     Args:
         path: an audio file.

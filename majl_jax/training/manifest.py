@@ -131,9 +131,7 @@ def _refusal(
     workdir: pathlib.Path, refused: Sequence[tuple[str, Any, Any]], others: Sequence[str]
 ) -> str:
     lines = [f"{key}: {before!r} there, {now!r} here" for key, before, now in refused]
-    return "\n  ".join(
-        [f"{workdir} belongs to a run with another config:", *lines, *others]
-    ) + (
+    return "\n  ".join([f"{workdir} belongs to a run with another config:", *lines, *others]) + (
         "\nUse another --workdir, or the same config to go on with that run (more steps, moved"
         " data, evaluation, and all of a stage that has not begun may differ)"
     )
@@ -143,9 +141,7 @@ def _say_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """What may change the last digits of a run that goes on."""
     if before["versions"] != now["versions"]:
         console.say("this run goes on with other package versions: its last digits may differ")
-    devices = [
-        f"{one['hardware']['devices']} {one['hardware']['device']}" for one in (before, now)
-    ]
+    devices = [f"{one['hardware']['devices']} {one['hardware']['device']}" for one in (before, now)]
     if devices[0] != devices[1]:
         console.say(
             f"this run goes on on {devices[1]}, before it was {devices[0]}: its last digits may"

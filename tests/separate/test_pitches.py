@@ -188,7 +188,9 @@ def steady(onsets_s, midi, frame_s, *, end_s, curve=lambda times_s: 0.0):
     times_s = np.arange(round(end_s / frame_s) + 1) * frame_s
     number = np.searchsorted(onsets_s, times_s, side="right") - 1
     moved = np.asarray(midi, float)[number] + curve(times_s)
-    return [[m] if n >= 0 and t < end_s else [] for m, n, t in zip(moved, number, times_s)]
+    return [
+        [m] if n >= 0 and t < end_s else [] for m, n, t in zip(moved, number, times_s, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("frame_s", [GRID_S, FINE_S])
@@ -200,9 +202,7 @@ def test_a_vibrato_is_one_note_and_steps_of_a_semitone_are_heard_in_it(frame_s, 
             swung = 0.6 * np.sin(2 * np.pi * rate_hz * times_s + phase)
             return np.round(swung * 3) / 3  # as bins of 33 cents have it
 
-        (one,) = notes_of(
-            steady([0.0], [60], frame_s, end_s=2.0, curve=vibrato), frame_s=frame_s
-        )
+        (one,) = notes_of(steady([0.0], [60], frame_s, end_s=2.0, curve=vibrato), frame_s=frame_s)
         assert one.end - one.first > 1.9 / frame_s and one.midi == pytest.approx(60, abs=0.1)
         scale = steady([0.0, 0.6, 1.2], [60, 61, 63], frame_s, end_s=2.0, curve=vibrato)
         found = notes_of(scale, frame_s=frame_s)
