@@ -2,12 +2,9 @@
 cache.
 """
 
-import atexit
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
 
 import pytest
 
@@ -23,16 +20,16 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # do. Benchmarks and users run with them; JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests with them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# A program is compiled once per session, also if several tests, workers or their child processes
-# run it.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    _COMPILED = tempfile.mkdtemp(prefix="majl_jax_compiled_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
-    atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+# Programs, the smallest ones too, are compiled once for all tests, workers, child processes and
+# sessions of this checkout; `make clean` forgets them.
+_COMPILED = pathlib.Path(__file__).parents[1] / "build" / "compiled_tests"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_COMPILED)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # A cache of Numba's for each worker: two that write librosa's generalised functions to one crash.
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-os.environ["NUMBA_CACHE_DIR"] = f"{os.environ['JAX_COMPILATION_CACHE_DIR']}/numba_{_WORKER}"
+os.environ["NUMBA_CACHE_DIR"] = str(_COMPILED / f"numba_{_WORKER}")
 
 # Tests share small models and scripts that lie beside them.
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "support"))
@@ -56,17 +53,6 @@ def smoke(tmp_path_factory):
     return SmokeRuns(tmp_path_factory.mktemp)
 
 
-# Whole runs, tens of seconds each: they begin first, so that no worker is left with them at the
-# end.
-_LONG = (
-    "test_recipes",
-    "test_experiments",
-    "test_main",
-    "test_mixit_recipe",
-    "test_jukebox_recipe",
-)
-
-
 def pytest_collection_modifyitems(items):
-    """Moves long tests to the front."""
-    items.sort(key=lambda item: item.path.stem not in _LONG)
+    """Long tests begin first, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

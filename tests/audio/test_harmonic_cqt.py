@@ -138,6 +138,7 @@ def test_fast_equals_direct_near_the_floor():
     np.testing.assert_allclose(fast, direct, atol=3e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time", [5000, 5120])
 def test_rms_is_that_of_librosa(time):
     librosa = pytest.importorskip("librosa")

@@ -12,6 +12,7 @@ from places import ROOT
 from majl_jax.audio import libav
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not libav.is_installed(), reason="PyAV is not installed")
 @pytest.mark.skipif(sys.platform != "linux", reason="each file is read in a forked process")
 def test_spoilt_files_are_read_whole_or_refused_by_name():

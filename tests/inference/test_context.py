@@ -26,6 +26,7 @@ def model(context=CONTEXT):
     return segments.SegmentModel(convolve, **grid, stems=("one",), context_samples=context)
 
 
+@pytest.mark.slow
 def test_the_pieces_of_a_song_of_any_length_give_what_the_song_gives_whole():
     rng = np.random.default_rng(1)
     for samples in (1, 3, 4, 11, 47, 48, 49, 52, 71, 72, 73, 95, 96, 97, 200, 333):

@@ -88,6 +88,7 @@ def test_every_length_runs_the_same_compiled_programs():
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_the_network_of_the_paper_in_windows_gives_what_one_pass_gives():
     front_end = harmonic_cqt.HarmonicCqt(
         sample_rate_hz=8000, hop_samples=128, fmin_hz=220.0, bins=46, bins_per_octave=12,

@@ -39,6 +39,7 @@ def test_a_wrong_call_is_named_and_leaves_no_folder(tmp_path, arguments, message
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     data, workdir = made_music.prepare(tmp_path / "data"), tmp_path / "run"
     call = [

@@ -186,6 +186,7 @@ def train_rows(workdir):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_train_save_stop_and_resume_like_one(tmp_path):
     stop, again = tmp_path / "two", tmp_path / "one"
     # SIGTERM to the second process only: both stop after the same step and save one checkpoint.

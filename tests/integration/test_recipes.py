@@ -23,16 +23,10 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 # One worker makes what tests of a recipe share.
 RECIPES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
 majl = pytest.mark.xdist_group("majl")
-# One of them in `make test`, all of them in `make test-all`.
-SMOKES = [
-    pytest.param(
-        name, marks=[pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (name != "majl")
-    )
-    for name in NAMES
-]
 
 
-@pytest.mark.parametrize("name", SMOKES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
 def test_smoke_and_exact_resume(name, smoke, tmp_path):
     whole_run, config, results = smoke.run(name)
     assert list(results) == list(config.run)
@@ -99,6 +93,7 @@ def test_every_config_names_a_recipe_that_main_knows():
     assert set(NAMES) == set(main.RECIPES)
 
 
+@pytest.mark.slow
 @majl
 def test_majl_leaves_rows_examples_and_what_the_teacher_said(smoke):
     run = smoke.run("majl").workdir
@@ -119,6 +114,7 @@ def _first_of(function, *arguments):
     return function(*arguments)[0]
 
 
+@pytest.mark.slow
 @majl
 def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(smoke, tmp_path):
     config = smoke.config("majl")
@@ -163,6 +159,7 @@ def test_majl_joins_any_separator_with_any_pitch_estimator(smoke, tmp_path, sepa
     assert len(model.bin_cents) == {"crepe": 360, "harmof0": 352}[pitch]
 
 
+@pytest.mark.slow
 @majl
 def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
     """A set with three stems, whose target has another name, beside the one with two."""

@@ -142,6 +142,7 @@ def test_second_passes_compare_changed_sound_with_what_the_output_became(batch, 
     assert abs(masked - terms["geometric"]) > 0.01
 
 
+@pytest.mark.slow
 def test_a_term_is_drawn_alike_whatever_other_terms_there_are(batch):
     alone, together = _terms(batch, "geometric"), _terms(batch, *TERMS)
     np.testing.assert_allclose(alone["geometric"], together["geometric"], rtol=1e-5)
@@ -214,6 +215,7 @@ def test_activity_asks_the_unlabelled_items_for_a_share_of_the_labelled_activity
     assert expected > 0
 
 
+@pytest.mark.slow
 def test_every_term_is_finite_in_silence_and_so_is_its_gradient(batch):
     silent = {**batch, "stems": 0 * batch["stems"], "percussion": 0 * batch["percussion"]}
     for some in (silent, {**batch, "has_pitch": np.zeros_like(batch["has_pitch"])}):

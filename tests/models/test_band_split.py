@@ -194,6 +194,7 @@ def test_another_number_of_frames_and_other_bands():
 # ---- the same by other ways ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_rematerialised_layers_give_the_same_values_and_gradients(remat):
     expected, expected_gradient = _network()[1](_variables(), _spectrum())

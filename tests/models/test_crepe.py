@@ -31,6 +31,7 @@ def test_frames_are_centred_on_the_grid():
     assert framed[0, 3].argmax() == 512 - 320
 
 
+@pytest.mark.slow
 def test_a_frame_hears_as_far_as_it_says_and_no_further():
     model = Crepe(1, dropout=0.0)
     audio = np.random.default_rng(0).standard_normal((1, 3200)).astype(np.float32)
@@ -44,6 +45,7 @@ def test_a_frame_hears_as_far_as_it_says_and_no_further():
         assert (np.asarray(apply(variables, changed))[0, 5] != before).any() == heard
 
 
+@pytest.mark.slow
 def test_chosen_frames_are_those_of_all_frames():
     model = Crepe(1, dropout=0.0)
     audio = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3200)), jnp.float32)

@@ -21,6 +21,7 @@ def test_published_parameter_count():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 372_865
 
 
+@pytest.mark.slow
 def test_a_frame_hears_as_far_as_it_says_and_no_further():
     model = HarmoF0(channels=(2, 2, 2, 2))
     frames, hop = 16, model.hop_samples

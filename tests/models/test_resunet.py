@@ -214,6 +214,7 @@ def test_sizes_that_do_not_fit_are_refused(model):
         jax.eval_shape(stereo.init, jax.random.key(0), jnp.zeros((1, 1024)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SEPARATORS, ids=lambda m: type(m).__name__)
 def test_gradients_are_finite_in_silence_and_statistics_move(model):
     variables = _variables(model)
@@ -238,6 +239,7 @@ def test_gradients_are_finite_in_silence_and_statistics_move(model):
     assert all(jax.tree.leaves(moves))
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_nothing_but_memory():
     plain, saving = (SEPARATORS[0].clone(remat=remat) for remat in (False, True))
     variables, audio = _variables(plain), jax.random.normal(jax.random.key(2), (2, 1024))

@@ -75,6 +75,7 @@ def test_parameter_count(sizes, count):
     assert set(shapes["params"]) == {"encoder", "decoder"}
 
 
+@pytest.mark.slow
 def test_logits_and_gradients_are_the_original_s():
     state, inputs, output, _ = golden_files.read("ss_mpe_model")
     sizes = {"complexity": 2, "latent": 64}
@@ -210,6 +211,7 @@ def test_up_scatters_each_bin_to_four(bins):
 # ---- the network --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_padded_clip_gives_what_the_bare_clip_gives():
     _, variables, apply, _ = _network(skip_connections=True)
     features = _features(9)
@@ -226,6 +228,7 @@ def test_a_padded_clip_gives_what_the_bare_clip_gives():
     assert float(jnp.abs(without[0, 4:13] - bare[0]).max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_no_gradient_reaches_frames_that_do_not_count():
     _, variables, _, gradients = _network()
     mask = jnp.asarray([[True] * 6 + [False] * 3] * 2)
@@ -234,6 +237,7 @@ def test_no_gradient_reaches_frames_that_do_not_count():
     assert bool(jnp.all(jnp.any(found[:, :6] != 0, (2, 3))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.0, 1.0, 1e4])
 def test_gradients_are_finite(level):
     _, variables, _, gradients = _network()
@@ -241,6 +245,7 @@ def test_gradients_are_finite(level):
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 def test_rematerialisation_covers_all_blocks_and_changes_no_gradient():
     for remat, blocks in ((False, 0), (True, 8)):
         model = TimbreTrap(**SMALL, remat=remat)
@@ -277,6 +282,7 @@ def test_a_frame_sees_fifty_frames_on_either_side():
     assert not bool(jnp.any(jnp.isnan(found[0])))
 
 
+@pytest.mark.slow
 def test_skip_connections_add_the_embeddings_of_the_encoder_times_their_weights():
     _, variables, apply, _ = _network(skip_connections=True)
     _, plain, apply_plain, _ = _network()

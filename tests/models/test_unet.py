@@ -59,6 +59,7 @@ def test_a_wrong_file_of_the_port_is_refused_by_key(name):
 # ---- waveform to waveform -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_output_has_the_length_and_scales_with_the_level(narrow):
     model, variables, audio = narrow
     estimate = model.apply(variables, audio)

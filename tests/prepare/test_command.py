@@ -354,6 +354,7 @@ def wait_for(pattern: str, folder: pathlib.Path, process: subprocess.Popen, coun
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path):
     whole = start(tmp_path / "whole", *CHORALES)

@@ -55,6 +55,7 @@ def _same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_each_stage_goes_on_with_what_the_one_before_learnt(run):
     workdir, config = run
     music, _ = restore.load_variables(workdir, "music")
@@ -75,6 +76,7 @@ def test_each_stage_goes_on_with_what_the_one_before_learnt(run):
     _same(trained["codebook"], vqvae["codebook"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("initial", ["stem", "pretrained"])
 def test_the_second_encoder_starts_where_it_is_told(data, initial):
     config = _config(data, stages__encoder__init=initial)
@@ -91,6 +93,7 @@ def test_the_second_encoder_starts_where_it_is_told(data, initial):
             encoder.init(jax.random.key(2), moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["ema", "frozen"])
 def test_the_codebook_follows_or_stays_and_averages_move(data, update):
     config = _config(data, codebook_update=update)
@@ -115,6 +118,7 @@ def test_the_codebook_follows_or_stays_and_averages_move(data, update):
     )
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_is_where_the_first_stage_starts(data, tmp_path):
     config = _config(data)
     _, encoder, decoder = jukebox.build(config)
@@ -182,6 +186,7 @@ def test_the_second_encoder_hears_one_blend_or_two(data):
         assert (loss == 0) == shared
 
 
+@pytest.mark.slow
 def test_a_step_on_two_devices_is_that_on_one(data, tmp_path):
     """Loss, parameters and the codebook, which follows the latents of both."""
     found = []
@@ -195,6 +200,7 @@ def test_a_step_on_two_devices_is_that_on_one(data, tmp_path):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one[name], two[name])
 
 
+@pytest.mark.slow
 def test_songs_in_segments_are_those_of_one_pass(run):
     workdir, config = run
     variables, _ = restore.load_variables(workdir)
@@ -257,6 +263,7 @@ def test_a_frozen_codebook_has_to_come_from_somewhere(data):
         jukebox.stages(_config(data, **fields), pathlib.Path())
 
 
+@pytest.mark.slow
 def test_a_song_is_separated_by_a_run_and_by_a_folder_of_runs(run, tmp_path, capsys):
     workdir, _ = run
     song = np.random.default_rng(0).normal(0, 0.1, (30_001, 2)).astype(np.float32)

@@ -49,6 +49,7 @@ def _batch(setting):
     return jax.tree.map(jnp.asarray, next(iter(mixit._batches(setting, "train"))))
 
 
+@pytest.mark.slow
 def test_the_stems_get_the_outputs_that_were_voted_for(run):
     workdir, config = run
     heads = json.loads((workdir / "supervised/heads.json").read_text())
@@ -89,6 +90,7 @@ def test_what_validates_best_is_handed_over_of_last_best_and_their_mean(run):
     jax.tree.map(np.testing.assert_array_equal, last["params"], two["params"])
 
 
+@pytest.mark.slow
 def test_both_stages_are_scored_on_whole_songs(run):
     workdir, _ = run
     for stage in ("pretrain", "supervised"):
@@ -99,6 +101,7 @@ def test_both_stages_are_scored_on_whole_songs(run):
         assert {"mixture", "bass_estimate", "drums_truth"} <= written
 
 
+@pytest.mark.slow
 def test_the_loss_of_pretraining_is_that_of_the_sums_of_two_segments(data):
     setting = _opened(data, "pretrain", stages__pretrain__snr_db=(0.0, 0.0))
     network = setting.separator.network
@@ -115,6 +118,7 @@ def test_the_loss_of_pretraining_is_that_of_the_sums_of_two_segments(data):
     assert 0 <= terms["one_sided"] <= 1
 
 
+@pytest.mark.slow
 def test_unknown_stems_do_not_count_and_dynamic_mixing_is_for_training_alone(data):
     setting = _opened(data, "scratch", stages__scratch__mixing="none")
     network = setting.separator.network
@@ -148,6 +152,7 @@ def test_unknown_stems_do_not_count_and_dynamic_mixing_is_for_training_alone(dat
     assert abs(loss(dynamic, train=True) - whole) > 0.01
 
 
+@pytest.mark.slow
 def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
     config = _config(data)
     network = mixit.build(config, "supervised")

@@ -57,6 +57,7 @@ def test_fine_tuning_takes_over_all_but_the_masks(data):
     assert filled["mask"]["kernel"].shape == (16, 257 * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trunk", "moves"), [("eval", False), ("train", True)])
 def test_a_mask_layer_alone_has_gradients_and_its_trunk_s_statistics_stand_still(
     data, trunk, moves
@@ -80,6 +81,7 @@ def test_a_mask_layer_alone_has_gradients_and_its_trunk_s_statistics_stand_still
     assert all(jax.tree.leaves(same)) != moves
 
 
+@pytest.mark.slow
 def test_only_the_mask_layer_moves(data, tmp_path):
     config = _config(data, **MASK)
     smoke_runs.train(config, tmp_path)
@@ -133,6 +135,7 @@ def test_a_wrong_config_is_refused_before_training(data, field, value, message):
         transfer.stages(_config(data, **{field: value}), pathlib.Path())
 
 
+@pytest.mark.slow
 def test_a_song_is_separated_by_the_masks_of_a_run(smoke, tmp_path):
     run = smoke.run("transfer").workdir
     song = np.random.default_rng(0).normal(0, 0.1, (30_000, 1)).astype(np.float32)

@@ -137,6 +137,7 @@ def test_step_metrics_stay_on_the_device_between_log_lines(tmp_path, monkeypatch
 # ---- resuming ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kill_9_anywhere_changes_nothing(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
