@@ -32,7 +32,9 @@ LONGEST_SLEEP_S = 0.02  # between the begin of a save and the kill
 
 
 class Runs:
-    """Runs of one command in workdirs of a folder, with one store of compiled programs."""
+    """Runs of one command in workdirs of a folder, with one store of compiled programs: that of the
+    environment, if it has one.
+    """
 
     def __init__(self, recipe: str, folder: pathlib.Path) -> None:
         import made_music
@@ -46,10 +48,10 @@ class Runs:
             f"--config.data.directory={data}",
         ]
         self._environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
         }
 
     def start(self, workdir: pathlib.Path) -> "subprocess.Popen[bytes]":
