@@ -71,6 +71,11 @@ class Crepe(nn.Module):
     statistics_axis: str | None = None
     dtype: Any = jnp.float32
 
+    @property
+    def reach_samples(self) -> int:
+        """What a frame hears at either side of its centre."""
+        return FRAME_SAMPLES // 2
+
     @nn.compact
     def __call__(
         self,

@@ -81,6 +81,13 @@ class HarmoF0(nn.Module):
     floor_per_batch: bool = False
     dtype: Any = jnp.float32
 
+    @property
+    def reach_samples(self) -> int:
+        """What a frame hears at either side of its centre: a 3 x 3 convolution per block sees its
+        neighbours.
+        """
+        return FRAME_SAMPLES // 2 + len(self.channels) * self.hop_samples
+
     def __call__(
         self,
         audio: Float[Array, "batch time"],
