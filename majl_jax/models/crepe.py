@@ -136,4 +136,4 @@ class _Conv(nn.Module):
         convolved = conv1d_spectral(
             hidden, kernel.astype(self.dtype), stride=self.stride, padding=self.padding
         )
-        return convolved + bias.astype(self.dtype)
+        return convolved + bias[None, None].astype(self.dtype)
