@@ -191,6 +191,7 @@ def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str
         segment_samples=40_960,
         hop_samples=hop_samples,
         bin_cents=CREPE_BIN_CENTS,
+        frame_reach_samples=crepe.reach_samples,
     )
     label = "published CREPE (tiny) weights, trained on single voices (real, synthetic)"
     return model, variables, label

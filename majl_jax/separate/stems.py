@@ -47,7 +47,8 @@ def separate_file(
     """Separates one file into `folder`, where outputs appear under their names once complete.
 
     A mono model is applied to each channel of the file by itself, and its pitch is that of the
-    channels' mean; a model of several channels takes files of as many channels, or mono.
+    channels' mean (`files.downmix`); a model of several channels takes files of as many channels,
+    or mono.
 
     Args:
         path: an audio file.
@@ -60,7 +61,8 @@ def separate_file(
     options = options or Options()
     info = files.inspect(path, allow_truncated=options.allow_truncated)
     outputs = _Outputs(folder, info, model, options)
-    voices = _voices(info.channels, model, with_stems=bool(outputs.stems))
+    mix = files.downmix(path, model.channels, allow_truncated=options.allow_truncated)
+    voices = _voices(info.channels, model, mix, with_stems=bool(outputs.stems))
     if model.for_song is not None:
         heard = resampling.resample_blocks(
             files.stream(path, allow_truncated=options.allow_truncated),
@@ -87,13 +89,13 @@ def separate_file(
 
 
 def _voices(
-    channels: int, model: "SegmentModel", *, with_stems: bool
+    channels: int, model: "SegmentModel", mix: Callable[[Block], Block], *, with_stems: bool
 ) -> Sequence[Callable[[Block], Block] | None]:
     """What the model listens to, one after the other; the pitch of the last voice counts, and its
     stems only where it is the only one.
 
-    So the last of several is all channels together: for a model of pitch, else it is None and not
-    heard.
+    So the last of several is all channels together, by `mix`: for a model of pitch, else it is None
+    and not heard.
     """
     if channels == model.channels:
         return [lambda block: block]
@@ -102,7 +104,7 @@ def _voices(
             f"the file has {channels} channels, the model takes {model.channels}: "
             f"mix it to {model.channels} channels or to mono first"
         )
-    whole = [lambda block: resampling.mix_channels(block, model.channels)]
+    whole = [mix]
     if channels == 1 or not with_stems:
         return whole
     each = [_channel(number) for number in range(channels)]
