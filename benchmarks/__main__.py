@@ -11,6 +11,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from majl_jax import terminal
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -44,12 +46,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=raw,
     )
     module.add_options(parser)
+    parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
     parser.set_defaults(benchmark=options.benchmark, command=tuple(arguments), list=False)
     options = parser.parse_args(arguments[1:])
     options.run = module.run
     return options
 
 
+@terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one benchmark; the exit status, 1 where results disagree."""
     options = parse(sys.argv[1:] if arguments is None else arguments)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments import grid, results, summary
 from experiments.experiment import Experiment, Run
+from majl_jax import terminal
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -35,6 +36,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m experiments", description=__doc__, formatter_class=raw
     )
     parser.add_argument("--list", action="store_true", help="the tables of all papers")
+    parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
     papers = parser.add_subparsers(dest="paper", metavar="PAPER")
     for name, experiment in experiments().items():
         words = sys.modules[f"experiments.{name}"].__doc__ or ""
@@ -66,6 +68,8 @@ def _add_options(parser: argparse.ArgumentParser, experiment: Experiment) -> Non
     add("--workdir", type=pathlib.Path, default=runs, help="of the folders of runs")
     add("--results", type=pathlib.Path, default=results_file, help="tables.md goes beside it")
     add("--dry_run", action="store_true", help="print commands and what is missing, run nothing")
+    # Here it is no default, which would take back what stands before the paper.
+    add("--debug", action="store_true", default=argparse.SUPPRESS, help=terminal.DEBUG_HELP)
     add("--redraw", action="store_true", help="tables.md and figures anew, train nothing")
     for name, words in experiment.sources.items():
         add(f"--{name}", type=pathlib.Path, help=words)
@@ -120,6 +124,7 @@ def _plan(options: argparse.Namespace, how: grid.Grid) -> None:
             print(f"  {line}")
 
 
+@terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares, trains, collects, draws; the exit status."""
     options = parse(arguments)

@@ -1,7 +1,6 @@
 """The figures: two scores of every row of a table, and validation over the steps of runs."""
 
 import dataclasses
-import json
 import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 from experiments.experiment import Column, Row, Table
 from experiments.results import Line, scores
+from majl_jax import formats
 
 Curve = dict[int, float]  # by step
 Lines = dict[int, list[dict[str, float]]]  # by step, of all seeds
@@ -90,7 +90,7 @@ def validation(folder: pathlib.Path, stage: str) -> Lines:
     """Step to the validation lines of all seeds of a stage of a run."""
     found: Lines = {}
     for path in sorted(folder.glob("seed*/metrics.jsonl")):
-        for line in map(json.loads, path.read_text().splitlines()):
+        for line in formats.read_lines(path, needs=("stage", "step", "kind")):
             if line["kind"] == "valid" and line["stage"] == stage:
                 found.setdefault(line["step"], []).append(line)
     return found

@@ -77,7 +77,7 @@ class Grid:
         if all((folder / stage / "result.json").exists() for stage in run.stages):
             return 0.0
         started = time.monotonic()
-        if core is not None:
+        if core is not None and hasattr(os, "sched_setaffinity"):
             # A process starts where the thread stands that starts it.
             os.sched_setaffinity(0, {core})
         with (folder / "console.log").open("a") as log:
@@ -99,7 +99,9 @@ class Grid:
         Two steps on a core each take less time together than two, one after the other, on both.
         """
         cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        available = sorted(os.sched_getaffinity(0))
+        # Linux tells which cores are ours.
+        affinity = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))
+        available = sorted(affinity(0))
         for job in range(self.jobs):
             cores.put(available[job % len(available)] if self.jobs > 1 else None)
 
@@ -142,7 +144,10 @@ def prepare(sets: Iterable[DataSet]) -> None:
     """Prepares data sets, those that are not yet."""
     for one in sets:
         command = [sys.executable, "-m", "majl_jax.prepare", *one.arguments()]
-        subprocess.run(command, check=True, cwd=ROOT)
+        if status := subprocess.run(command, check=False, cwd=ROOT).returncode:
+            raise RuntimeError(
+                f"{', '.join(one.names)}: preparing failed (exit status {status}); why stands above"
+            )
 
 
 def plan_data(sets: Iterable[DataSet]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.experiment import Row, Table
 from experiments.grid import Grid
+from majl_jax import formats
 
 Line = dict[str, Any]
 
@@ -27,10 +28,10 @@ def collect(grid: Grid, name: str, table: Table) -> list[Line]:
 
 def _found(folder: pathlib.Path, row: Row) -> Line:
     """What a run left of a row's stage."""
-    result = json.loads((folder / row.stage / "result.json").read_text())
-    manifest = json.loads((folder / "config.json").read_text())
+    result = formats.read(folder / row.stage / "result.json", formats.RUN, needs=("metrics",))
+    manifest = formats.read(folder / "config.json", formats.RUN, needs=("config", "starts"))
     start = manifest["starts"][-1]
-    scored = map(json.loads, (folder / row.stage / "tracks.jsonl").read_text().splitlines())
+    scored = formats.read_lines(folder / row.stage / "tracks.jsonl", needs=("system",))
     return {
         "run": row.run.name,
         "stage": row.stage,
@@ -45,7 +46,7 @@ def _found(folder: pathlib.Path, row: Row) -> Line:
 
 def read(path: pathlib.Path) -> list[Line]:
     """All lines of a file; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return list(formats.read_lines(path))
 
 
 def write(path: pathlib.Path, lines: Sequence[Line]) -> None:

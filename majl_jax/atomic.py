@@ -1,10 +1,15 @@
-"""Whole files or none: a file appears under its name once it is complete and on disk."""
+"""Whole files or none: a file appears under its name once it is complete and on disk; and locks of
+folders.
+"""
 
 import contextlib
 import errno
 import os
 import pathlib
+import re
 from collections.abc import Iterator
+
+import filelock
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _FORBIDDEN = {
@@ -14,6 +19,7 @@ _FORBIDDEN = {
 }
 _WRITING = {*_FULL, errno.EROFS, errno.EFBIG}  # what reading a file never fails with
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP)  # some network file systems cannot sync a folder
+_LOCKLESS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 
 
 class WriteError(OSError):
@@ -27,10 +33,11 @@ def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
     The folder is made if need be. Whatever fails, the draft is removed and what was there stays.
     Where writing fails, a WriteError names `path` and the reason; other errors pass as they are.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = draft_of(path)
     try:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent, path.name)
         with explained(path, only=part):
             yield part
         with explained(path):
@@ -40,6 +47,40 @@ def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def draft_of(path: pathlib.Path) -> pathlib.Path:
+    """Where this process writes what is to become `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> int:
+    """Removes the drafts in a folder, of one name or of all, whose processes are no more; returns
+    how many.
+    """
+    removed = 0
+    pattern = re.compile(rf"[.]{'.+' if name is None else re.escape(name)}[.](\d+)[.]part")
+    for path in folder.iterdir():
+        found = pattern.fullmatch(path.name)
+        if found and not _is_alive(int(found[1])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is such a process; where that is not to be known, whether it is this one."""
+    # Windows, where this would end it, keeps open files from being removed.
+    if os.name != "posix":
+        return process == os.getpid()
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextlib.contextmanager
@@ -68,18 +109,22 @@ def _happened_in(path: pathlib.Path, error: OSError) -> bool:
 def no_write(path: pathlib.Path, error: OSError) -> WriteError:
     """What to raise where writing `path` failed: the file, the reason, and what to do."""
     number = error.errno or 0
+    advice = f"check the space and the rights in {path.parent}"
     if number in _FULL:
-        reason, advice = _FULL[number], f"make room in {path.parent}"
+        advice = f"make room in {path.parent}"
     elif number in _FORBIDDEN:
-        reason, advice = _FORBIDDEN[number], "choose another folder or change its rights"
-    else:
-        reason = error.strerror or str(error)
-        advice = f"check the space and the rights in {path.parent}"
+        advice = "choose another folder or change its rights"
+    why = reason(number) if number in _FULL | _FORBIDDEN else error.strerror or str(error)
     return WriteError(
         error.errno,
-        f"could not write {path}: {reason}. What was saved before is whole: {advice}, then run "
+        f"could not write {path}: {why}. What was saved before is whole: {advice}, then run "
         "the same command again",
     )
+
+
+def reason(number: int) -> str:
+    """Why the system refuses to write, in words."""
+    return (_FULL | _FORBIDDEN).get(number) or os.strerror(number)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -93,8 +138,24 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def lock(path: pathlib.Path) -> filelock.BaseFileLock:
+    """Takes a lock that ends with the process; TimeoutError where another process has it.
+
+    Some network file systems have no locks: there, nothing is locked.
+    """
+    taken = filelock.FileLock(path, timeout=0)
+    try:
+        taken.acquire()
+    except TimeoutError:
+        raise
+    except OSError as error:
+        if error.errno not in _LOCKLESS:
+            raise
+    return taken
+
+
+def _sync(path: pathlib.Path, flags: int = os.O_RDWR) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -102,9 +163,11 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-    """The new name survives a power cut as well."""
+    """The new name survives a power cut as well; Windows opens no folders."""
+    if os.name == "nt":
+        return
     try:
-        _sync(folder)
+        _sync(folder, os.O_RDONLY)
     except OSError as error:
         if error.errno not in _UNSYNCED:
             raise

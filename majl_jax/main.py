@@ -9,11 +9,15 @@ The same command goes on where a killed run stopped. Several hosts: start it onc
 
 import importlib
 import pathlib
+import re
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from majl_jax import terminal
 from majl_jax.evaluation.rows import read_rows, text_table
 
 RECIPES = ("majl", "ss_mpe", "transfer", "mixit", "jukebox")  # modules of majl_jax.recipes
@@ -26,18 +30,19 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "several hosts, as JAX de
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
 _PROCESSES = flags.DEFINE_integer("processes", None, "several hosts: how many processes")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "several hosts: which one this is")
+_DEBUG = flags.DEFINE_bool("debug", False, terminal.DEBUG_HELP)
 
 
-def main(arguments: list[str]) -> None:
+def train(arguments: list[str]) -> None:
     """Run the recipe that the config names."""
     if len(arguments) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
+        raise ValueError(f"unknown arguments: {' '.join(arguments[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
+    if not _DEBUG.value:
+        _hush_orbax()
     config = _CONFIG.value
     if config.get("recipe") not in RECIPES:
-        raise app.UsageError(
-            f"config.recipe is {config.get('recipe')!r}; expected one of {RECIPES}"
-        )
+        raise ValueError(f"config.recipe is {config.get('recipe')!r}; expected one of {RECIPES}")
 
     from majl_jax import parallel
 
@@ -67,6 +72,19 @@ def main(arguments: list[str]) -> None:
         print(f"report: {run_page.write_report(workdir)}")
 
 
+def _hush_orbax() -> None:
+    """Leaves out the tracebacks of a save that fails: the run ends with the reason, in a line."""
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    shown = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        # TensorStore's threads print it once for each array.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = hook
+
+
 def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:
     """The rows of every stage's own system, and of the references as the last stage has them."""
     rows = []
@@ -77,11 +95,74 @@ def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def run() -> None:
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def _parsed(arguments: Sequence[str]) -> list[str]:
+    """Reads the flags and the config; ValueError says in a line what is wrong with them."""
+    _refuse_absent_file(arguments)
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        # A config file that fails comes with a whole traceback, whose last line tells why.
+        text = str(error).strip()
+        if "Traceback (most recent call last)" in text:
+            text = text.splitlines()[-1].partition(": ")[2] or text.splitlines()[-1]
+        raise ValueError(text) from error
+    except (AttributeError, KeyError) as error:
+        raise ValueError(_no_such_field(str(error), arguments)) from error
+
+
+def _no_such_field(text: str, arguments: Sequence[str]) -> str:
+    """The flag that names a field which the config does not have, and what is near."""
+    name = (re.findall(r"\w+", text) or [""])[0]
+    given = [one for one in arguments if name in re.split(r"[.=-]", one.partition("=")[0])]
+    near = re.search(r"Did you mean .*?\?", text)
+    fault = f"{' '.join(given)}: the config has no field {name!r}. "
+    return fault + (near[0] if near else "Its fields stand in the file that --config names")
+
+
+def _refuse_absent_file(arguments: Sequence[str]) -> None:
+    """FileNotFoundError where --config names no file, with the configs that there are."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        path = pathlib.Path((value if equals else following).partition(":")[0])
+        if argument.startswith("-") and name == "config" and not path.is_file():
+            there = sorted(str(one) for one in pathlib.Path("configs").glob("*.py"))
+            raise FileNotFoundError(
+                f"--config names {path}, which is no file; expected configs/NAME.py:PRESET, here "
+                f"{', '.join(there) or 'is none: run the command in the checkout'}"
+            )
+
+
+def _last_of_each(arguments: Sequence[str]) -> list[str]:
+    """Of fields of the config that are given twice only the last; absl would join tuples."""
+    kept: list[tuple[str, list[str]]] = []
+    waiting = list(arguments)
+    while waiting:
+        words = [waiting.pop(0)]
+        name, equals, _ = words[0].partition("=")
+        field = f"--{name.lstrip('-')}" if re.match("--?config[.]", name) else ""
+        if field and not equals and waiting and not waiting[0].startswith("-"):
+            words.append(waiting.pop(0))
+        if field and field in dict(kept):
+            print(f"{field} is given twice: the last one counts", file=sys.stderr)
+            kept = [one for one in kept if one[0] != field]
+        kept.append((field, words))
+    return [word for _, words in kept for word in words]
+
+
+@terminal.command
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
+    if arguments is not None:
+        # Where ml_collections looks for fields of the config.
+        sys.argv[1:] = arguments
+    sys.argv[:] = _last_of_each(sys.argv)
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(train, flags_parser=_parsed)
+    return 0
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

@@ -1,7 +1,16 @@
-"""The console takes any text."""
+"""What all commands share: any text is printed, and an error is one line and exit code 1."""
 
+import functools
 import io
 import sys
+from collections.abc import Callable, Sequence
+
+DEBUG_HELP = "show where an error came from"
+# Errors whose text says what is wrong; of others the name of the class is a part of it.
+_SPEAKING = (OSError, ValueError, RuntimeError, ImportError)
+_LONGEST = 2000
+
+Arguments = Sequence[str] | None
 
 
 def print_anything() -> None:
@@ -9,3 +18,45 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def command(main: Callable[[Arguments], int]) -> Callable[..., int]:
+    """Makes a command of a function of the command line's arguments that returns the exit code.
+
+    An error is one line on the screen, and 1; with --debug, which the function's parser has to
+    know, its traceback. Ctrl-C: 130.
+    """
+
+    @functools.wraps(main)
+    def run(arguments: Arguments = None) -> int:
+        print_anything()
+        try:
+            return main(arguments)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if "--debug" in (sys.argv[1:] if arguments is None else arguments):
+                raise
+            print(f"error: {in_one_line(error)}", file=sys.stderr)
+            return 1
+
+    return run
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, its lines joined; with its class where that alone tells what it is."""
+    text = str(error)
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])
+    elif isinstance(error, OSError) and error.strerror:
+        named = "" if error.filename is None else f"{error.filename}: "
+        text = f"{named}{error.strerror}"
+    joined = ""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        joined += ("" if not joined else " " if joined[-1] in ".,:;" else "; ") + line
+    if len(joined) > _LONGEST:
+        joined = f"{joined[:_LONGEST]} … (all of it with --debug)"
+    if isinstance(error, _SPEAKING) and joined:
+        return joined
+    return f"{type(error).__name__}: {joined or 'no more is known'} (--debug shows where)"

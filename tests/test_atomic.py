@@ -3,11 +3,15 @@
 import errno
 import os
 import subprocess
+import sys
 
+import filelock
+import numpy as np
 import pytest
 from small_disks import small_disk
 
 from majl_jax import atomic
+from majl_jax.audio import wav_writer
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -106,3 +110,62 @@ def test_both_the_file_and_its_folder_are_synced(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     atomic.write_text(tmp_path / "file", "text")
     assert len(synced) == 2 and synced[0].endswith(".part") and synced[1] == str(tmp_path)
+
+
+def dead_process():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_drafts_of_a_process_that_was_killed_are_removed_those_of_others_stay(tmp_path):
+    left = tmp_path / f".file.txt.{dead_process()}.part"
+    other = tmp_path / f".other.{dead_process()}.part"
+    alive = tmp_path / f".file.txt.{os.getppid()}.part"
+    for path in (left, other, alive, tmp_path / ".file.txt.part", tmp_path / "file.7.part"):
+        path.write_text("half")
+    atomic.write_text(tmp_path / "file.txt", "whole")
+    assert not left.exists() and other.exists() and alive.exists()
+    assert atomic.remove_leftovers(tmp_path) == 1
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"file.txt", ".file.txt.part", "file.7.part", alive.name}
+
+
+def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import pathlib, sys, time; from majl_jax import atomic\n"
+        "held = atomic.lock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(TimeoutError):
+            atomic.lock(path)
+        process.kill()
+        process.wait()
+        held = atomic.lock(path)
+    with pytest.raises(TimeoutError):
+        atomic.lock(path)
+    held.release()
+    atomic.lock(path).release()
+
+
+def test_where_there_are_no_locks_nothing_is_locked(tmp_path, monkeypatch):
+    def acquire(self):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    atomic.lock(tmp_path / "lock").release()
+
+
+def test_a_wav_file_on_a_disk_that_takes_none_says_why(tmp_path):
+    audio = np.zeros((100_000, 1), np.float32)
+    with small_disk(tmp_path / "disk", "100k") as disk:
+        with pytest.raises(atomic.WriteError, match=r"write .*/x\.wav: the disk is full") as found:
+            wav_writer.write_wav(disk / "x.wav", audio, sample_rate_hz=16_000)
+        assert ".part" not in str(found.value) and not list(disk.iterdir())
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(atomic.WriteError, match=r"x\.wav: the disk is read-only") as found:
+            wav_writer.write_wav(disk / "x.wav", audio, sample_rate_hz=16_000)
+        assert "full" not in str(found.value)

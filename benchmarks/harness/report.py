@@ -91,7 +91,7 @@ def add_json(path: pathlib.Path, options: argparse.Namespace, found: Mapping[str
     commit = subprocess.run(
         revision, capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent
     ).stdout.strip()
-    skipped = ("command", "json", "child", "folder", "run", "list")
+    skipped = ("command", "json", "child", "folder", "run", "list", "debug")
     line = {
         "command": ["python", "-m", "benchmarks", *options.command],
         "options": {k: v for k, v in vars(options).items() if k not in skipped},

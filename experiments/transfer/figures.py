@@ -4,7 +4,6 @@ The tests are one-sided Wilcoxon signed-rank tests at p < .001.
 """
 
 import functools
-import json
 import pathlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from experiments import drawing
 from experiments.experiment import Run
 from experiments.summary import markdown_table
 from experiments.transfer import tables
+from majl_jax import formats
 
 HEADING = "## Paired tests"
 
@@ -44,7 +44,7 @@ def read_scores(runs: pathlib.Path, run: Run, stage: str) -> Scores:
     """What the seeds of a run that are done scored on each excerpt; none: an empty table."""
     found: dict[str, list[float]] = {}
     for path in sorted((runs / run.name).glob(f"seed*/{stage}/tracks.jsonl")):
-        for row in map(json.loads, path.read_text().splitlines()):
+        for row in formats.read_lines(path, needs=("track", "system")):
             if row["system"] == stage and row["si_sdr_db"] is not None:
                 found.setdefault(row["track"], []).append(row["si_sdr_db"])
     return {track: statistics.mean(values) for track, values in found.items()}

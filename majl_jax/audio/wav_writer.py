@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 import types
@@ -9,6 +10,7 @@ import warnings
 
 import numpy as np
 
+from majl_jax import atomic
 from majl_jax.audio import int16
 from majl_jax.audio.faults import AudioFileWarning, reason
 from majl_jax.audio.resampling import Audio
@@ -52,11 +54,15 @@ class WavWriter:
         if subtype not in ("FLOAT", "PCM_16"):
             raise ValueError(f"subtype is {subtype!r}; expected 'FLOAT' or 'PCM_16'")
         self.path = pathlib.Path(path)
-        self._draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._draft = atomic.draft_of(self.path)
         self._limit = subtype == "PCM_16"
         large = expected_samples * channels * (2 if self._limit else 4) > WAV_LIMIT_BYTES
         self._samples, self._peak, self._clipped = 0, 0.0, 0
         self.written: Written | None = None
+        with atomic.explained(self.path):
+            atomic.remove_leftovers(self.path.parent, self.path.name)
+            # libsndfile does not say why it cannot open a file.
+            self._draft.open("wb").close()
         try:
             self._file = soundfile.SoundFile(
                 self._draft,
@@ -67,6 +73,7 @@ class WavWriter:
                 subtype=subtype,
             )
         except (OSError, soundfile.LibsndfileError) as error:
+            self._draft.unlink(missing_ok=True)
             raise OSError(f"{self.path}: cannot be written: {reason(error)}") from error
 
     def write(self, block: Audio) -> None:
@@ -88,10 +95,7 @@ class WavWriter:
             AssertionError,
             soundfile.LibsndfileError,
         ) as error:  # assert: a short write
-            raise OSError(
-                f"{self.path}: writing stopped after {self._samples} samples: {reason(error)}; "
-                "is the disk full?"
-            ) from error
+            raise self._no_write(error) from error
         self._samples += len(block)
 
     def close(self) -> Written:
@@ -102,8 +106,9 @@ class WavWriter:
             self._file.close()
             os.replace(self._draft, self.path)
         except (OSError, soundfile.LibsndfileError) as error:
+            fault = self._no_write(error)
             self.abort()
-            raise OSError(f"{self.path}: cannot be finished: {reason(error)}") from error
+            raise fault from error
         self.written = Written(self.path, self._samples, self._peak, self._clipped)
         if self._clipped:
             warnings.warn(
@@ -113,6 +118,18 @@ class WavWriter:
                 stacklevel=2,
             )
         return self.written
+
+    def _no_write(self, error: Exception) -> OSError:
+        """Why writing failed: libsndfile does not say it, but the system does at the next byte."""
+        try:
+            with self._draft.open("ab", buffering=0) as file:
+                if file.write(bytes(1 << 16)) < 1 << 16:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as known:
+            return atomic.no_write(self.path, known)
+        return OSError(
+            f"{self.path}: writing stopped after {self._samples} samples: {reason(error)}"
+        )
 
     def abort(self) -> None:
         """Drops what was written; the final name is untouched."""

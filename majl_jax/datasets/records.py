@@ -6,7 +6,6 @@ where each record lies. Reading needs neither TensorFlow nor the builder.
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent import futures
@@ -122,8 +121,8 @@ def open_prepared(directory: Folder, *, how: str | None = None) -> Prepared:
 
 def read_index(folder: epath.Path) -> Prepared:
     """A prepared data set as its index says it is, without a look at its shards."""
-    index = json.loads((folder / INDEX_FILE).read_text())
-    formats.check(index, formats.DATA, folder / INDEX_FILE)
+    needs = ("layout", "file_format", "options", "splits")
+    index = formats.read(folder / INDEX_FILE, formats.DATA, needs=needs)
     layout = Layout(**{**index["layout"], "stems": tuple(index["layout"]["stems"])})
     splits = {}
     for name, columns in index["splits"].items():

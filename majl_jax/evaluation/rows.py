@@ -3,7 +3,6 @@
 target.py, stems.py, multi_pitch.py and excerpt_scores.py make the rows, `report` reads them back.
 """
 
-import contextlib
 import json
 import math
 import pathlib
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax import atomic
+from majl_jax import atomic, formats
 
 Row = dict[str, Any]
 LABELS = ("track", "system", "seconds", "skipped")  # the keys of a row that are not scores
@@ -85,14 +84,8 @@ def write_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """Reads tracks.jsonl; an absent file has no rows, lines that are no rows are left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and {"track", "system", "seconds"} <= set(row):
-                rows.append(row)
-    return rows
+    """Reads tracks.jsonl; an absent file has no rows, a damaged one is a formats.FormatError."""
+    return list(formats.read_lines(path, needs=("track", "system", "seconds")))
 
 
 def add_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:

@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="say what is wrong with data sets, prepare nothing"
     )
     parser.add_argument("--report", type=pathlib.Path, help="of --check, a JSON file")
+    parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
     return parser
 
 
@@ -146,9 +147,9 @@ def _options(parsed: argparse.Namespace, name: str) -> Options:
     )
 
 
+@terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares the data sets of the command line, or looks at them."""
-    terminal.print_anything()
     parsed = parse_arguments(arguments)
     try:
         wanted = [_options(parsed, name) for name in parsed.dataset]
@@ -167,16 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 work=parsed.work,
                 beam_options=(parsed.beam_options or "") if parsed.beam else None,
             )
-    except (PrepareError, OSError, ValueError, ImportError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 1
-    except BrokenProcessPool:
-        print(
-            "prepare: a worker process was killed (out of memory?). The same command goes on "
-            "from here; fewer --processes need less memory.",
-            file=sys.stderr,
-        )
-        return 1
+    except BrokenProcessPool as error:
+        raise PrepareError(
+            "a worker process was killed (out of memory?). The same command goes on from here; "
+            "fewer --processes need less memory."
+        ) from error
     except KeyboardInterrupt:
         what_now = "begins again" if parsed.beam else "goes on from here"
         print(f"prepare: interrupted; the same command {what_now}", file=sys.stderr)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from majl_jax import atomic
 from majl_jax.audio import int16, mixing
 from majl_jax.audio.faults import AudioFileWarning
 from majl_jax.datasets import records, track, whole_files
@@ -205,24 +206,18 @@ def start_worker() -> None:
 
 
 class Lock:
-    """Holds a lock on the work folder, where the system has such locks."""
+    """Holds a lock on the work folder."""
 
     def __init__(self, work: pathlib.Path) -> None:
         self._path = work / "lock"
 
     def __enter__(self) -> None:
-        self._file = self._path.open("w")
         try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            self._file.close()
+            self._lock = atomic.lock(self._path)
+        except TimeoutError:
             raise BlockingIOError(
                 f"Another `prepare` is at work in {self._path.parent}; wait for it"
             ) from None
 
     def __exit__(self, *_: Any) -> None:
-        self._file.close()
+        self._lock.release()

@@ -6,6 +6,7 @@ pipeline do all of it. `python -m majl_jax.prepare` is the command line.
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -20,9 +21,11 @@ from majl_jax.datasets import beam, records, track
 from majl_jax.prepare import disk, loading, places
 from majl_jax.prepare.beam import read_outcomes, records_of
 from majl_jax.prepare.places import Places
-from majl_jax.prepare.selection import SPLITS, Options, PrepareError, list_tracks
+from majl_jax.prepare.selection import SPLITS, Options, PrepareError, content_of, list_tracks
 
 SKIPPED_SHOWN = 20
+# The key of an index's options that says which files a data set was made of.
+CONTENT = "content"
 # Per split the records, or a Beam transform to them; and the report once those are written.
 Loaded = tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]
 
@@ -67,12 +70,18 @@ def prepare(
     where = places.find(wanted, output, work, by_beam=beam_options is not None)
     directory = where.directory
     if places.is_prepared(directory):
-        _refuse_other_options(directory, wanted)
+        _refuse_other_options(directory, options)
         places.remove_work(where)  # of a run killed at its very end
         print(f"{name}: already prepared in {directory}")
         return directory
     if options.file_format == "array_record" and not records.is_local(directory):
         raise PrepareError(f"{directory}: {records.LOCAL_FORMAT}")
+    if options.file_format == "tfrecord" and importlib.util.find_spec("tensorflow") is None:
+        raise PrepareError(
+            "shards of --file_format=tfrecord are written with TensorFlow, which is not installed:"
+            " pip install tensorflow-cpu, or do without it: --file_format=array_record, and"
+            " --config.data.reader=memory to train"
+        )
     pipeline = None if beam_options is None else beam.pipeline_options(beam_options)
     job = None
     if not places.is_written(where):
@@ -97,7 +106,7 @@ def _write(options: Options, where: Places, job: Job | None, processes: int, pip
         where.directory,
         splits,
         layout=options.layout(),
-        options=dataclasses.asdict(options),
+        options=dataclasses.asdict(options) | ({CONTENT: content_of(job.tracks)} if job else {}),
         report=report,
         file_format=options.file_format,
         draft=where.draft,
@@ -235,22 +244,27 @@ def _refuse_many_bad(job: Job, skipped: Mapping[str, str], what_now: str) -> Non
         )
 
 
-def _refuse_other_options(directory: epath.Path, wanted: Mapping[str, Any]) -> None:
-    prepared = records.open_prepared(directory)
+def _refuse_other_options(directory: epath.Path, options: Options) -> None:
+    prepared, wanted = records.open_prepared(directory), dataclasses.asdict(options)
     made_with = {
         "channels": prepared.layout.channels,
         "drop_silence": False,
         "stems": "",
         **prepared.options,
     }
-    differences = [
-        f"{name}={made_with.get(name)} then, {wanted[name]} now"
-        for name in wanted
-        if made_with.get(name) != wanted[name]
-    ]
-    if differences:
+    different = [name for name in wanted if made_with.get(name) != wanted[name]]
+    if different == ["source"] and CONTENT in made_with:
+        # The same files may lie elsewhere now.
+        tracks, _ = list_tracks(options)
+        if content_of(tracks) == made_with[CONTENT]:
+            return
+    if different:
+        told = (f"{name}={made_with.get(name)} then, {wanted[name]} now" for name in different)
+        recorded = CONTENT in made_with
+        others = ", which holds other files" if recorded else ", and its files are not recorded"
+        others *= different == ["source"]
         raise PrepareError(
-            f"{directory} was prepared with other options ({'; '.join(differences)}). "
+            f"{directory} was prepared with other options ({'; '.join(told)}{others}). "
             "Choose another --output, or remove that folder."
         )
 

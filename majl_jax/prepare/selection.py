@@ -2,13 +2,21 @@
 select.
 """
 
+import contextlib
 import dataclasses
+import hashlib
+import importlib.util
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from majl_jax.datasets import readers, records, stem_groups, track
 from majl_jax.datasets.grid import Grid
 from majl_jax.prepare import chosen_stems
 
 SPLITS = ("train", "valid", "test")
+_PIECE = 1 << 16
 
 
 class PrepareError(RuntimeError):
@@ -66,9 +74,13 @@ def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str
     """The tracks to prepare, at most so many per split as the options say, and which are left out
     why.
     """
-    found = readers.READERS[options.dataset].tracks(
-        options.source, grid=options.grid, seed=options.seed
-    )
+    reader = readers.READERS[options.dataset]
+    if lacking := [name for name in reader.needs if importlib.util.find_spec(name) is None]:
+        raise PrepareError(
+            f"{options.dataset} needs {', '.join(lacking)}, not installed: pip install "
+            f"{' '.join(lacking)}"
+        )
+    found = reader.tracks(options.source, grid=options.grid, seed=options.seed)
     if options.stems:
         found = chosen_stems.choose(found, options.groups())
     found = [dataclasses.replace(one, id=track.printable(one.id)) for one in found]
@@ -84,3 +96,28 @@ def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str
     if not chosen:
         raise PrepareError(f"{options.dataset}: no tracks found in {options.source}")
     return chosen, left_out
+
+
+def content_of(tracks: Sequence[track.Track]) -> str:
+    """What tells the content of the tracks' files from another, wherever they lie: of each its
+    size, and its first, middle and last 64 KiB.
+    """
+    digest = hashlib.sha256()
+    for one in tracks:
+        digest.update(f"{one.id}\0{one.split}\0".encode())
+        for path in one.paths:
+            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+            for file in filter(pathlib.Path.is_file, inside):
+                _add_file(digest, file)
+    return digest.hexdigest()[:16]
+
+
+def _add_file(digest: Any, path: pathlib.Path) -> None:
+    digest.update(os.fsencode(path.name))
+    # A file that cannot be read is said, and skipped, where its track is loaded.
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        size = path.stat().st_size
+        digest.update(f"\0{size}\0".encode())
+        for start in sorted({0, max(0, size // 2 - _PIECE // 2), max(0, size - _PIECE)}):
+            file.seek(start)
+            digest.update(file.read(_PIECE))

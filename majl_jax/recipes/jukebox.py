@@ -125,6 +125,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
     _check(config)
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in config.run:
         setting = _open(config, name)
@@ -178,9 +179,18 @@ def _check(config: Any) -> None:
         )
 
 
+def data_sets(config: Any) -> list[str]:
+    """The sets that the stages of a run learn from."""
+    return list(dict.fromkeys(_data_set(config, name) for name in config.run))
+
+
+def _data_set(config: Any, stage: str) -> str:
+    return config.data.music if stage == "music" else config.data.labelled
+
+
 def _open(config: Any, name: str) -> _Setting:
     data = config.data
-    folder = epath.Path(data.directory) / (data.music if name == "music" else data.labelled)
+    folder = epath.Path(data.directory) / _data_set(config, name)
     grid = {field: data[field] for field in GRID}
     prepared = reader.open_set(folder, **grid, fields="config.data.")
     layout = prepared.layout

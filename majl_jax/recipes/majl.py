@@ -99,6 +99,12 @@ def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
     return _on_grid(config, cascade, apply, stems=_target_names(config)[:1])
 
 
+def data_sets(config: Any) -> list[str]:
+    """The sets that the stages of a run learn from."""
+    labelled_later = [config.data.stems_only, config.data.pitch_only]
+    return [config.data.labelled, *filter(None, labelled_later * ("student" in config.run))]
+
+
 def pitch_model(config: Any, cascade: Cascade) -> SegmentModel:
     """The pitch estimator alone: what it hears in the true voice, or in an untouched mixture."""
 
@@ -177,6 +183,7 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
+    reader.named(config.data.reader, fields="config.data.")
     labelled = epath.Path(config.data.directory) / config.data.labelled
     prepared = reader.open_set(
         labelled,

@@ -24,7 +24,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Array, Bool, Float
 
-from majl_jax import atomic, console, parallel, weights
+from majl_jax import atomic, console, formats, parallel, weights
 from majl_jax.audio import int16, mixing
 from majl_jax.audio.mixing import dynamic_mixing, group, mixtures_of_mixtures
 from majl_jax.batch import Variables
@@ -132,6 +132,7 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     _check(config)
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in config.run:
         setting = _open(config, name, workdir)
@@ -205,15 +206,22 @@ def _check(config: Any) -> None:
             )
 
 
+def data_sets(config: Any) -> list[str]:
+    """The sets that the stages of a run learn from."""
+    found = [one for name in config.run for one in _names(config, name)]
+    return list(dict.fromkeys(found))
+
+
+def _names(config: Any, stage: str) -> list[str]:
+    if stage == "pretrain":
+        return [one.strip() for one in config.data.unlabelled.split(",")]
+    return list(stem_groups.parse(config.data.labelled))
+
+
 def _open(config: Any, name: str, workdir: pathlib.Path) -> _Setting:
     data = config.data
-    if name == "pretrain":
-        groups = {}
-        names = [one.strip() for one in data.unlabelled.split(",")]
-    else:
-        groups = stem_groups.parse(data.labelled)
-        names = list(groups)
-    folders = {one: epath.Path(data.directory) / one for one in names}
+    groups = {} if name == "pretrain" else stem_groups.parse(data.labelled)
+    folders = {one: epath.Path(data.directory) / one for one in _names(config, name)}
     for folder in folders.values():
         grid = {name: data[name] for name in GRID}
         reader.open_set(folder, **grid, fields="config.data.")
@@ -460,7 +468,7 @@ def _heads(
     """
     mark = zlib.crc32(json.dumps(parameters.fingerprint(variables["params"])).encode())
     if file.exists():
-        said = json.loads(file.read_text(encoding="utf-8"))
+        said = formats.read(file, formats.RUN, needs=("parameters", "heads"))
         if said["parameters"] == mark:
             return said["heads"]
     found = output_assignment.assign_outputs(_segments(setting, before, variables))

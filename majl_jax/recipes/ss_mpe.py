@@ -161,6 +161,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
     run = chosen(config.run, STAGES, field="config.run", follows={"finetune": "reference"})
+    reader.named(config.data.reader, fields="config.data.")
     front_end, network = build(config)
     setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
     _check_data(setting)
@@ -266,6 +267,13 @@ def _stage(name: str, setting: _Setting) -> Stage:
     )
 
 
+def data_sets(config: Any) -> list[str]:
+    """The sets that the stages of a run learn from."""
+    found = [data_set for name in config.run for data_set in _data_sets(name, config)]
+    found += [config.data.percussion] * bool(config.weights.percussion)
+    return list(dict.fromkeys(found))
+
+
 def _data_sets(name: str, config: Any) -> dict[str, float]:
     """The training sets of a stage and how many items of a batch each gives, on average."""
     sizes: dict[str, float] = {}
@@ -278,10 +286,7 @@ def _data_sets(name: str, config: Any) -> dict[str, float]:
 def _check_data(setting: _Setting) -> None:
     """Every set that training or evaluation will need is there and on the grid of the config."""
     config = setting.config
-    needed = {data_set for name in config.run for data_set in _data_sets(name, config)}
-    needed |= {*config.evaluation.sets, *config.evaluation.test_sets}
-    if config.weights.percussion:
-        needed.add(config.data.percussion)
+    needed = {*data_sets(config), *config.evaluation.sets, *config.evaluation.test_sets}
     for data_set in sorted(needed):
         reader.open_set(
             setting.path(data_set),

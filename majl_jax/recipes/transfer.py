@@ -70,6 +70,12 @@ def _sources(config: Any, stage: str) -> tuple[str, ...]:
     return tuple(next(iter(groups.values())))
 
 
+def data_sets(config: Any) -> list[str]:
+    """The sets that the stages of a run learn from."""
+    found = [stem_groups.parse(config.stages[name].data) for name in config.run]
+    return list(dict.fromkeys(data_set for groups in found for data_set in groups))
+
+
 def separator(config: Any, network: Chimera) -> Separator:
     """The network with the grid of the config."""
     grid = {name: config.data[name] for name in GRID}
@@ -110,6 +116,7 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in chosen(config.run, STAGES, field="config.run", follows={"finetune": "pretrain"}):
         setting = _open(config, name)

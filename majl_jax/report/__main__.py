@@ -9,19 +9,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from majl_jax import formats
+from majl_jax import terminal
 from majl_jax.report.run_page import write_report
 
 
+@terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: writes the page and prints its path."""
     parser = argparse.ArgumentParser(prog="python -m majl_jax.report", description=__doc__)
     parser.add_argument("workdir", help="the --workdir of a training run")
-    try:
-        print(write_report(parser.parse_args(arguments).workdir))
-    except (OSError, formats.FormatError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
+    print(write_report(parser.parse_args(arguments).workdir))
     return 0
 
 

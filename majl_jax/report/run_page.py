@@ -13,12 +13,18 @@ from majl_jax.report import audio_examples, page, pseudo_labels, score_tables
 from majl_jax.report.curves import StageFiles, training_curves
 from majl_jax.training import run_log
 
+OF_A_RUN = ("config.json", "metrics.jsonl", "*/result.json", "*/tracks.jsonl")
+
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     """Writes report.html into a run's folder and returns its path."""
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(f"{workdir} is no folder; give the --workdir of a training run")
+    if not any(any(workdir.glob(name)) for name in OF_A_RUN):
+        raise FileNotFoundError(
+            f"{workdir} holds no run (none of {', '.join(OF_A_RUN)}); give the --workdir of one"
+        )
     manifest = _read_json(workdir / "config.json") or {}
     stages = _stages(workdir)
     body = [
@@ -37,19 +43,12 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(value, dict):
-        return None
-    formats.check(value, formats.RUN, path)
-    return value
+    return formats.read(path, formats.RUN) if path.exists() else None
 
 
 def _stages(workdir: pathlib.Path) -> list[StageFiles]:
     """The stages in the order in which they ran."""
-    lines = [r for r in run_log.read_metrics(workdir) if {"stage", "step", "kind"} <= set(r)]
+    lines = list(run_log.read_metrics(workdir))
     names = [str(r["stage"]) for r in lines]
     names += sorted(p.parent.name for p in workdir.glob("*/result.json"))
     names += sorted(p.parent.name for p in workdir.glob("*/tracks.jsonl"))

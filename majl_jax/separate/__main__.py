@@ -16,15 +16,18 @@ CREPE (tiny) and needs no training.
 """
 
 import argparse
+import contextlib
 import itertools
 import pathlib
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from majl_jax import terminal
-from majl_jax.audio import files
+from majl_jax import atomic, terminal
+from majl_jax.audio import files, libav
 from majl_jax.separate import loading
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
@@ -58,8 +61,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--format", choices=("float", "int16"), default="float", help="sample format of the stems")
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to run (default: the best there is)")
     add("--overwrite", action="store_true", help="replace results of an earlier call")
+    add("--skip-existing", action="store_true", help="leave songs alone whose files are all there")
     add("--allow-truncated", action="store_true", help="use what is there of files without an end")
     add("--no-picture", action="store_true", help="leave picture.png out")
+    add("--debug", action="store_true", help=terminal.DEBUG_HELP)
     options = parser.parse_args(arguments)
     if not options.checkpoint and not options.pitch_only:
         parser.error("give --checkpoint=RUN (the --workdir of a training run), or --pitch-only")
@@ -86,67 +91,126 @@ def _folders(songs: Sequence[str], output: pathlib.Path) -> list[pathlib.Path]:
     return folders
 
 
+@terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 if every file was done, 1 if one was not, 2 for a wrong call."""
-    terminal.print_anything()
     flags = _parse(arguments)
-    try:
-        import jax
-
-        from majl_jax.separate.outputs import Options
-
-        devices = jax.local_devices(backend=flags.device) if flags.device else None
-        if flags.checkpoint:
-            run = pathlib.Path(flags.checkpoint)
-            model, variables, label = loading.load_run(
-                run, stage=flags.stage, which=flags.which, recipe=flags.recipe
-            )
-        else:
-            model, variables, label = loading.published_pitch()
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    unread = [song for song in flags.songs if libav.lacking(song)]
+    if unread:
+        told = f"{len(unread)} of {len(flags.songs)} files are read with {libav.HOW_TO_INSTALL}"
+        print(f"error: {told}: {', '.join(unread)}", file=sys.stderr)
+    if len(unread) == len(flags.songs):
         return 1
-    print(f"model: {label}")
-    options = Options(
+    import jax
+
+    devices = jax.local_devices(backend=flags.device) if flags.device else None
+    model, variables = _load(flags)
+    output = pathlib.Path(flags.output)
+    _remove_leftovers(output)
+    options = _options(flags, model, devices)
+    folders = _folders(flags.songs, output)
+    counts = [f"[{number}/{len(folders)}]" for number in range(1, len(folders) + 1)]
+    with _terminable():
+        failed = [
+            song
+            for song, folder, count in zip(flags.songs, folders, counts, strict=True)
+            if song in unread
+            or not _separate_and_say(song, folder, model, variables, options, count, flags.debug)
+        ]
+    if failed:
+        print(f"{len(failed)} of {len(folders)} files failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
+    """The model and its variables; the first line says what it knows."""
+    from majl_jax import console
+    from majl_jax.inference.segments import SegmentModel
+
+    if flags.checkpoint:
+        run = pathlib.Path(flags.checkpoint)
+        model, variables, label = loading.load_run(
+            run, stage=flags.stage, which=flags.which, recipe=flags.recipe
+        )
+    else:
+        model, variables, label = loading.published_pitch()
+    print(f"model: {label}; {loading.gives(model)}", flush=True)
+    if flags.pitch_only and isinstance(model, SegmentModel) and model.bin_cents is None:
+        raise ValueError(
+            "--pitch-only: this model gives no pitch; leave the flag out, or give the --checkpoint "
+            "of one run of majl or ss_mpe"
+        )
+    return loading.announced(model, console.say), variables
+
+
+def _options(flags: argparse.Namespace, model: Any, devices: Any) -> "Options":
+    from majl_jax.separate.outputs import Options
+
+    return Options(
         overlap=flags.overlap,
         batch_size=flags.batch_size,
         pitch_only=flags.pitch_only,
         threshold=getattr(model, "threshold", 0.5) if flags.threshold is None else flags.threshold,
         subtype="PCM_16" if flags.format == "int16" else "FLOAT",
         overwrite=flags.overwrite,
+        skip_existing=flags.skip_existing,
+        inputs=flags.songs,
         allow_truncated=flags.allow_truncated,
         picture=not flags.no_picture,
         devices=devices,
     )
-    folders = _folders(flags.songs, pathlib.Path(flags.output))
-    failed = [
-        song
-        for number, (song, folder) in enumerate(zip(flags.songs, folders, strict=True), start=1)
-        if not _separate_and_say(
-            song, folder, model, variables, options, f"[{number}/{len(folders)}]"
-        )
-    ]
-    if failed:
-        print(f"{len(failed)} of {len(folders)} files failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+
+
+def _remove_leftovers(output: pathlib.Path) -> None:
+    """Removes what a call that was killed left half written."""
+    for folder in output.iterdir() if output.is_dir() else ():
+        if folder.is_dir() and atomic.remove_leftovers(folder):
+            with contextlib.suppress(OSError):
+                # Succeeds only where nothing else is in it.
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: what is half written is removed."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _separate_and_say(
-    song: str, folder: pathlib.Path, model: Any, variables: Any, options: "Options", count: str
+    song: str,
+    folder: pathlib.Path,
+    model: Any,
+    variables: Any,
+    options: "Options",
+    count: str,
+    debug: bool = False,
 ) -> bool:
     """One file with progress bar, warnings and summary; False, the reason said, if it failed."""
     from tqdm import tqdm
 
     from majl_jax.inference.multi_pitch import MultiPitchModel
-    from majl_jax.separate.pitches import transcribe_file
-    from majl_jax.separate.stems import separate_file
+    from majl_jax.separate import outputs, pitches, stems
 
-    process: Any = transcribe_file if isinstance(model, MultiPitchModel) else separate_file
+    process: Any = stems.separate_file
+    if isinstance(model, MultiPitchModel):
+        process = pitches.transcribe_file
 
     def say_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
         tqdm.write(f"warning: {message}", file=sys.stderr)
 
     try:
+        outputs.refuse_existing(outputs.output_paths(folder, model, options), song, options)
         seconds = files.inspect(song, allow_truncated=True).seconds
         with (
             warnings.catch_warnings(),
@@ -159,10 +223,17 @@ def _separate_and_say(
             ) as bar,
         ):
             warnings.simplefilter("always", files.AudioFileWarning)
+            # Of a picture's title in letters that matplotlib's font lacks.
+            warnings.filterwarnings("ignore", "Glyph .* missing")
             warnings.showwarning = say_warning
             result = process(song, folder, model, variables, options, progress=bar.update)
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except outputs.AllThereError as there:
+        print(f"{count} {song}: {there}")
+        return True
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {terminal.in_one_line(error)}", file=sys.stderr)
         return False
     print(f"{count} {song} -> {folder}: {_summary(result)}")
     return True

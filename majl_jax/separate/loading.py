@@ -1,8 +1,8 @@
 """Trained runs and published weights as models that can be applied."""
 
-import json
+import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from majl_jax import formats
@@ -34,14 +34,13 @@ def load_run(
     manifest = run / "config.json"
     if not manifest.is_file() and (runs := sorted(run.glob("*/config.json"))):
         found = [load_run(one.parent, stage=stage, which=which, recipe=recipe) for one in runs]
-        return _together(run, found)
+        return _together(run, found) if len(found) > 1 else found[0]
     if not manifest.is_file():
         raise FileNotFoundError(
             f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
         )
-    said = json.loads(manifest.read_text())
-    formats.check(said, formats.RUN, manifest)
-    config = ml_collections.ConfigDict(said["config"])
+    said = formats.read(manifest, formats.RUN, needs=("config",))
+    config = ml_collections.ConfigDict(_with_tuples(said["config"]))
     name = str(config.get("recipe", ""))
     if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
         raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")
@@ -58,7 +57,63 @@ def load_run(
     if meta["stage"] in ran:  # the model of the run as far as this stage
         config.run = ran[: ran.index(meta["stage"]) + 1]
     label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
+    # A config of before may lack what would tell it, and so may a recipe of one's own.
+    with contextlib.suppress(AttributeError, KeyError):
+        label += f", trained on {_in_words(module.data_sets(config))}"
     return give(config), variables, label
+
+
+def _with_tuples(value: Any) -> Any:
+    """A config as it was before it was JSON, which knows no tuples."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(one) for key, one in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """Data sets, by the names of their folders, and whether they are recordings."""
+    from majl_jax.datasets.readers import READERS
+
+    by_sound: dict[str, list[str]] = {}
+    for name in names:
+        reader = READERS.get(name.rsplit("/", 1)[-1])
+        by_sound.setdefault(reader.sound if reader else "of one's own", []).append(name)
+    only = " only" if list(by_sound) == ["synthetic"] else ""
+    return ", ".join(f"{', '.join(found)} ({kind}{only})" for kind, found in by_sound.items())
+
+
+def gives(model: "SegmentModel | MultiPitchModel") -> str:
+    """What a model makes of a song, and up to where it hears it."""
+    stems = getattr(model, "stems", None)
+    out = ["all pitches"] if stems is None else [*stems]
+    if getattr(model, "bin_cents", None) is not None:
+        out.append("pitch")
+    rate_hz = model.sample_rate_hz
+    return f"gives {', '.join(out)}; at {rate_hz} Hz, so nothing above {rate_hz // 2} Hz"
+
+
+def announced(
+    model: "SegmentModel | MultiPitchModel", say: Callable[[str], object]
+) -> "SegmentModel | MultiPitchModel":
+    """The model, which says so before it is compiled for the first time: that may take minutes."""
+    import dataclasses
+
+    said: list[str] = []
+
+    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+        # JAX runs it once for each program, to compile it.
+        def traced(*arguments: Any) -> Any:
+            if not said:
+                said.append("compiling the model …")
+                say(said[0])
+            return function(*arguments)
+
+        return traced
+
+    names = ("apply", "apply_magnitudes", "apply_features", "for_song")
+    functions = {name: getattr(model, name, None) for name in names}
+    found = {name: before(function) for name, function in functions.items() if function}
+    return dataclasses.replace(model, **found)
 
 
 def _together(
@@ -87,8 +142,11 @@ def _together(
         parts = [m.apply(v, audio)["stems"] for m, v in zip(models, variables, strict=True)]
         return {"stems": jnp.concatenate(parts, axis=2)}
 
+    label = "; ".join(label for _, _, label in runs)
+    if any(model.bin_cents is not None for model in models):
+        label += "; no pitch, which one run alone gives"
     model = dataclasses.replace(models[0], apply=apply, stems=tuple(stems), bin_cents=None)
-    return model, [variables for _, variables, _ in runs], "; ".join(label for _, _, label in runs)
+    return model, [variables for _, variables, _ in runs], label
 
 
 def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str]:
@@ -114,4 +172,5 @@ def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str
         hop_samples=hop_samples,
         bin_cents=CREPE_BIN_CENTS,
     )
-    return model, variables, "published CREPE (tiny) weights"
+    label = "published CREPE (tiny) weights, trained on single voices (real, synthetic)"
+    return model, variables, label

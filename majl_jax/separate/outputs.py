@@ -2,11 +2,17 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from majl_jax import atomic
+from majl_jax.audio import files
+
+if TYPE_CHECKING:
+    from majl_jax.inference.multi_pitch import MultiPitchModel
+    from majl_jax.inference.segments import SegmentModel
 
 
 @contextlib.contextmanager
@@ -21,6 +27,54 @@ def drafts(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
             folder.rmdir()  # succeeds only where nothing was written
 
 
+class AllThereError(FileExistsError):
+    """Every file of a song is there already, and is to be left alone."""
+
+
+def names_of_stems(model: "SegmentModel", options: "Options") -> tuple[str, ...]:
+    """The stems that are written, by the names of their files."""
+    return () if options.pitch_only else tuple(map(files.safe_name, model.stems))
+
+
+def output_paths(
+    folder: pathlib.Path, model: "SegmentModel | MultiPitchModel", options: "Options"
+) -> tuple[pathlib.Path, ...]:
+    """The files that a song gets: audio, tables, and last the picture."""
+    from majl_jax.inference.segments import SegmentModel
+
+    names = ["pitches.csv", "pitches.mid"]
+    if isinstance(model, SegmentModel):
+        stems = names_of_stems(model, options)
+        names = [f"{name}.wav" for name in (*stems, *[_name_of_rest(stems)] * bool(stems))]
+        names += ["pitch.csv"] * (model.bin_cents is not None)
+    return tuple(folder / name for name in names + ["picture.png"] * options.picture)
+
+
+def _name_of_rest(stems: Sequence[str]) -> str:
+    name = "accompaniment" if len(stems) == 1 else "rest"
+    return f"{name}_of_song" if name in stems else name
+
+
+def refuse_existing(paths: Sequence[pathlib.Path], song: Any, options: "Options") -> None:
+    """Raises FileExistsError where files that are to be written are there and have to stay.
+
+    An input is never replaced, whatever the options say. AllThereError: the song is to be skipped.
+    """
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        if any(os.path.exists(one) and path.samefile(one) for one in (song, *options.inputs)):
+            raise FileExistsError(
+                f"{path} is an input and would be replaced: choose another --output"
+            )
+    if options.skip_existing and len(there) == len(paths):
+        raise AllThereError(f"{paths[0].parent} has all of its files already")
+    if there and not options.overwrite:
+        raise FileExistsError(
+            f"{', '.join(map(str, there))} exists already; choose another --output, or pass "
+            "--overwrite"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How a file is treated."""
@@ -31,6 +85,10 @@ class Options:
     threshold: float = 0.5
     subtype: str = "FLOAT"
     overwrite: bool = False
+    skip_existing: bool = False
+    """Whether to leave songs alone whose files are all there."""
+    inputs: Sequence[Any] = ()
+    """Paths of all the songs, none of which may be replaced."""
     allow_truncated: bool = False
     picture: bool = True
     devices: Sequence[Any] | None = None

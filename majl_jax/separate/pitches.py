@@ -10,15 +10,14 @@ from jaxtyping import Float
 
 from majl_jax import atomic
 from majl_jax.audio import files
+from majl_jax.datasets import track
 from majl_jax.plotting.salience import Picture
 from majl_jax.separate.notes import SHORTEST_NOTE_S, notes, write_midi
-from majl_jax.separate.outputs import drafts
+from majl_jax.separate.outputs import drafts, output_paths, refuse_existing
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.separate.outputs import Options
-
-NAMES = ("pitches.csv", "pitches.mid", "picture.png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +57,8 @@ def transcribe_file(
     from majl_jax.separate.outputs import Options
 
     options = options or Options(threshold=model.threshold)
-    paths = tuple(folder / name for name in NAMES[: 3 if options.picture else 2])
-    there = [str(p) for p in paths if p.exists()]
-    if there and not options.overwrite:
-        raise FileExistsError(
-            f"{', '.join(there)} exists already; choose another --output, or pass --overwrite"
-        )
+    paths = output_paths(folder, model, options)
+    refuse_existing(paths, path, options)
     blocks = files.stream(
         path,
         sample_rate_hz=model.sample_rate_hz,
@@ -93,7 +88,7 @@ def transcribe_file(
             write_midi(parts[1], found, frame_s=frame_s)
         if options.picture:
             with atomic.explained(paths[2], only=parts[2]):
-                picture.draw(parts[2], model.bin_hz, title=pathlib.Path(path).name)
+                picture.draw(parts[2], model.bin_hz, title=track.printable(pathlib.Path(path).name))
     return Transcribed(paths, len(pitches), sum(bool(len(p)) for p in pitches), len(found))
 
 

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from majl_jax import atomic
 from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
+from majl_jax.datasets import track
 from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
-from majl_jax.separate.outputs import Options
+from majl_jax.separate.outputs import Options, names_of_stems, output_paths, refuse_existing
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.segments import SegmentModel
@@ -179,17 +180,10 @@ class _Outputs:
         options: Options,
     ) -> None:
         self.folder, self.info, self.model, self.options = folder, info, model, options
-        self.stems = () if options.pitch_only else tuple(map(files.safe_name, model.stems))
-        self.rest = _name_of_rest(self.stems)
-        audio_names = [f"{name}.wav" for name in (*self.stems, *([self.rest] * bool(self.stems)))]
+        self.stems = names_of_stems(model, options)
         self._has_pitch = model.bin_cents is not None
-        names = audio_names + ["pitch.csv"] * self._has_pitch + ["picture.png"] * options.picture
-        self.paths = tuple(folder / name for name in names)
-        there = [str(path) for path in self.paths if path.exists()]
-        if there and not options.overwrite:
-            raise FileExistsError(
-                f"{', '.join(there)} exists already; choose another --output, or pass --overwrite"
-            )
+        self.paths = output_paths(folder, model, options)
+        refuse_existing(self.paths, info.path, options)
         self.channels = info.channels
         self.backlog = _Backlog()
         self.frames = self.voiced_frames = 0
@@ -245,7 +239,7 @@ class _Outputs:
                 draw_overview(
                     part,
                     self._pictures,
-                    title=self.info.path.name,
+                    title=track.printable(self.info.path.name),
                     pitch=self._track if self._has_pitch else None,
                 )
 
@@ -295,8 +289,3 @@ class _Outputs:
         """What was written."""
         peaks_db = {w.path.name: w.written.peak_db for w in self.writers if w.written is not None}
         return Result(self.paths, peaks_db, self.frames, self.voiced_frames)
-
-
-def _name_of_rest(stems: Sequence[str]) -> str:
-    name = "accompaniment" if len(stems) == 1 else "rest"
-    return f"{name}_of_song" if name in stems else name

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
-from majl_jax import console, parallel
+from majl_jax import atomic, console, parallel
 from majl_jax.training import prefetch, run_log
 from majl_jax.training.parameters import Tree, fingerprint
 from majl_jax.training.restore import (
@@ -123,7 +124,7 @@ class Checkpoints:
                     shutil.rmtree(half, ignore_errors=True)  # gives the space back
             name = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise CheckpointError(
-                f"could not save {name} in {self.directory}: {error}. "
+                f"could not save {name} in {self.directory}: {_reason(error)}. "
                 + (f"Step {good[-1]} is whole. " if good else "There is no earlier one. ")
                 + "Check the space and the rights there, then run the same command again."
             ) from error
@@ -177,6 +178,14 @@ class Checkpoints:
         if damaged:
             parallel.barrier("set_aside")
             self.manager.reload()
+
+
+def _reason(error: Exception) -> str:
+    """Why a save failed: of what TensorStore says at length, the system's own reason."""
+    if isinstance(error, OSError) and error.errno:
+        return atomic.reason(error.errno)
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return atomic.reason(int(found[1])) if found else str(error)
 
 
 def _parts(state: Any) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def fit(
             progress.restart_clock()
         while at.done < stage.steps:
             batch, position = source.take()
+            if at.done + 1 == first:
+                console.say(f"{stage.name}: compiling the training step …")
             began = time.perf_counter()
             at.state, metrics = step(at.state, batch)
             at.done += 1
@@ -145,8 +147,7 @@ def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], list[i
     path = workdir / stage / "result.json"
     if not path.exists():
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    formats.check(result, formats.RUN, path)
+    result = formats.read(path, formats.RUN, needs=("metrics", "steps"))
     metrics = {k: math.nan if v is None else v for k, v in result["metrics"].items()}
     return metrics, result["steps"]
 

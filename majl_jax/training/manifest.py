@@ -98,16 +98,8 @@ def add_to_manifest(workdir: str | os.PathLike, key: str, value: Any) -> None:
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigMismatchError(
-            f"{path} is not readable as JSON ({error}): use another --workdir"
-        ) from error
-    formats.check(said, formats.RUN, path)
-    return said
+    needs = ("config", "seed", "starts")
+    return formats.read(path, formats.RUN, needs=needs) if path.exists() else None
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from majl_jax import formats
 from majl_jax.training import run_log
 from majl_jax.training.parameters import fingerprint
 
@@ -123,7 +124,7 @@ def best_steps(workdir: str | os.PathLike, stage: str) -> list[int]:
     """
     folder = pathlib.Path(workdir) / stage
     path = folder / "result.json"
-    steps = json.loads(path.read_text(encoding="utf-8")).get("steps", []) if path.exists() else []
+    steps = formats.read(path, formats.RUN).get("steps", []) if path.exists() else []
     if steps and set(steps) <= set(complete_steps(folder / "checkpoints")):
         return steps
     return [choose_step(workdir, stage, "best")]

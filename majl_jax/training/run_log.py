@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import math
 import os
@@ -13,7 +12,8 @@ from typing import Any
 
 import jax
 
-from majl_jax.atomic import no_write, write_text
+from majl_jax import formats
+from majl_jax.atomic import lock, no_write, write_text
 from majl_jax.training import tensorboard
 
 _ROW_KEYS = ("stage", "step", "kind", "time_s")
@@ -23,14 +23,12 @@ _ROW_KEYS = ("stage", "step", "kind", "time_s")
 
 
 def read_metrics(workdir: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out."""
+    """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out.
+
+    Raises formats.FormatError where another one is damaged.
+    """
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+    return formats.read_lines(path, needs=("stage", "step", "kind"))
 
 
 def values(workdir: str | os.PathLike, stage: str, step: int, kind: str) -> dict[str, float]:
@@ -60,7 +58,14 @@ class RunLog:
         self._file = self._events = self._lock = None
         if jax.process_index() == 0:
             workdir.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(workdir / "lock")
+            try:
+                # It ends with the process: no two runs write to one directory.
+                self._lock = lock(workdir / "lock")
+            except TimeoutError:
+                raise RuntimeError(
+                    f"another process is training in {workdir}: wait for it, stop it, or use "
+                    "another workdir"
+                ) from None
 
     def __enter__(self) -> "RunLog":
         return self
@@ -68,7 +73,7 @@ class RunLog:
     def __exit__(self, *_) -> None:
         self._close()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def _close(self) -> None:
         for file in (self._file, self._events):
@@ -122,19 +127,3 @@ class RunLog:
                 os.fsync(self._file.fileno())
             except OSError as error:
                 raise no_write(self.path, error) from error
-
-
-def _lock(path: pathlib.Path):
-    """Hold a lock that ends with the process, so that no two runs write to one directory."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise RuntimeError(
-            f"another process is training in {path.parent}: wait for it, stop it, or use another "
-            "workdir"
-        ) from None
-    except OSError:  # some network file systems have no locks
-        pass
-    return file

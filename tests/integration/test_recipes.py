@@ -89,6 +89,14 @@ def test_every_preset_builds_its_full_networks(name):
         smoke_runs.load_config(name, "papper")
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_reader_is_looked_at_before_anything_else(name, tmp_path):
+    config = smoke_runs.load_config(name)
+    config.data.reader = "grain"
+    with pytest.raises(ValueError, match=r"config\.data\.reader is 'grain'; expected tf\.data"):
+        smoke_runs.stages(config, tmp_path)
+
+
 def test_every_config_names_a_recipe_that_main_knows():
     assert set(NAMES) == set(main.RECIPES)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -89,6 +90,58 @@ def test_prepared_once_reported_and_left_alone(source, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "record_seconds=12.0 then, 10.0 now" in error and "another --output" in error
     assert digests(output) == before
+
+
+def test_the_same_files_in_another_folder_are_the_same_set(source, tmp_path, capsys, monkeypatch):
+    assert run_mir1k(source, tmp_path / "out") == 0
+    before = digests(tmp_path / "out")
+    copy = tmp_path / "copy"
+    shutil.copytree(source, copy)
+    monkeypatch.chdir(tmp_path)
+    for other in (copy, "copy"):
+        assert run_mir1k(other, tmp_path / "out") == 0
+        assert "already prepared" in capsys.readouterr().out
+    # Another sample somewhere in one file, of the same length.
+    path = copy / "Wavfile/amy_1_01.wav"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert run_mir1k(copy, tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"source={source} then, {copy} now, which holds other files" in line
+    path.unlink()
+    assert run_mir1k(copy, tmp_path / "out") == 1
+    assert "which holds other files" in capsys.readouterr().err
+    assert digests(tmp_path / "out") == before
+    # A set of before, when that was not recorded.
+    index = json.loads((tmp_path / "out/mir1k/index.json").read_text())
+    del index["options"]["content"]
+    (tmp_path / "out/mir1k/index.json").write_text(json.dumps(index))
+    assert run_mir1k(copy, tmp_path / "out") == 1
+    assert "its files are not recorded" in capsys.readouterr().err
+
+
+LACKING = [
+    ("chorales", "midirenderer", "chorales needs midirenderer, not installed: pip install"),
+    ("drums", "pretty_midi", "drums needs pretty_midi, not installed: pip install pretty_midi"),
+    ("band", "mido", "band needs mido, not installed: pip install mido"),
+    ("chorales", "tensorflow", "pip install tensorflow-cpu, or do without it: --file_format=array"),
+]
+
+
+@pytest.mark.parametrize(("name", "package", "message"), LACKING)
+def test_a_package_that_is_not_there_is_named_before_the_work(
+    tmp_path, monkeypatch, capsys, name, package, message
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda wanted, *more: None if wanted == package else find(wanted, *more),
+    )
+    assert prepare.main([f"--dataset={name}", f"--output={tmp_path / 'out'}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and not (tmp_path / "out").exists()
 
 
 def test_tracks_limits_every_split(source, tmp_path, capsys):

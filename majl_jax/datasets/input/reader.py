@@ -1,5 +1,6 @@
 """Opening what a run reads: prepared sets on its grid, and the input that its config names."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 
 import jax
@@ -14,12 +15,18 @@ from majl_jax.datasets.records import Folder, Prepared, open_prepared
 
 def named(name: str, *, fields: str = "") -> Callable[..., Batches]:
     """`open_batches` of "tf.data" (shards from disk) or "memory" (no TensorFlow); both take the
-    same arguments.
+    same arguments; ModuleNotFoundError where what it needs is not installed.
 
     fields: what stands before the argument's name in an error, such as "config.data.".
     """
     match name:
         case "tf.data":
+            if importlib.util.find_spec("tensorflow") is None:
+                raise ModuleNotFoundError(
+                    f"{fields}reader is tf.data, which needs TensorFlow, and it is not installed:"
+                    f" pip install tensorflow-cpu, or do without it: --{fields}reader=memory, which"
+                    " keeps the data in memory"
+                )
             return tf_data.open_batches
         case "memory":
             return memory.open_batches

@@ -122,14 +122,8 @@ def open_batches(
 def _tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it would only announce itself
-    try:
-        import tensorflow as tf
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The tf.data input needs TensorFlow (`pip install tensorflow-cpu`). Without it, use"
-            " majl_jax.datasets.input.memory.open_batches: same arguments, same batches, all data"
-            " in memory."
-        ) from error
+    import tensorflow as tf
+
     tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's alone
     return tf
 

@@ -46,7 +46,8 @@ class Reader:
     """How a data set is listed: `tracks(source, *, grid, seed)`, grid being a `Grid`.
 
     voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they
-      depend on it.
+      depend on it. sound: "real" recordings, "synthetic" ones, or the user's "own" files. needs:
+      packages that it cannot do without, by the names that pip knows them by.
     """
 
     tracks: Callable[..., list[Track]]
@@ -55,6 +56,8 @@ class Reader:
     version: int = 1  # counted up when the reader gives other audio or labels than before
     needs_source: bool = True
     voices: int = 0
+    sound: str = "real"
+    needs: tuple[str, ...] = ()
     find_stems: Callable[[str | None], tuple[str, ...]] | None = None
 
     def stems_of(self, source: str | None) -> tuple[str, ...]:
@@ -62,9 +65,12 @@ class Reader:
         return self.find_stems(source) if self.find_stems else self.stems
 
 
+RENDERED = ("midirenderer", "music21", "pretty_midi")
+
+
 def _chorales(view: str) -> Reader:
     tracks = functools.partial(chorales.tracks, view=view)
-    return Reader(tracks=tracks, stems=rendering.STEMS, needs_source=False)
+    return Reader(tracks, rendering.STEMS, needs_source=False, sound="synthetic", needs=RENDERED)
 
 
 def _mir1k(**which: str) -> Reader:
@@ -81,7 +87,8 @@ def _musdb18(edition: str, *, with_medleydb: bool = True) -> Reader:
 
 
 def _slakh(edition: str) -> Reader:
-    return Reader(functools.partial(slakh.tracks, edition=edition), slakh.STEMS)
+    tracks = functools.partial(slakh.tracks, edition=edition)
+    return Reader(tracks, slakh.STEMS, sound="synthetic")
 
 
 def _stem_folders(layout: str) -> Reader:
@@ -89,6 +96,7 @@ def _stem_folders(layout: str) -> Reader:
         functools.partial(stem_folders.tracks, layout=layout),
         stems=(),
         channels=(1, 2),
+        sound="own",
         find_stems=functools.partial(stem_folders.find_stems, layout=layout),
     )
 
@@ -98,10 +106,18 @@ def _urmp_mixes(half: str = "") -> Reader:
     return Reader(tracks, urmp.MIXTURE, voices=urmp.MIXTURE_VOICES)
 
 
-def _of(module: Any, *, channels: tuple[int, ...] = (1,), built_in: bool = False) -> Reader:
+def _of(
+    module: Any, *, channels: tuple[int, ...] = (1,), built_in: bool = False, sound: str = ""
+) -> Reader:
     """A module that has one view only, or whose usual one is meant."""
     return Reader(
-        module.tracks, module.STEMS, channels, needs_source=not built_in, voices=module.VOICES
+        module.tracks,
+        module.STEMS,
+        channels,
+        needs_source=not built_in,
+        voices=module.VOICES,
+        sound=sound or ("synthetic" if built_in else "real"),
+        needs=RENDERED if built_in else (),
     )
 
 
@@ -132,6 +148,8 @@ READERS: dict[str, Reader] = {
         functools.partial(quartets.tracks, view="ensemble"),
         tuple(quartets.ENSEMBLE),
         needs_source=False,
+        sound="synthetic",
+        needs=RENDERED,
     ),
     "drums": _of(drums, built_in=True),
     "drum_kit": dataclasses.replace(
@@ -139,7 +157,7 @@ READERS: dict[str, Reader] = {
         tracks=functools.partial(drums.tracks, view="kit"),
         stems=drums.KIT_STEMS,
     ),
-    "band": _of(band, built_in=True),
+    "band": dataclasses.replace(_of(band, built_in=True), needs=(*RENDERED, "mido")),
     "choir": _of(choir, built_in=True),
     "slakh2100": _slakh("original"),
     "slakh2100_redux": _slakh("redux"),
@@ -156,11 +174,11 @@ READERS: dict[str, Reader] = {
     "musicnet": _of(musicnet),
     "guitarset": _of(guitarset),
     "maestro": _of(maestro),
-    "nsynth": _of(nsynth),
+    "nsynth": _of(nsynth, sound="synthetic"),
     "fma": _of(fma, channels=(1, 2)),
     "fretsonfire": _of(fretsonfire, channels=(1, 2)),
-    "e_gmd": _of(e_gmd),
-    "audio_folder": _of(audio_folder, channels=(1, 2)),
+    "e_gmd": _of(e_gmd, sound="synthetic"),
+    "audio_folder": _of(audio_folder, channels=(1, 2), sound="own"),
     "stems_coherent": _stem_folders("by_song"),
     "stems_coherent_by_source": _stem_folders("by_source"),
     "stems_incoherent": _stem_folders("incoherent"),

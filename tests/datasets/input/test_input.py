@@ -1,5 +1,6 @@
 """The input from disk (tf.data) and from memory: one set of demands for both."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from made_records import HOP, LAYOUT, made_track
 
 from majl_jax.datasets import builder, records
-from majl_jax.datasets.input import memory, schedule, tf_data
+from majl_jax.datasets.input import memory, reader, schedule, tf_data
 from majl_jax.datasets.input.sources import mixture_sources
 
 SEGMENT = 16
@@ -211,6 +212,17 @@ def test_tf_data_says_what_it_cannot_read(prepared, tmp_path, cut_records):
     with pytest.raises(ValueError, match="use memory"):
         tf_data.open_batches([(folder, "train", 1.0)], **OPTIONS)
     assert len(next(memory.open_batches([(folder, "train", 1.0)], **OPTIONS))["stems"]) == 6
+
+
+def test_without_tensorflow_its_reader_is_refused_with_the_way_around(monkeypatch):
+    find = importlib.util.find_spec
+    hidden = lambda name, *more: None if name == "tensorflow" else find(name, *more)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    with pytest.raises(ModuleNotFoundError) as found:
+        reader.named("tf.data", fields="config.data.")
+    assert "pip install tensorflow-cpu" in str(found.value)
+    assert "--config.data.reader=memory" in str(found.value)
+    assert reader.named("memory") is memory.open_batches
 
 
 def test_memory_and_readers_need_no_tensorflow(prepared):

@@ -298,7 +298,7 @@ def test_prepare_takes_the_names_of_the_stems_from_the_folders(tmp_path, capsys)
     song = next(records.read_tracks(tmp_path / "out/stems_incoherent", "train"))
     np.testing.assert_allclose(song["stems"][800, :, 0] / 32768, [0.1, 0.2], atol=1e-3)
     assert prepare.main(["--dataset=stems_coherent", *folders, *flags]) == 1
-    assert "prepare: " in capsys.readouterr().err
+    assert "error: " in capsys.readouterr().err
 
 
 def test_a_seeded_split_is_a_tenth_of_all_and_a_tenth_of_the_rest():
