@@ -101,7 +101,7 @@ def _paper() -> ConfigDict:
 
     config.optimizer = ConfigDict()  # Adam
     config.optimizer.warmup_steps = 100
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_norm = 1.0  # of the gradients' global norm; 0: no clipping
     # Moving average of the parameters, which is what is evaluated; 0: none
     config.optimizer.average_decay = 0.9995
 

@@ -158,7 +158,7 @@ def _paper() -> ConfigDict:
     config.pseudo_labels.wrong_pitch = 0.0
 
     config.optimizer = ConfigDict()
-    config.optimizer.clip_norm = 3.0
+    config.optimizer.clip_norm = 3.0  # of the gradients' global norm; 0: no clipping
     config.optimizer.schedule = "step"  # constant, step, cosine
     config.optimizer.decay_factor = 0.95
     config.optimizer.decay_every_steps = 900  # 5 epochs

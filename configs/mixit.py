@@ -120,7 +120,7 @@ def _paper(size: str) -> ConfigDict:
 
     config.optimizer = ConfigDict()  # AdamW
     config.optimizer.weight_decay = 0.01
-    config.optimizer.clip_norm = 5.0
+    config.optimizer.clip_norm = 5.0  # of the gradients' global norm; 0: no clipping
 
     config.evaluation = ConfigDict()
     config.evaluation.valid_batches = 50

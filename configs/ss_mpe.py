@@ -137,7 +137,7 @@ def _paper() -> ConfigDict:
     config.self_supervision.anchor_gain_db = 0.0
 
     config.optimizer = ConfigDict()  # AdamW
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.clip_norm = 1.0  # of the gradients' global norm; 0: no clipping
     config.optimizer.weight_decay = 0.01
     config.optimizer.decoder_factor = 0.5  # of the learning rate
     config.optimizer.warmup_steps = 400

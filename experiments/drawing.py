@@ -100,7 +100,9 @@ def means(lines: Lines, score: str) -> Curve:
     """Step to the mean over the seeds that have the score; nan: none has."""
     found = {}
     for step in sorted(lines):
-        values = [line[score] for line in lines[step] if line.get(score) is not None]
+        values = [
+            formats.score_from_json(x[score]) for x in lines[step] if x.get(score) is not None
+        ]
         found[step] = sum(values) / len(values) if values else float("nan")
     return found
 

@@ -64,4 +64,4 @@ def _key(line: Line) -> tuple[Any, ...]:
 def scores(lines: Sequence[Line], row: str, score: str) -> dict[int, float]:
     """Seed to score of one row, where it has that score."""
     found = {x["seed"]: x["metrics"].get(score) for x in lines if x["row"] == row}
-    return {seed: value for seed, value in found.items() if value is not None}
+    return {s: formats.score_from_json(value) for s, value in found.items() if value is not None}

@@ -1,5 +1,6 @@
 """results.jsonl to tables.md and figures: mean ± standard deviation over seeds, and differences."""
 
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -136,7 +137,7 @@ def _cell(lines: Sequence[Line], row: str, score: str, column: Column) -> str:
     if not found:
         return "–"
     mean = f"{column.factor * statistics.mean(found):.{column.digits}f}"
-    if len(found) == 1:
+    if len(found) == 1 or not all(map(math.isfinite, found)):
         return mean
     return f"{mean} ± {column.factor * statistics.stdev(found):.{column.digits}f}"
 

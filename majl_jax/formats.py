@@ -1,10 +1,11 @@
 """What a run writes down, read: JSON files whose format has a number, and files of JSON lines.
 
 Who writes a file says which format it has, who reads one refuses a newer one. What is damaged is
-refused by file and line.
+refused by file and line. Scores that JSON has no numbers for are text or null.
 """
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,23 @@ RUN = 1
 """Of a run's config.json and <stage>/result.json."""
 DATA = 1
 """Of a prepared data set's index.json."""
+MODEL = 1
+"""Of a model file's card."""
 KEY = "format"
+
+
+def score_to_json(value: float) -> float | str | None:
+    """A score as files have it: "inf" and "-inf" as text, which JSON has no numbers for, and NaN,
+    no score, as null.
+    """
+    if math.isinf(value):
+        return str(value)
+    return None if math.isnan(value) else value
+
+
+def score_from_json(value: Any) -> Any:
+    """The same score: null stays None, and what is no score as it is."""
+    return float(value) if value in ("inf", "-inf") else value
 
 
 class FormatError(ValueError):

@@ -22,7 +22,7 @@ from majl_jax import console
 from majl_jax.datasets import records, stem_groups
 from majl_jax.evaluation.examples import ForReport, write_stems
 from majl_jax.evaluation.excerpts import fixed_excerpts, in_batches
-from majl_jax.evaluation.rows import Row, aggregate, flatten, means
+from majl_jax.evaluation.rows import Row, aggregate, flatten, mean, means
 from majl_jax.inference import clustering
 from majl_jax.metrics import separation
 
@@ -101,8 +101,8 @@ class Evaluator:
         return list(self._excerpts("valid", self.valid_excerpts))
 
     def validate(self, variables: Any) -> dict[str, float]:
-        """The mean loss of the validation excerpts, and with masks their mean SI-SDR and how many
-        have none (silent estimates).
+        """The mean loss of the validation excerpts, and with masks their mean SI-SDR and of how
+        many it is infinite (-inf: a silent estimate).
         """
         losses, ratios = [], []
         for names, sources in self._validation:
@@ -110,17 +110,16 @@ class Evaluator:
             if self._estimate is not None:
                 estimates = np.asarray(self._estimate(variables, sources.sum(-1)))
                 pairs = zip(names, estimates, sources, strict=False)
-                ratios += [np.mean(_ratios(e, s)) for _, e, s in pairs]
+                ratios += [mean(_ratios(e, s)) for _, e, s in pairs]
         found = {"loss": float(np.mean(losses)), "minus_loss": -float(np.mean(losses))}
-        kept = [ratio for ratio in ratios if math.isfinite(ratio)]
         if ratios:
-            found["si_sdr_db"] = float(np.mean(kept)) if kept else -math.inf
-        if len(kept) < len(ratios):
-            found["si_sdr_db_skipped"] = float(len(ratios) - len(kept))
+            found["si_sdr_db"] = mean(ratios)
+        if infinite := sum(map(math.isinf, ratios)):
+            found["si_sdr_db_infinite"] = float(infinite)
         return found
 
     def test(self, variables: Any, folder: pathlib.Path) -> dict[str, float]:
-        """Means over the test excerpts, `<name>_skipped` those with a silent estimate; `folder`
+        """Means over the test excerpts, `<name>_infinite` how many have a silent estimate; `folder`
         gets tracks.jsonl and examples/.
         """
         rows: list[Row] = []
@@ -189,17 +188,9 @@ class Evaluator:
     def _row(self, name: str, system: str, estimate: np.ndarray, truth: np.ndarray) -> Row:
         ratios = dict(zip(self.sources, _ratios(estimate, truth), strict=True))
         each = {f"si_sdr_db_{source}": value for source, value in ratios.items()}
-        values = {"si_sdr_db": sum(ratios.values()) / len(ratios), **each}
-        undefined = {k: "the estimate is silent" for k, v in values.items() if not math.isfinite(v)}
         seconds = round(self.samples / self.sample_rate_hz, 3)
-        row = {
-            "track": name,
-            "system": system,
-            "seconds": seconds,
-            **values,
-            **dict.fromkeys(undefined),
-        }
-        return row | ({"skipped": undefined} if undefined else {})
+        about = {"track": name, "system": system, "seconds": seconds}
+        return about | {"si_sdr_db": mean(ratios.values())} | each
 
 
 def _ratios(

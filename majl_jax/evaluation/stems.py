@@ -16,7 +16,7 @@ from majl_jax import console
 from majl_jax.audio import int16
 from majl_jax.batch import Variables
 from majl_jax.evaluation.examples import NO_FILES, ForReport, Stems, write_stems
-from majl_jax.evaluation.rows import Row, aggregate, flatten, means
+from majl_jax.evaluation.rows import Row, aggregate, flatten, mean, means
 from majl_jax.inference.segments import SEGMENTING, Segmenting, SegmentModel, apply_track
 from majl_jax.metrics import separation
 
@@ -86,7 +86,8 @@ def score(
 
     usdr_db: channels' energies together (Music Demixing Challenge); usdr_channels_db: the mean of
     the channels' decibels; csdr_db: the median over windows of 1 s of BSS Eval v4's SDR, without
-    those in which a stem is silent.
+    those in which a true stem is silent, or an estimate that sounds elsewhere. An estimate that is
+    silent throughout is scored as metrics/separation.py says: its SI-SDR is -inf.
     """
     each: dict[str, dict[str, float | None]] = {}
     skipped: dict[str, str] = {}
@@ -95,14 +96,14 @@ def score(
         found, reason = _of_stem(estimate[:, number], truth[:, number])
         found["csdr_db"] = chunk_sdrs.get(number)
         for name, value in found.items():
-            defined = value is not None and math.isfinite(value)
+            defined = value is not None and not math.isnan(value)
             each.setdefault(name, {})[stem] = value if defined else None
             if not defined:
-                skipped[f"{name}_{stem}"] = reason or "the score is not finite"
+                skipped[f"{name}_{stem}"] = reason or "in no second do all stems sound"
     row: dict[str, Any] = {}
     for name, values in each.items():
         kept = [value for value in values.values() if value is not None]
-        row[name] = sum(kept) / len(kept) if kept else None
+        row[name] = mean(kept) if kept else None
         if not kept:
             skipped[name] = "no stem has this score"
         row |= {f"{name}_{stem}": value for stem, value in values.items()}
@@ -126,13 +127,11 @@ def _of_stem(
 
 
 def _chunk_sdrs(estimate: Stems, truth: Stems, *, window_samples: int) -> dict[int, float]:
-    """By number of the stem; silent stems and estimates are left out, as BSS Eval cannot judge
-    them.
-    """
+    """By number of the stem; silent stems are left out, as BSS Eval cannot judge them."""
     sounding = [
         n
         for n in range(truth.shape[1])
-        if np.any(truth[:, n]) and np.any(estimate[:, n]) and np.isfinite(estimate[:, n]).all()
+        if np.any(truth[:, n]) and np.isfinite(estimate[:, n]).all()
     ]
     if not sounding:
         return {}

@@ -136,6 +136,8 @@ def score_track(
 ) -> Row:
     """Returns the scores of a system on a track; None, with a reason in "skipped": undefined.
 
+    A silent estimate is scored as metrics/separation.py says: its SI-SDR is -inf.
+
     Args:
         take: the track.
         system: name of what is judged.
@@ -155,9 +157,9 @@ def score_track(
     if pitch is not None:
         row |= _melody(take, pitch, pitch_threshold, skipped)
     for name, value in row.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and math.isnan(value):
             row[name] = None
-            skipped.setdefault(name, "the score is not finite")
+            skipped.setdefault(name, "the score is undefined")
     return row | ({"skipped": skipped} if skipped else {})
 
 
@@ -187,18 +189,15 @@ def _separation(
 
 
 def _bss_eval(take: Take, estimate: np.ndarray, skipped: dict[str, str]) -> dict[str, float | None]:
-    """Stem and rest, median over windows of 1 s; the untouched mixture stands for both of them."""
-    rest = take.mixture - estimate
-    estimates = np.stack([estimate, rest if np.any(rest) else take.mixture])
+    """Stem and rest, median over windows of 1 s in which both of them sound."""
+    estimates = np.stack([estimate, take.mixture - estimate])
     references = np.stack([take.truth, take.mixture - take.truth])
-    try:
-        windows = separation.bss_eval_v4(estimates, references, window_samples=take.sample_rate_hz)
-    except ValueError as error:
-        names = [f"{name}_v4_db" for name in ("sdr", "isr", "sir", "sar")]
-        skipped |= dict.fromkeys(names, str(error))
-        return dict.fromkeys(names)
+    windows = separation.bss_eval_v4(estimates, references, window_samples=take.sample_rate_hz)
     medians = separation.median_over_windows(windows)
-    return {name.replace("_db", "_v4_db"): float(value[0]) for name, value in medians.items()}
+    found = {name.replace("_db", "_v4_db"): float(value[0]) for name, value in medians.items()}
+    reason = "in no second do the true stem, the rest of the mixture and the estimates all sound"
+    skipped |= {name: reason for name, value in found.items() if math.isnan(value)}
+    return {**found}
 
 
 def _melody(

@@ -69,7 +69,7 @@ def average_precision(curve: Curve) -> float:
     is no pitch.
 
     Any increasing change of the salience leaves it as it is. A pitch without a candidate adds
-    nothing.
+    nothing: without any candidate it is 0, and 1 where the candidates are the pitches.
     """
     if not curve.pitches:
         return float("nan")
@@ -83,7 +83,9 @@ def average_precision(curve: Curve) -> float:
 def f1_at(
     curve: Curve, thresholds: Float[np.ndarray, "threshold"]
 ) -> Float[np.ndarray, "threshold"]:
-    """2 TP / (candidates from the threshold on + pitches); NaN where there is no pitch."""
+    """2 TP / (candidates from the threshold on + pitches): 0 without a candidate, 1 where they are
+    the pitches, NaN where there is no pitch.
+    """
     if not curve.pitches:
         return np.full(len(thresholds), np.nan)
     picked = np.searchsorted(-curve.salience, -np.asarray(thresholds), side="right")
@@ -111,8 +113,8 @@ def contrast(
     """The mean over sounding frames of max_k z_k - median_k z_k, z = log(s / (1 - s)): needs no
     labels.
 
-    0 for a blank output; a constant added to all logits, which is what a shift of calibration is,
-    changes nothing.
+    0 for a blank output, NaN where no frame sounds; a constant added to all logits, which is what a
+    shift of calibration is, changes nothing.
     """
     if not sounding.any():
         return float("nan")

@@ -23,7 +23,8 @@ def melody_scores(
     """Melody scores rpa, rca, oa, vr, vfa in 0..1 on a common frame grid (mir_eval.melody).
 
     A score is NaN where it has no frames: rpa, rca and vr without a voiced, vfa without an
-    unvoiced one.
+    unvoiced one. An estimate without a voiced frame gets rpa, rca (but "mirex"), vr and vfa of 0,
+    and oa the share of unvoiced frames; equal curves get 1, and vfa 0.
 
     Args:
         estimate_f0_hz: pitch of each frame, 0 = none.
@@ -74,8 +75,9 @@ def multi_pitch_scores(
 ) -> dict[str, float]:
     """Frame-wise precision P, recall R, f1 and accuracy in 0..1 (mir_eval.multipitch).
 
-    F1 = 2 P R / (P + R + eps); accuracy = TP / (TP + FP + FN). P is 0 where nothing is estimated;
-    all are NaN where the reference has no pitch. Pitches beyond 20 to 5000 Hz are left out.
+    F1 = 2 P R / (P + R + eps); accuracy = TP / (TP + FP + FN). All are 0 where nothing is
+    estimated, 1 where both are equal, and NaN where the reference has no pitch. Pitches beyond 20
+    to 5000 Hz are left out.
 
     Args:
         estimate_times_s: of the estimate's frames, increasing.

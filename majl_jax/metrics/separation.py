@@ -1,7 +1,8 @@
-"""Scores of whole tracks, in float64 NumPy: SDR family, BSS Eval v4, melody and multi-pitch scores.
+"""Scores of separated stems of whole tracks, in float64 NumPy: SDR family and BSS Eval v4.
 
-Estimate first, reference second, audio as [time] or [time, channel]. Unequal shapes, values that
-are not finite and silent references are errors, because no number would be right.
+Estimate first, reference second, audio as [time] or [time, channel]. A silent reference has no
+score: NaN, for who takes means to leave out and to count. Unequal shapes and values that are not
+finite are errors. What a silent estimate gets, and one that equals its reference, each score says.
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,12 @@ def sdr_db(estimate: Audio, reference: Audio) -> float:
     """Global SDR, 10 lg max(mean s^2, 1e-8) - 10 lg max(mean (s_hat - s)^2, 1e-8).
 
     As MAJL's authors compute it (DJCM code, `evaluate.py`): whole track, no scaling, no filter.
+    A silent estimate gets 0 dB, equal signals 80 dB more than the reference's level; NaN for a
+    silent reference.
     """
     estimate, reference = _checked(estimate, reference)
+    if not np.any(reference):
+        return float("nan")
     signal, noise = np.mean(reference**2), np.mean((estimate - reference) ** 2)
     return float(10 * np.log10(max(signal, SDR_FLOOR)) - 10 * np.log10(max(noise, SDR_FLOOR)))
 
@@ -29,16 +34,15 @@ def sdr_db(estimate: Audio, reference: Audio) -> float:
 def si_sdr_db(estimate: Audio, reference: Audio, *, zero_mean: bool = False) -> float:
     """SI-SDR, 10 lg |a s|^2 / |s_hat - a s|^2 with a = <s_hat, s> / |s|^2 (Le Roux et al. 2019).
 
-    One scale for all channels; `zero_mean` first removes each channel's mean. An estimate that
-    is a scaled reference gives inf, one without any of the reference -inf.
+    One scale for all channels; `zero_mean` first removes each channel's mean. A silent estimate,
+    and any other without a share of the reference, gets -inf, equal signals +inf; NaN for a silent
+    reference. With `zero_mean` what is constant is silent.
     """
     estimate, reference = _checked(estimate, reference)
     if zero_mean:
-        estimate, reference = estimate - estimate.mean(0), reference - reference.mean(0)
-        if not np.any(reference):
-            raise ValueError(
-                "si_sdr_db got a constant reference: nothing is left without its mean."
-            )
+        estimate, reference = map(_without_mean, (estimate, reference))
+    if not np.any(reference):
+        return float("nan")
     target = np.sum(estimate * reference) / np.sum(reference**2) * reference
     return _ratio_db(np.sum(target**2), np.sum((estimate - target) ** 2))
 
@@ -49,9 +53,12 @@ def usdr_db(
     """Utterance-level SDR of a song, 10 lg (|s|^2 + eps) / (|s - s_hat|^2 + eps).
 
     Energies are summed over the channels (Music Demixing Challenge, Mitsufuji et al. 2022, eq. 1);
-    `channel_mean` averages the decibels of the channels instead (Saijo and Bando 2025).
+    `channel_mean` averages the decibels of the channels instead (Saijo and Bando 2025). A silent
+    estimate gets 0 dB, equal signals 10 lg (|s|^2 / eps + 1); NaN for a silent reference.
     """
     estimate, reference = _checked(estimate, reference)
+    if not np.any(reference):
+        return float("nan")
     axis = 0 if channel_mean else None
     signal = np.sum(reference**2, axis) + epsilon
     noise = np.sum((estimate - reference) ** 2, axis) + epsilon
@@ -70,7 +77,10 @@ def bss_eval_v4(
     """BSS Eval v4, "images": sdr_db, isr_db, sir_db, sar_db per window (Stoeter et al. 2018).
 
     One least-squares distortion filter per track, scores per window. A window in which any
-    reference or estimate is silent is NaN for every stem.
+    reference is silent, or any estimate that sounds elsewhere, is NaN for every stem, as in
+    museval; silent are channels that sum to zero. An estimate that is silent throughout, which
+    museval refuses, gets SDR and ISR of 0 dB and SIR and SAR of -inf, and leaves the scores of the
+    other stems as they are; equal signals get +inf, but for rounding in the filters.
 
     Args:
         estimates: of all stems of a track.
@@ -80,13 +90,20 @@ def bss_eval_v4(
         filter_taps: length of the distortion filter.
         sdr_only: leaves all but the SDR out, which needs no filter and takes milliseconds.
     """
-    estimates, references = _checked_stems(estimates, references)
+    estimates, references = _checked(estimates, references)
+    if references.ndim != 3:
+        raise ValueError(f"bss_eval_v4 needs [stem, time, channel], got shape {references.shape}.")
     hop_samples = window_samples if hop_samples is None else hop_samples
     windows = _windows(references.shape[1], window_samples, hop_samples)
-    silent = [_any_silent(references[:, w]) or _any_silent(estimates[:, w]) for w in windows]
+    heard = estimates[~_silent(estimates)]
+    silent = [_silent(references[:, w]).any() or _silent(heard[:, w]).any() for w in windows]
     names = ("sdr_db",) if sdr_only else ("sdr_db", "isr_db", "sir_db", "sar_db")
     scores = {name: np.full((len(references), len(windows)), np.nan) for name in names}
-    filters = [] if sdr_only else [*_distortion_filters(estimates, references, filter_taps)]
+    filters = (
+        []
+        if sdr_only or all(silent)
+        else [*_distortion_filters(estimates, references, filter_taps)]
+    )
     for column, (window, is_silent) in enumerate(zip(windows, silent, strict=True)):
         if is_silent:
             continue
@@ -129,23 +146,12 @@ def _checked(estimate, reference) -> tuple[np.ndarray, np.ndarray]:
         bad = audio.size - np.count_nonzero(np.isfinite(audio))
         if bad:
             raise ValueError(f"the {name} has {bad} samples that are NaN or infinite.")
-    if not np.any(reference):
-        raise ValueError("the reference is silent, its SDR is undefined. Leave such tracks out.")
     return estimate, reference
 
 
-def _checked_stems(estimates, references) -> tuple[np.ndarray, np.ndarray]:
-    estimates, references = _checked(estimates, references)
-    if references.ndim != 3:
-        raise ValueError(f"bss_eval_v4 needs [stem, time, channel], got shape {references.shape}.")
-    for name, stems in (("reference", references), ("estimate", estimates)):
-        for number, stem in enumerate(stems):
-            if _any_silent(stem[None]):
-                raise ValueError(
-                    f"{name} {number} is silent (its channels sum to zero): BSS Eval is undefined "
-                    "for all stems. Leave this stem or track out."
-                )
-    return estimates, references
+def _without_mean(audio: np.ndarray) -> np.ndarray:
+    """Each channel without its mean; exactly 0 where it is constant, which rounding would hide."""
+    return np.where(np.ptp(audio, axis=0) == 0, 0.0, audio - audio.mean(0))
 
 
 def _energy(stems: np.ndarray) -> np.ndarray:
@@ -157,14 +163,14 @@ def _ratios_db(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def _ratio_db(signal: float, noise: float) -> float:
-    if noise == 0:
-        return float("inf")
-    return float(10 * np.log10(signal / noise)) if signal > 0 else float("-inf")
+    if signal == 0:  # also where there is no noise either: nothing at all
+        return float("-inf")
+    return float(10 * np.log10(signal / noise)) if noise > 0 else float("inf")
 
 
-def _any_silent(stems: np.ndarray) -> bool:
+def _silent(stems: np.ndarray) -> np.ndarray:
     # BSS Eval v4's own rule: silent is a stem whose channels sum to zero at every sample.
-    return bool(np.any(np.all(np.sum(stems, axis=2) == 0, axis=1)))
+    return np.all(np.sum(stems, axis=2) == 0, axis=1)
 
 
 def _windows(time: int, window: int, hop: int) -> list[slice]:

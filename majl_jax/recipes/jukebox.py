@@ -39,6 +39,8 @@ from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples, hop
+from majl_jax.recipes.labels import require
+from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
@@ -124,6 +126,7 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
+    check_ranges(config)
     _check(config)
     reader.named(config.data.reader, fields="config.data.")
     found = []
@@ -199,6 +202,8 @@ def _open(config: Any, name: str) -> _Setting:
             f"{folder} has the stems {', '.join(layout.stems)}; config.data.stem is {data.stem!r}"
         )
     target = -1 if name == "music" else layout.stems.index(data.stem)
+    for split in ("train", "valid", "test"):
+        require(prepared, split, {})
     if name != "music":
         _refuse_unknown_stems(prepared)
     _, encoder, decoder = build(config)
@@ -282,7 +287,7 @@ def _stage(setting: _Setting) -> Stage:
             schedules.linear_warmup(
                 options.learning_rate, warmup_steps=config.optimizer.warmup_steps
             ),
-            clip_norm=config.optimizer.clip_norm,
+            clip_norm=config.optimizer.clip_norm or None,
         ),
         steps=options.steps,
         best=score if config.evaluation.select_best else None,

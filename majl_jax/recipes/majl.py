@@ -39,10 +39,13 @@ from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
 from majl_jax.pseudo_labels.filtering import Filter
+from majl_jax.recipes.labels import BOTH, PITCH, STEMS, require
+from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
 STAGES = ("pipeline", "naive_joint", "teacher", "student")
+PITCH_TERMS = ("pitch", "pitch_on_target")  # of config.weights: what the pitch estimator learns by
 
 
 # ---- from the config to networks ----------------------------------------------------------------
@@ -182,7 +185,9 @@ class _Setting:
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
+    check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
+<<<<<<< HEAD
     reader.named(config.data.reader, fields="config.data.")
     labelled = epath.Path(config.data.directory) / config.data.labelled
     prepared = reader.open_set(
@@ -191,6 +196,9 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         hop_samples=config.data.hop_samples,
         fields="config.data.",
     )
+=======
+    prepared, target = _open_sets(config, run)
+>>>>>>> d040f7b37ffe53fe8b14cac103c7a448009ef3ab
     cascade = build(config)
     setting = _Setting(
         config,
@@ -198,8 +206,8 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         cascade,
         segment_model(config, cascade),
         pitch_model(config, cascade),
-        labelling.stem_number(prepared, _target_names(config), field="config.data.target"),
-        labelled,
+        target,
+        prepared.directory,
     )
     found = tuple(_stage(name, setting) for name in run)
     batch = dry_run.batch_shapes(
@@ -211,6 +219,44 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     )
     dry_run.trace_loss(found[0], batch)
     return found
+
+
+def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int]:
+    """The labelled set and the number of its target, after a look at whether the sets of all
+    stages are there, with the labels that these need.
+    """
+
+    def opened(field: str) -> tuple[records.Prepared, int]:
+        prepared = reader.open_set(
+            epath.Path(config.data.directory) / config.data[field],
+            sample_rate_hz=config.data.sample_rate_hz,
+            hop_samples=config.data.hop_samples,
+            fields="config.data.",
+        )
+        names = _target_names(config)
+        return prepared, labelling.stem_number(prepared, names, field="config.data.target")
+
+    labelled, target = opened("labelled")
+    kinds = {"separation": STEMS, "pitch": PITCH, "pitch_on_target": BOTH}
+    if any((found := _hard_samples(config, name)) and found.objective in LEARNT for name in run):
+        kinds["weighting"] = BOTH
+    weights = {name: config.weights.get(name, 0.0) for name in kinds}
+    needs = {f"config.weights.{k} = {w:g}": kinds[k] for k, w in weights.items() if w}
+    if "student" in run and not any(weights[term] for term in PITCH_TERMS):
+        raise ValueError(
+            f"config.weights.{' and '.join(PITCH_TERMS)} are 0: the teacher would hear no pitch,"
+            " and the student needs what it hears; raise one, or leave student out of config.run"
+        )
+    require(labelled, "train", needs, stem=target)
+    best = {"SDR": STEMS, "RPA": PITCH} if config.evaluation.select_best else {}
+    wanted = {f"the {k} of config.evaluation.select_best": kind for k, kind in best.items()}
+    require(labelled, "valid", wanted, stem=target)
+    require(labelled, "test", {}, stem=target)
+    for field, kind in (("stems_only", STEMS), ("pitch_only", PITCH)) * ("student" in run):
+        if name := config.data[field]:
+            other, stem = opened(field)
+            require(other, "train", {f"config.data.{field} = {name}": kind}, stem=stem)
+    return labelled, target
 
 
 def _stage(name: str, setting: _Setting) -> Stage:
@@ -343,4 +389,4 @@ def _optimizer(options: Any, stage: Any) -> Any:
             raise ValueError(
                 f"config.optimizer.schedule is {other!r}; expected constant, step or cosine"
             )
-    return optimizer.optimizer(rate, clip_norm=options.clip_norm)
+    return optimizer.optimizer(rate, clip_norm=options.clip_norm or None)

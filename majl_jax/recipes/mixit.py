@@ -41,6 +41,8 @@ from majl_jax.losses import mixit as losses
 from majl_jax.losses import weighting
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.layers import attention
+from majl_jax.recipes.labels import STEMS, require
+from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, parameters, schedules
 from majl_jax.training.stage import Stage, chosen
 
@@ -131,6 +133,7 @@ class _Setting:
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
+    check_ranges(config)
     _check(config)
     reader.named(config.data.reader, fields="config.data.")
     found = []
@@ -224,7 +227,10 @@ def _open(config: Any, name: str, workdir: pathlib.Path) -> _Setting:
     folders = {one: epath.Path(data.directory) / one for one in _names(config, name)}
     for folder in folders.values():
         grid = {name: data[name] for name in GRID}
-        reader.open_set(folder, **grid, fields="config.data.")
+        prepared = reader.open_set(folder, **grid, fields="config.data.")
+        needs = {f"stage {name} (config.data.labelled)": STEMS} if groups else {}
+        for split in ("train", "valid", "test") if groups else ("train",):
+            require(prepared, split, needs)
     stems = {one: records.open_prepared(folder).layout.stems for one, folder in folders.items()}
     places = stem_groups.places(groups, stems) if groups else None
     heard = separator(config, build(config, name))
@@ -253,7 +259,7 @@ def _stage(setting: _Setting) -> Stage:
         optimizer=optimizer.optimizer(
             schedule,
             weight_decay=config.optimizer.weight_decay,
-            clip_norm=config.optimizer.clip_norm,
+            clip_norm=config.optimizer.clip_norm or None,
             accumulate_steps=options.accumulate_steps,
         ),
         steps=options.steps,

@@ -38,6 +38,8 @@ from majl_jax.evaluation.multi_pitch import Judging, score_tracks
 from majl_jax.inference import multi_pitch
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
+from majl_jax.recipes.labels import PITCH, require
+from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
@@ -160,6 +162,7 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
+    check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"finetune": "reference"})
     reader.named(config.data.reader, fields="config.data.")
     front_end, network = build(config)
@@ -258,7 +261,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
                 config.stages[name].learning_rate, warmup_steps=config.optimizer.warmup_steps
             ),
             weight_decay=config.optimizer.weight_decay,
-            clip_norm=config.optimizer.clip_norm,
+            clip_norm=config.optimizer.clip_norm or None,
             rate_factors=(("decoder/.*", config.optimizer.decoder_factor), (".*", 1.0)),
         ),
         steps=config.stages[name].steps,
@@ -284,16 +287,43 @@ def _data_sets(name: str, config: Any) -> dict[str, float]:
 
 
 def _check_data(setting: _Setting) -> None:
-    """Every set that training or evaluation will need is there and on the grid of the config."""
+    """Every set that training or evaluation will need is there, on the grid of the config, with the
+    labels that are needed of it.
+    """
     config = setting.config
+    for name in config.run:
+        if not _data_sets(name, config):
+            raise ValueError(
+                f"config.stages.{name} has 0 labelled and 0 unlabelled items; expected 1 or more"
+            )
     needed = {*data_sets(config), *config.evaluation.sets, *config.evaluation.test_sets}
-    for data_set in sorted(needed):
-        reader.open_set(
+    opened = {
+        data_set: reader.open_set(
             setting.path(data_set),
             sample_rate_hz=config.data.sample_rate_hz,
             hop_samples=config.data.hop_samples,
             fields="config.data.",
         )
+        for data_set in sorted(needed)
+    }
+    labelled = set()
+    if any(config.stages[name].labelled for name in config.run):
+        labelled = set(parse_shares(config.data.labelled))
+    weights = {name: config.weights[name] for name in ("supervised", "anchored", "activity")}
+    taught = {f"config.weights.{name} = {w:g}": PITCH for name, w in weights.items() if w}
+    if taught and not labelled:
+        raise ValueError(
+            f"{next(iter(taught))} needs labels, and no stage of config.run has labelled items"
+        )
+    for data_set in data_sets(config):
+        require(opened[data_set], "train", taught if data_set in labelled else {})
+    best = (
+        {"the F1 of config.evaluation.select_best": PITCH} if config.evaluation.select_best else {}
+    )
+    for number, data_set in enumerate(config.evaluation.sets):
+        require(opened[data_set], "valid", {} if number else best)
+    for data_set in config.evaluation.test_sets:
+        require(opened[data_set], "test", {})
 
 
 def _batch_shapes(config: Any) -> dry_run.Shapes:

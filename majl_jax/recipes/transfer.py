@@ -34,6 +34,8 @@ from majl_jax.inference.chimera import Separator
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import chimera as losses
 from majl_jax.models.chimera import Chimera
+from majl_jax.recipes.labels import STEMS, require
+from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, parameters, schedules
 from majl_jax.training.stage import Stage, chosen
 
@@ -116,7 +118,11 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
+<<<<<<< HEAD
     reader.named(config.data.reader, fields="config.data.")
+=======
+    check_ranges(config)
+>>>>>>> d040f7b37ffe53fe8b14cac103c7a448009ef3ab
     found = []
     for name in chosen(config.run, STAGES, field="config.run", follows={"finetune": "pretrain"}):
         setting = _open(config, name)
@@ -152,13 +158,15 @@ def _open(config: Any, name: str) -> _Setting:
     groups = stem_groups.parse(options.data)
     folders = {data_set: epath.Path(config.data.directory) / data_set for data_set in groups}
     for folder in folders.values():
-        reader.open_set(
+        prepared = reader.open_set(
             folder,
             sample_rate_hz=config.data.sample_rate_hz,
             hop_samples=config.data.hop_samples,
             segment_samples=_excerpt_samples(config, name),
             fields="config.data.",
         )
+        for split in ("train", "valid", "test"):
+            require(prepared, split, {f"stage {name} (config.stages.{name}.data)": STEMS})
     data, places = group_sources(folders, groups, "train")
     return _Setting(config, name, build(config, name), data, places)
 

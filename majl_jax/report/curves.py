@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,8 @@ from majl_jax.evaluation.rows import Row
 from majl_jax.report import page, score_tables, svg
 
 ASIDE = ("grad_norm", "steps_per_s", "skipped", "learning_rate", "clip_norm")  # shown last
-NOT_DRAWN = ("_std", "_median", "_weighted", "_skipped")
+NOT_DRAWN = ("_std", "_median", "_weighted", "_skipped", "_infinite")
+_INFINITE = (math.inf, -math.inf)
 TOGETHER = ("weight_", "share_")  # of the dynamic weights: one chart
 
 
@@ -27,7 +29,7 @@ class StageFiles:
     def curve(self, kind: str, key: str) -> tuple[list[svg.Number], list[svg.Number | None]]:
         """Steps and values of one term; values that were not finite are None."""
         points = [(r["step"], r[key]) for r in self.lines if r["kind"] == kind and key in r]
-        return [x for x, _ in points], [y for _, y in points]
+        return [x for x, _ in points], [None if y in _INFINITE else y for _, y in points]
 
     def keys(self, kind: str) -> list[str]:
         """Names of all terms of a kind, in order of appearance."""

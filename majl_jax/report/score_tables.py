@@ -11,6 +11,7 @@ from majl_jax.report import page
 
 REFERENCES = {"mixture": "mixture, untouched", "true stem": "true stem"}
 NOTHING = "\N{EN DASH}"
+MINUS_INFINITY = "\N{MINUS SIGN}\N{INFINITY}"
 Table = Mapping[str, Mapping[str, Mapping[str, float]]]  # what scores.aggregate returns
 
 
@@ -68,17 +69,21 @@ def results(rows_of_stages: Mapping[str, Sequence[Row]]) -> list[str]:
     found = {name for table in judged.values() for values in table.values() for name in values}
     names = [n for n in METRICS if n in found] + sorted(found - set(METRICS))
     best = _best(list(judged.values()), names)
-    groups, skips, tracks = [], [], []
+    groups, infinite, skips, tracks = [], [], [], []
     for stage, table in judged.items():
         systems = sorted(table, key=lambda system: system in REFERENCES)
         groups.append([_system_row(stage, s, table[s], names, best) for s in systems])
-        skips += [_skips(f"{stage}, {s}" if s != stage else s, table[s]) for s in systems]
+        for found, kind in ((infinite, "infinite"), (skips, "skipped")):
+            labels = {s: f"{stage}, {s}" if s != stage else s for s in systems}
+            found += [_counted(labels[s], table[s], kind) for s in systems]
         for system in systems:
             if system not in REFERENCES:
                 rows = [row for row in rows_of_stages[stage] if row["system"] == system]
                 tracks.append(_track_table(_label(stage, system), rows, names))
     head = ['<th class="text">system</th>', "<th>tracks</th>", *map(_head_cell, names)]
     note = NOTE
+    if said := "; ".join(filter(None, infinite)):
+        note += f" Infinite, and so the means ({MINUS_INFINITY}: a silent estimate): {said}."
     if left_out := "; ".join(filter(None, skips)):
         note += f" Undefined, so left out: {left_out}; the reasons are in tracks.jsonl."
     return [page.table(head, groups), f'<p class="note">{page.text(note)}</p>', *tracks]
@@ -143,16 +148,18 @@ def _value_cell(name: str, value: Mapping[str, float] | None, best: float | None
 
 def _shown(name: str, value: float | None) -> str:
     metric = _metric(name)
-    if value is None:
+    if value is None or math.isnan(value):
         return NOTHING
+    if math.isinf(value):
+        return MINUS_INFINITY if value < 0 else MINUS_INFINITY[1:]
     return f"{value * metric.factor:.{metric.digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _skips(label: str, values: Mapping[str, Mapping[str, float]]) -> str:
+def _counted(label: str, values: Mapping[str, Mapping[str, float]], kind: str) -> str:
     counts: dict[int, list[str]] = {}
     for name, value in values.items():
-        if value["skipped"]:
-            counts.setdefault(int(value["skipped"]), []).append(_metric(name).label.split()[0])
+        if value[kind]:
+            counts.setdefault(int(value[kind]), []).append(_metric(name).label.split()[0])
     said = [f"{', '.join(names)} of {count}" for count, names in sorted(counts.items())]
     return f"{label}: {', '.join(said)} track(s)" if said else ""
 

@@ -92,3 +92,8 @@ class Options:
     allow_truncated: bool = False
     picture: bool = True
     devices: Sequence[Any] | None = None
+
+
+def threshold_of(model: "SegmentModel | MultiPitchModel") -> float:
+    """The confidence that makes a pitch, where none is asked for."""
+    return getattr(model, "threshold", Options.threshold)

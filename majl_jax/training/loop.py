@@ -132,7 +132,7 @@ def _finish(stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.P
             test = score(stage, lambda v: run_test(v, folder), parallel.replicate(variables, mesh))
         log.write(stage.name, step, "test", test)
         log.sync()
-    metrics = {k: v if math.isfinite(v) else None for k, v in (test or valid).items()}
+    metrics = {k: formats.score_to_json(v) for k, v in (test or valid).items()}
     if parallel.is_first_process():
         about = {formats.KEY: formats.RUN, "metrics": metrics, "step": step, "steps": steps}
         text = json.dumps(about | ({"candidates": candidates} if candidates else {}), indent=2)
@@ -148,7 +148,8 @@ def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], list[i
     if not path.exists():
         return None
     result = formats.read(path, formats.RUN, needs=("metrics", "steps"))
-    metrics = {k: math.nan if v is None else v for k, v in result["metrics"].items()}
+    scores = {k: formats.score_from_json(v) for k, v in result["metrics"].items()}
+    metrics = {k: math.nan if v is None else v for k, v in scores.items()}
     return metrics, result["steps"]
 
 

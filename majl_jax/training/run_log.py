@@ -23,12 +23,13 @@ _ROW_KEYS = ("stage", "step", "kind", "time_s")
 
 
 def read_metrics(workdir: str | os.PathLike) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line cut off by a crash is left out.
+    """The lines of a run's metrics.jsonl, None for NaN; a last line cut off by a crash is left out.
 
     Raises formats.FormatError where another one is damaged.
     """
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    return formats.read_lines(path, needs=("stage", "step", "kind"))
+    for row in formats.read_lines(path, needs=("stage", "step", "kind")):
+        yield {k: v if k in _ROW_KEYS else formats.score_from_json(v) for k, v in row.items()}
 
 
 def values(workdir: str | os.PathLike, stage: str, step: int, kind: str) -> dict[str, float]:
@@ -47,6 +48,14 @@ def scores(workdir: str | os.PathLike, stage: str, key: str) -> dict[int, float]
         for row in read_metrics(workdir)
         if row["stage"] == stage and row["kind"] == "valid"
     }
+
+
+def terms_that_counted(workdir: str | os.PathLike, stage: str) -> set[str] | None:
+    """The terms that were ever other than 0 in a stage's training: a loss over no label is 0. None
+    if there is no line.
+    """
+    rows = [r for r in read_metrics(workdir) if (r["stage"], r["kind"]) == (stage, "train")]
+    return {k for row in rows for k, v in row.items() if k not in _ROW_KEYS and v} if rows else None
 
 
 class RunLog:
@@ -92,7 +101,7 @@ class RunLog:
             for row in read_metrics(self.workdir)
             if row["stage"] != stage or (row["step"] <= step and row["kind"] != "test")
         ]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.path, "".join(json.dumps(_to_json(row)) + "\n" for row in rows))
         try:
             self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
             self._events = tensorboard.Events(self.workdir / "tensorboard" / stage, step)
@@ -100,16 +109,15 @@ class RunLog:
             raise no_write(self.path, error) from error
 
     def write(self, stage: str, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """One line and one set of events; a value that is not finite becomes null."""
+        """One line and one set of events; NaN becomes null, what is infinite "inf" or "-inf"."""
         if self._file is None:
             return
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         row = {
             "stage": stage,
             "step": step,
             "kind": kind,
             "time_s": round(time.time(), 3),
-            **finite,
+            **_to_json(values),
         }
         try:
             line = json.dumps(row).encode() + b"\n"
@@ -127,3 +135,7 @@ class RunLog:
                 os.fsync(self._file.fileno())
             except OSError as error:
                 raise no_write(self.path, error) from error
+
+
+def _to_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: formats.score_to_json(v) if isinstance(v, float) else v for k, v in row.items()}

@@ -8,7 +8,15 @@ import pytest
 
 from majl_jax.audio import files
 from majl_jax.evaluation.examples import NO_FILES, ForReport, write_stems
-from majl_jax.evaluation.rows import aggregate, flatten, means
+from majl_jax.evaluation.rows import (
+    aggregate,
+    flatten,
+    mean,
+    means,
+    read_rows,
+    text_table,
+    write_rows,
+)
 
 ROWS = [
     {"track": t, "system": "main", "seconds": 1.0, "sdr_db": v} for t, v in (("a", 1.0), ("b", 4.0))
@@ -39,6 +47,27 @@ def test_means_have_the_names_of_the_scores():
     found = means(flatten(aggregate(ROWS), "main"))
     assert found == {"sdr_db": 2.5}
     assert math.isnan(means({"sdr_db_mean": math.nan, "sdr_db_std": 1.0})["sdr_db"])
+
+
+def test_a_silent_estimate_is_in_the_mean_and_in_the_file(tmp_path):
+    """-inf, as text, which JSON has no number for; what is undefined is left out and counted."""
+    values = {"a": 8.0, "b": -math.inf, "c": 6.0, "d": None}
+    rows = [{**ROWS[0], "track": track, "si_sdr_db": value} for track, value in values.items()]
+    write_rows(tmp_path / "tracks.jsonl", rows)
+    written = [json.loads(x)["si_sdr_db"] for x in (tmp_path / "tracks.jsonl").open()]
+    assert written == [8.0, "-inf", 6.0, None]
+    read = read_rows(tmp_path / "tracks.jsonl")
+    assert read == rows
+    numbers = aggregate(read)["main"]["si_sdr_db"]
+    assert numbers["mean"] == numbers["weighted"] == -math.inf and numbers["median"] == 6.0
+    assert math.isnan(numbers["std"])
+    found = means(flatten(aggregate(read), "main"))
+    assert found["si_sdr_db_infinite"] == 1 and found["si_sdr_db_skipped"] == 1
+    assert mean([math.inf, 1.0]) == math.inf and mean([math.inf, -math.inf]) == -math.inf
+    assert mean([1.0, 4.0], [3.0, 1.0]) == 1.75 and math.isnan(mean([]))
+    assert text_table([{**ROWS[0], "sdr_db": None}, {**ROWS[1], "system": "other"}]).splitlines()[
+        1:3
+    ] == ["other    4.00", "main        -"]
 
 
 def test_stems_are_written_limited_and_without_numbers_that_are_none(tmp_path):

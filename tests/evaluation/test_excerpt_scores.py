@@ -117,12 +117,12 @@ def test_clusters_are_put_in_the_order_of_the_sources(folder, tmp_path):
     assert clustered["mixture/si_sdr_db"] == by_masks["mixture/si_sdr_db"]
 
 
-def test_a_silent_estimate_is_counted_as_undefined(folder, tmp_path):
+def test_a_silent_estimate_has_minus_infinity(folder, tmp_path):
     evaluator = _evaluator(folder, estimate=lambda variables, audio: jnp.zeros((*audio.shape, 2)))
     found = evaluator.test({}, tmp_path)
-    assert np.isnan(found["si_sdr_db"])
+    assert found["si_sdr_db"] == -np.inf and found["si_sdr_db_infinite"] == 3
     (row, *_) = [row for row in _rows(tmp_path) if row["system"] == "ours"]
-    assert row["si_sdr_db"] is None and "silent" in row["skipped"]["si_sdr_db"]
+    assert row["si_sdr_db"] == "-inf" and "skipped" not in row, "JSON has no infinity"
 
 
 def test_several_sets_give_as_many_excerpts_each(folder, tmp_path):
@@ -138,10 +138,8 @@ def test_several_sets_give_as_many_excerpts_each(folder, tmp_path):
     assert records.open_prepared(other).layout.stems[0] == "flute" and jax.devices()
 
 
-def test_excerpts_whose_estimate_is_silent_are_counted(folder, tmp_path):
-    """Their SI-SDR is minus infinity: not in the mean, so how many there are has to stand beside
-    it.
-    """
+def test_excerpts_whose_estimate_is_silent_are_in_the_mean_and_counted(folder, tmp_path):
+    """Their SI-SDR is minus infinity, and so is the mean; the median tells of the others."""
 
     def quiet_at_times(variables, audio):
         loud = jnp.mean(audio**2, axis=1, keepdims=True)[..., None]
@@ -156,10 +154,13 @@ def test_excerpts_whose_estimate_is_silent_are_counted(folder, tmp_path):
     levels = sorted(float(np.mean(x.astype(np.float64) ** 2)) for x in excerpts)
     evaluator = _evaluator(folder, estimate=quiet_at_times)
     found = evaluator.test((levels[0] + levels[1]) / 2, tmp_path)
-    assert np.isfinite(found["si_sdr_db"]) and found["si_sdr_db_skipped"] == 1
+    assert found["si_sdr_db"] == -np.inf and found["si_sdr_db_infinite"] == 1
+    assert np.isfinite(found["si_sdr_db_median"])
     rows = read_rows(tmp_path / "tracks.jsonl")
     text = text_table([row for row in rows if row["system"] == "ours"])
-    assert text.endswith("undefined, so not in the means: ours: SI-SDR dB of 1 of 3")
+    assert text.splitlines()[1].split() == ["ours", "-inf"]
+    said = "infinite, and so the means (-inf: a silent estimate): ours: SI-SDR dB of 1 of 3"
+    assert text.splitlines()[2:] == [said]
     valid = evaluator.validate(1e9)
-    assert valid["si_sdr_db"] == -np.inf and valid["si_sdr_db_skipped"] == 3
-    assert "si_sdr_db_skipped" not in evaluator.validate(-1.0)
+    assert valid["si_sdr_db"] == -np.inf and valid["si_sdr_db_infinite"] == 3
+    assert "si_sdr_db_infinite" not in evaluator.validate(-1.0)

@@ -100,6 +100,14 @@ def test_a_silent_stem_has_no_score_and_spoils_no_mean():
     assert row["usdr_db"] is None and row["skipped"]["usdr_db"] == "no stem has this score"
 
 
+def test_a_silent_estimate_is_punished():
+    truth = _record("c")["stems"].astype(np.float32)[:, :3] / 32768
+    row = score(truth * np.array([0.9, 0.0, 0.9])[:, None], truth, stems=STEMS, sample_rate_hz=4000)
+    assert row["si_sdr_db_drums"] == row["si_sdr_db"] == -np.inf
+    assert row["usdr_db_drums"] == row["csdr_db_drums"] == 0.0 and row["csdr_db_bass"] > 15
+    assert "skipped" not in row
+
+
 def test_mono_songs_and_no_songs():
     record = _record("d")
     record["stems"] = record["stems"][:, :, :1]

@@ -13,6 +13,7 @@ from places import ROOT
 from experiments import __main__ as command
 from experiments import majl
 from experiments.experiment import Data, DataSet, Row, Run, Table
+from majl_jax.recipes.ranges import check_ranges
 
 EXPERIMENTS = command.experiments()
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/*/*.md")]
@@ -60,6 +61,7 @@ def test_fields_of_the_runs_exist_in_the_config(experiment):
         config = configs.get_config("experiment")
         # An unknown field is an error.
         config.update_from_flattened_dict(dict(run.fields))
+        check_ranges(config)
         assert set(run.stages) <= set(config.stages)
 
 
@@ -103,6 +105,17 @@ def test_results_under_a_former_label_keep_their_numbers(tmp_path):
     written = (tmp_path / "tables.md").read_text()
     assert "| MAJL | 7.50 | 50.0 |" in written
     assert "| renamed since (no longer run) | 7.50 | 50.0 |" in written
+
+
+def test_a_score_that_is_minus_infinity_with_one_seed_stays_it_in_the_table(tmp_path):
+    line = {"table": "main", "data": "chorales", "row": "MAJL", "steps": 2, "tracks": 1}
+    lines = [
+        {**line, "seed": seed, "commit": "0123456789", "metrics": {"sdr_db": score}}
+        for seed, score in enumerate((7.5, "-inf"))
+    ]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    command.main(["majl", "--redraw", f"--results={tmp_path / 'results.jsonl'}"])
+    assert "| MAJL | -inf |" in (tmp_path / "tables.md").read_text()
 
 
 def test_what_needs_the_folders_of_runs_stays_without_them_and_is_drawn_anew_with_them(tmp_path):

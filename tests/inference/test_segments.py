@@ -294,6 +294,24 @@ def test_undefined_scores_are_counted_with_a_reason_not_averaged(tmp_path):
     assert all(math.isfinite(v) for v in result.values())
 
 
+def test_a_silent_voice_is_punished_in_every_score(tmp_path):
+    tracks = [record("one"), record("two", 3000)]
+    result = target.score_tracks(
+        make_model(half),
+        {"gain": np.float32(0.0)},
+        tracks,
+        target=target.Target(bss_eval=True),
+        report=ForReport(tmp_path),
+    )
+    rows = [r for r in read_rows(tmp_path / "tracks.jsonl") if r["system"] == "model"]
+    for row in rows:
+        assert row["sdr_db"] == row["usdr_db"] == row["sdr_v4_db"] == row["isr_v4_db"] == 0.0
+        assert row["si_sdr_db"] == row["sir_v4_db"] == row["sar_v4_db"] == -math.inf
+        assert not {name for name in row.get("skipped", {}) if name.endswith("_db")}
+    assert result["si_sdr_db_mean"] == -math.inf and result["si_sdr_db_infinite"] == 2
+    assert "si_sdr_db_skipped" not in result
+
+
 def test_a_model_that_gives_nan_is_reported_as_skips(tmp_path):
     broken = {"gain": np.float32(np.nan)}
     result = target.score_tracks(

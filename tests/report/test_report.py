@@ -334,6 +334,20 @@ def test_strange_statistics_still_have_a_page(labelled, damage):
     assert _column(page, "chorales_stems")["labels"] == "pitch of soprano"
 
 
+def test_a_silent_estimate_is_seen(run):
+    rows = [row("a", "first", si_sdr_db=5.0), row("b", "first", si_sdr_db=-math.inf)]
+    write_rows(run / "first/tracks.jsonl", rows)
+    with (run / "metrics.jsonl").open("a") as file:
+        line = {"stage": "first", "step": 40, "kind": "valid", "time_s": 2000.0}
+        file.write(json.dumps({**line, "si_sdr_db": "-inf"}) + "\n")
+    page = Page(run_page.write_report(run))
+    minus = "\N{MINUS SIGN}\N{INFINITY}"
+    assert f'{minus}<span class="sd"> ± \N{EN DASH}</span>' in page.source
+    assert f"Infinite, and so the means ({minus}: a silent estimate): first: SI-SDR of 1 track" in (
+        page.text
+    )
+
+
 def test_the_kept_share_lies_where_it_belongs_and_the_threshold_is_marked():
     svg = kept_chart([0.0, 0.5, 1.0], [1.0, 0.75, 0.0], used=(0.7, 0.4), title="kept")
     ((_, line),) = points(svg)

@@ -44,7 +44,8 @@ def test_lines_and_events(tmp_path):
     row = json.loads(first)
     assert row.pop("time_s") > 1.7e9
     assert row == {"stage": "first", "step": 10, "kind": "train", "loss": 0.5, "odd": None}
-    assert json.loads(second)["sdr"] is None, "infinity is not JSON"
+    assert json.loads(second)["sdr"] == "inf", "JSON has no infinity"
+    assert run_log.values(tmp_path, "first", 10, "valid")["sdr"] == math.inf
     assert math.isnan(run_log.values(tmp_path, "first", 10, "train")["odd"])
     assert run_log.values(tmp_path, "first", 11, "train") == {}
     seen = events(tmp_path / "tensorboard" / "first")
@@ -60,7 +61,7 @@ def test_a_resumed_stage_drops_what_came_after_its_checkpoint(tmp_path):
         log.begin("second", 0)
         for step in (10, 20, 30):
             log.write("second", step, "train", {"loss": float(step)})
-            log.write("second", step, "valid", {"sdr": float(-step)})
+            log.write("second", step, "valid", {"sdr": float(-step), "si_sdr": -math.inf})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "second", "step": 40, "ki')  # killed while writing
     with run_log.RunLog(tmp_path) as log:
@@ -77,6 +78,7 @@ def test_a_resumed_stage_drops_what_came_after_its_checkpoint(tmp_path):
     ]
     assert run_log.values(tmp_path, "second", 30, "train") == {"loss": 33.0}
     assert run_log.scores(tmp_path, "second", "sdr") == {10: -10.0, 20: -20.0}
+    assert run_log.scores(tmp_path, "second", "si_sdr") == {10: -math.inf, 20: -math.inf}
     # TensorBoard is told to drop the steps from 21 on
     assert (21, "start", 0.0) in events(tmp_path / "tensorboard" / "second")
 
