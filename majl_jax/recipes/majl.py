@@ -187,18 +187,8 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
-<<<<<<< HEAD
     reader.named(config.data.reader, fields="config.data.")
-    labelled = epath.Path(config.data.directory) / config.data.labelled
-    prepared = reader.open_set(
-        labelled,
-        sample_rate_hz=config.data.sample_rate_hz,
-        hop_samples=config.data.hop_samples,
-        fields="config.data.",
-    )
-=======
     prepared, target = _open_sets(config, run)
->>>>>>> d040f7b37ffe53fe8b14cac103c7a448009ef3ab
     cascade = build(config)
     setting = _Setting(
         config,

@@ -118,11 +118,8 @@ class _Setting:
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
-<<<<<<< HEAD
-    reader.named(config.data.reader, fields="config.data.")
-=======
     check_ranges(config)
->>>>>>> d040f7b37ffe53fe8b14cac103c7a448009ef3ab
+    reader.named(config.data.reader, fields="config.data.")
     found = []
     for name in chosen(config.run, STAGES, field="config.run", follows={"finetune": "pretrain"}):
         setting = _open(config, name)

@@ -27,8 +27,8 @@ class Info:
     """Of the audio it hears: nothing above half of it."""
     channels: int = 1
     stems: tuple[str, ...] = ()
-    pitch: str = ""
-    """"one" per frame, "several", or "" for none."""
+    pitch: str | None = None
+    """"one" per frame, "several", or "" for none; None where the model's config tells it."""
     scores: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     """Of its stage on held-out tracks, by the names of result.json; None where undefined."""
     note: str = ""
@@ -114,6 +114,11 @@ def of_run(
         version=version,
         cite=f"majl_jax {version} (CITATION.cff); {paper}",
     )
+
+
+def without_pitch(info: Info, why: str) -> Info:
+    """The card of a model that is not to give the pitch that its config speaks of."""
+    return dataclasses.replace(info, pitch="", note=f"; no pitch, {why}")
 
 
 def with_model(info: Info, model: Any) -> Info:

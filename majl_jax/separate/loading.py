@@ -102,6 +102,8 @@ def load_run(
     variables, meta = restore.load_variables(run, stage, which)
     paper = " ".join((module.__doc__ or name).partition("\n\n")[0].split())
     info = cards.of_run(run, said, meta, which=which, paper=paper)
+    if not _heard_labels(run, info, getattr(module, "PITCH_TERMS", ())):
+        info = cards.without_pitch(info, "of which it heard no label")
     model, info = _model(info)
     return model, variables, info
 
@@ -138,7 +140,25 @@ def _model(info: cards.Info) -> tuple["SegmentModel | MultiPitchModel", cards.In
         info = dataclasses.replace(info, data=cards.sounds(module.data_sets(config)))
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     model = give(config)
+    if info.pitch == "" and getattr(model, "bin_cents", None) is not None:
+        model = _without_pitch(model)
     return model, cards.with_model(info, model)
+
+
+def _heard_labels(run: pathlib.Path, info: cards.Info, terms: Sequence[str]) -> bool:
+    """Whether one of these terms of the loss had a weight and, as far as the log says, a label."""
+    from majl_jax.training import run_log
+
+    counted = run_log.terms_that_counted(run, info.stage) if terms else None
+    weights = info.config.get("weights", {})
+    return counted is None or any(weights.get(t, 0) > 0 and t in counted for t in terms)
+
+
+def _without_pitch(model: Any) -> "SegmentModel":
+    def apply(variables: Any, audio: Any) -> dict[str, Any]:
+        return {"stems": model.apply(variables, audio)["stems"]}
+
+    return dataclasses.replace(model, apply=apply, bin_cents=None)
 
 
 def _with_tuples(value: Any) -> Any:
@@ -205,13 +225,13 @@ def _together(folder: pathlib.Path, runs: Sequence[Found]) -> Found:
         parts = [m.apply(v, audio)["stems"] for m, v in zip(models, variables, strict=True)]
         return {"stems": jnp.concatenate(parts, axis=2)}
 
-    pitch = any(model.bin_cents is not None for model in models)
+    if any(model.bin_cents is not None for model in models):
+        infos[0] = cards.without_pitch(infos[0], "which one run alone gives")
     model = dataclasses.replace(models[0], apply=apply, stems=tuple(stems), bin_cents=None)
     scores = {f"{', '.join(i.stems)}/{k}": v for i in infos for k, v in i.scores.items()}
     info = dataclasses.replace(
         cards.with_model(infos[0], model),
         about="; ".join(info.about for info in infos),
-        note="; no pitch, which one run alone gives" * pitch,
         config={},
         stage="",
         step=0,
