@@ -199,7 +199,7 @@ def _quickstart(config: ConfigDict) -> None:
     config.resunet.norm_momentum = config.light.norm_momentum = 0.9
     config.losses.update(target_width_cents=25.0, pitch_frames=32)
     # Chosen on validation: experiments/majl/README.md. PE hears the true source as well.
-    config.balance.update(method="gradient_norm", pitch_share=0.3)
+    config.balance.update(method="gradient_norm", pitch_share=0.1)
     config.weights.pitch_on_target = 1.0
     config.optimizer.update(schedule="cosine", warmup_steps=20)
     config.evaluation.update(valid_tracks=2, test_tracks=8, examples=2)

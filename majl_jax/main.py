@@ -8,6 +8,7 @@ The same command goes on where a killed run stopped. Several hosts: start it onc
 """
 
 import importlib
+import logging as standard_logging
 import pathlib
 import re
 import sys
@@ -75,6 +76,8 @@ def train(arguments: list[str]) -> None:
 def _hush_orbax() -> None:
     """Leaves out the tracebacks of a save that fails: the run ends with the reason, in a line."""
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    # Of futures that nobody asked any more, in the end.
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
     shown = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

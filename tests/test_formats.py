@@ -1,6 +1,7 @@
 """Formats on disk have a number; a newer one is refused in one line, none is that of before."""
 
 import json
+import shutil
 
 import jax
 import made_records
@@ -84,3 +85,64 @@ def test_prepared_data_have_a_number(tmp_path):
 def test_what_is_no_number_is_refused(number):
     with pytest.raises(formats.FormatError, match="has the format"):
         formats.check({"format": number}, 1, "index.json")
+
+
+# ---- damage --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    manifest.write_manifest(workdir, {"recipe": "majl"}, seed=0)
+    train(workdir)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fault"),
+    [
+        ("config.json", b'{"config": {}, "starts": [{}]}', "has no 'seed'"),
+        (
+            "config.json",
+            b'{"config": {},\n\n "seed" 0}',
+            "is not JSON (Expecting ':' delimiter, line 3",
+        ),
+        ("config.json", b"\xff\xfe{", "is not UTF-8 text (byte 0)"),
+        ("first/result.json", b"", "is empty"),
+        ("first/result.json", b"[1, 2]", "holds [1, 2], expected an object"),
+        ("first/result.json", b'{"metrics": {}}', "has no 'steps'"),
+        ("metrics.jsonl", b"\n123\n", ", line 2 holds 123, expected an object"),
+        ("metrics.jsonl", b'{"stage": "\xe4"}\n', ", line 1 is not UTF-8 text (byte 11)"),
+    ],
+)
+def test_what_is_damaged_is_named_before_a_run_goes_on(finished, tmp_path, name, data, fault):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    if name == "metrics.jsonl":
+        # What a complete stage has no need of.
+        (workdir / "first/result.json").unlink()
+    (workdir / name).write_bytes(data)
+    with pytest.raises(formats.FormatError) as found:
+        manifest.write_manifest(workdir, {"recipe": "majl"}, seed=0)
+        train(workdir)
+    said = str(found.value)
+    assert said.startswith(f"{workdir / name}") and fault in said and "\n" not in said
+    assert (workdir / name).read_bytes() == data
+
+
+def test_a_line_that_a_crash_cut_off_is_left_out_and_no_other(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert list(formats.read_lines(path)) == []
+    for data, rows in (
+        (b'{"a": 1}\n{"a": 2}\n', 2),
+        (b'{"a": 1}\n{"a": 2}', 2),
+        (b'{"a": 1}\n\n{"a": 2}\n{"a', 2),
+        (b'{"a": 1}\n{"b": 2}', 1),
+        (b'{"a": 1}\n\x00\x00', 1),
+        (b"", 0),
+    ):
+        path.write_bytes(data)
+        assert [row["a"] for row in formats.read_lines(path, needs=("a",))] == [1, 2][:rows]
+    path.write_bytes(b'{"a": 1}\n{"a\n{"a": 2}\n')
+    with pytest.raises(formats.FormatError, match=r"rows\.jsonl, line 2 is not JSON"):
+        list(formats.read_lines(path))

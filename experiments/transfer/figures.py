@@ -12,7 +12,7 @@ from experiments import drawing
 from experiments.experiment import Run
 from experiments.summary import markdown_table
 from experiments.transfer import tables
-from majl_jax.evaluation.rows import read_rows
+from majl_jax import formats
 
 HEADING = "## Paired tests"
 
@@ -44,9 +44,10 @@ def read_scores(runs: pathlib.Path, run: Run, stage: str) -> Scores:
     """What the seeds of a run that are done scored on each excerpt; none: an empty table."""
     found: dict[str, list[float]] = {}
     for path in sorted((runs / run.name).glob(f"seed*/{stage}/tracks.jsonl")):
-        for row in read_rows(path):
+        for row in formats.read_lines(path, needs=("track", "system")):
             if row["system"] == stage and row["si_sdr_db"] is not None:
-                found.setdefault(row["track"], []).append(row["si_sdr_db"])
+                score = formats.score_from_json(row["si_sdr_db"])
+                found.setdefault(row["track"], []).append(score)
     return {track: statistics.mean(values) for track, values in found.items()}
 
 

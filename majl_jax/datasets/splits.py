@@ -3,10 +3,6 @@
 import hashlib
 import pathlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 HELD_OUT = 10  # every so many go to test, and of the rest to valid
 FEWEST = 3  # with fewer, a split would be empty

@@ -22,7 +22,7 @@ class Info:
     stage: str = ""
     step: int = 0
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """The data sets it was trained on, each "real", "synthetic" or "of one's own"."""
+    """The data sets it was trained on, each "real", "synthetic", "own" files, or "unknown"."""
     sample_rate_hz: int = 0
     """Of the audio it hears: nothing above half of it."""
     channels: int = 1
@@ -76,7 +76,7 @@ def sounds(names: Sequence[str]) -> dict[str, str]:
     from majl_jax.datasets.readers import READERS
 
     readers = {name: READERS.get(name.rsplit("/", 1)[-1]) for name in names}
-    return {name: one.sound if one else "of one's own" for name, one in readers.items()}
+    return {name: one.sound if one else "unknown" for name, one in readers.items()}
 
 
 def of_run(

@@ -170,3 +170,11 @@ def test_what_fails_in_a_process_is_said(tmp_path):
     options = command.parse(["stft", "--cores=1", "--signals=0"])
     with pytest.raises(SystemExit, match="of no case: exit status 1; what PyTorch computes needs"):
         comparison.child(options, pathlib.Path(tmp_path), "of no case")
+
+
+def test_what_is_wrong_is_said_in_one_line(capsys):
+    assert command.main(["stft", "--cases=ours"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "'ours'" in line
+    with pytest.raises(ValueError, match="ours"):
+        command.main(["stft", "--cases=ours", "--debug"])

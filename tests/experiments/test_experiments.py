@@ -251,3 +251,21 @@ def test_what_is_not_there_is_refused(call, words, capsys):
     with pytest.raises(SystemExit):
         command.parse(call.split())
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--table=main", "--seeds=zero"], "invalid literal for int() with base 10: 'zero'"),
+        (["--redraw", "--results={}/results.jsonl"], "/results.jsonl, line 1 is not JSON"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys, arguments, fault):
+    (tmp_path / "results.jsonl").write_text("no line\n")
+    assert command.main(["majl", *[one.format(tmp_path) for one in arguments]]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and fault in line
+    with pytest.raises(ValueError, match="zero"):
+        command.main(["--debug", "majl", "--table=main", "--seeds=zero"])
+    with pytest.raises(ValueError, match="zero"):
+        command.main(["majl", "--table=main", "--seeds=zero", "--debug"])

@@ -1,6 +1,7 @@
 """The command line: what is wrong is one line, and folders of another run are left alone."""
 
 import json
+import logging as standard_logging
 import os
 import re
 import shutil
@@ -123,6 +124,7 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
 def test_a_disk_that_fills_up_is_one_line(tmp_path, monkeypatch, capfd):
     logger = logging.get_absl_logger()
     monkeypatch.setattr(logger, "filters", [*logger.filters])
+    monkeypatch.setattr(standard_logging.getLogger("asyncio"), "level", 0)
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     with small_disk(tmp_path / "disk", "4m") as disk:
 

@@ -3,11 +3,12 @@
 import importlib
 import math
 
+import numpy as np
 import pytest
 import smoke_runs
 from places import ROOT
 
-from majl_jax.recipes import ranges
+from majl_jax.recipes import majl, ranges
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 PRESETS = ("paper", "quickstart", "experiment", "smoke")
@@ -92,3 +93,18 @@ def test_all_faults_are_told_at_once_in_one_line():
     with pytest.raises(ValueError, match=r"labelled_share is 0\.0; .* is 2\.0; expected") as caught:
         ranges.check_ranges(config)
     assert "\n" not in str(caught.value)
+
+
+def test_a_clip_norm_of_0_clips_nothing():
+    config = smoke_runs.load_config("majl")
+    params = {"w": np.zeros(3, np.float32)}
+    updates = {}
+    for clip_norm in (0.0, 1e9):
+        config.optimizer.clip_norm = clip_norm
+        optimizer = majl._optimizer(config.optimizer, config.stages.teacher)
+        state = optimizer.init(params)
+        for gradient in (1.0, 100.0):
+            moved, state = optimizer.update({"w": np.full(3, gradient, np.float32)}, state, params)
+        updates[clip_norm] = np.asarray(moved["w"])
+    np.testing.assert_array_equal(updates[0.0], updates[1e9])
+    assert np.all(updates[0.0] < 0)

@@ -198,11 +198,11 @@ def test_the_first_line_says_what_the_model_knows(tmp_path, monkeypatch, name):
         assert words in f"{label}; {loading.gives(model)}"
 
 
-def test_recordings_and_files_of_one_s_own_are_told_apart(tmp_path, monkeypatch):
+def test_recordings_and_rendered_sets_are_told_apart(tmp_path, monkeypatch):
     sets = {"data__stems_only": "copy/musdb18_hq", "data__pitch_only": "songs_of_mine"}
     run = make_run(tmp_path, "majl", "smoke", monkeypatch, **sets)
     _, _, info = loading.load_run(run)
-    told = "chorales (synthetic), copy/musdb18_hq (real), songs_of_mine (of one's own)"
+    told = "chorales (synthetic), copy/musdb18_hq (real), songs_of_mine (unknown)"
     assert str(info).endswith(f"trained on {told}")
     # The teacher has seen the labelled set alone.
     stage = {"stage": "teacher", "step": 7}

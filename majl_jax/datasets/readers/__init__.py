@@ -46,7 +46,7 @@ class Reader:
     """How a data set is listed: `tracks(source, *, grid, seed)`, grid being a `Grid`.
 
     voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they
-      depend on it. sound: "real" recordings, "synthetic" ones, or the user's "own" files. needs:
+      depend on it. sound: "real" recordings, "synthetic" ones, or the user's "own files". needs:
       packages that it cannot do without, by the names that pip knows them by.
     """
 
@@ -96,7 +96,7 @@ def _stem_folders(layout: str) -> Reader:
         functools.partial(stem_folders.tracks, layout=layout),
         stems=(),
         channels=(1, 2),
-        sound="own",
+        sound="own files",
         find_stems=functools.partial(stem_folders.find_stems, layout=layout),
     )
 
@@ -178,7 +178,7 @@ READERS: dict[str, Reader] = {
     "fma": _of(fma, channels=(1, 2)),
     "fretsonfire": _of(fretsonfire, channels=(1, 2)),
     "e_gmd": _of(e_gmd, sound="synthetic"),
-    "audio_folder": _of(audio_folder, channels=(1, 2), sound="own"),
+    "audio_folder": _of(audio_folder, channels=(1, 2), sound="own files"),
     "stems_coherent": _stem_folders("by_song"),
     "stems_coherent_by_source": _stem_folders("by_source"),
     "stems_incoherent": _stem_folders("incoherent"),

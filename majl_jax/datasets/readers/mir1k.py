@@ -34,7 +34,7 @@ SPLIT_LISTS = {
     "clip": SPLITS_FOLDER / "mir1k_author.txt",
 }
 VIEWS = ("full", "stems", "pitch")
-NOT_SCORED = "lossy audio is not scored: valid and test take lossless clips only"
+NOT_SCORED = "lossy audio is not scored: test takes lossless clips only"
 
 
 def tracks(
@@ -72,7 +72,7 @@ def tracks(
         if view is not None and its_view != view:
             continue
         labels = path.parents[1] / "PitchLabel" / f"{path.stem}.pv"
-        lossy = split != "train" and path.suffix.lower() in LOSSY
+        lossy = split == "test" and path.suffix.lower() in LOSSY
         out.append(
             Track(
                 id=path.stem,

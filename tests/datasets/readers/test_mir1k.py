@@ -103,14 +103,17 @@ def test_the_views_share_no_singer_and_take_labels_away(tmp_path):
         mir1k.tracks(str(tmp_path), split_by="song", view="stems", grid=GRID)
 
 
-def test_lossy_clips_are_for_training_only_and_a_lossless_copy_comes_first(tmp_path):
-    for clip in ("amy_1_01", "khair_1_01", "khair_1_02"):
+def test_lossy_clips_are_not_for_testing_and_a_lossless_copy_comes_first(tmp_path):
+    valid = next(row[0] for row in read_split(mir1k.SPLIT_LISTS["singer"]) if row[1] == "valid")
+    valid = f"{valid}_1_01"
+    for clip in ("amy_1_01", valid, "khair_1_01", "khair_1_02"):
         write_clip(tmp_path, clip)
-    for clip in ("amy_1_01", "khair_1_01"):
+    for clip in ("amy_1_01", valid, "khair_1_01"):
         (tmp_path / "Wavfile" / f"{clip}.wav").rename(tmp_path / "Wavfile" / f"{clip}.MP3")
     (tmp_path / "Wavfile" / "khair_1_02.mp3").touch()
     found = {t.id: t for t in mir1k.tracks(str(tmp_path), grid=GRID)}
     assert found["khair_1_02"].paths[0].suffix == ".wav"
+    assert found[valid].paths[0].suffix == ".MP3" and found[valid].split == "valid"
     left_out = {name: one.left_out for name, one in found.items() if one.left_out}
     assert left_out == {"khair_1_01": mir1k.NOT_SCORED}
 
