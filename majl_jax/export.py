@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model, variables, info = loading.find(options.run, which=options.which)
     if not info.config:
         raise ValueError(
-            f"{options.run} is not one run ({info.about}): expected the --workdir of one, or RUN:STAGE"
+            f"{options.run} is not one run ({info.about}): expected the --workdir of one, or "
+            "RUN:STAGE"
         )
     info = dataclasses.replace(info, licence=options.licence or info.licence)
     model_file.write(options.output, variables, info)

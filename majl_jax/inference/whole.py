@@ -24,7 +24,7 @@ def apply(
     overlap: float = 0.5,
     batch_size: int = 8,
 ) -> dict[str, Array]:
-    """Returns stems [time, stem, channel] and salience [frame, bin], as far as the model gives them.
+    """Returns stems [time, stem, channel] and salience [frame, bin], where the model gives them.
 
     Where audio samples go in which segment is known from the length alone; they are gathered, and
     what comes out is added up where it came from.

@@ -22,7 +22,7 @@ from majl_jax.audio import files, resampling
 from majl_jax.inference import decoding, multi_pitch, whole
 from majl_jax.inference.multi_pitch import MultiPitchModel
 from majl_jax.inference.segments import SegmentModel
-from majl_jax.separate import loading, pitches
+from majl_jax.separate import loading, pitches, songs
 from majl_jax.separate.blocks import separated
 from majl_jax.separate.cards import Info
 from majl_jax.separate.notes import SHORTEST_NOTE_S, notes
@@ -31,8 +31,6 @@ from majl_jax.separate.outputs import Options, threshold_of
 Audio = np.ndarray | jax.Array
 """[time] or [time, channel], floats with full scale 1."""
 Rate = int | float | np.number
-MOST_CHANNELS = 64  # more are samples: the axes are the wrong way round
-INT_SCALES = {"int16": "32768", "int32": "2147483648", "uint8": "128, less 1"}
 
 
 class Pitch(NamedTuple):
@@ -120,11 +118,11 @@ class Loaded:
             threshold: confidence that makes a pitch; None: that of the model.
         """
         options = self._options(overlap, batch_size, threshold)
-        rate_hz = _rate(sample_rate_hz)
+        rate_hz = songs.rate(sample_rate_hz)
         if isinstance(audio, (list, tuple)):
-            songs = [_checked(one, f"song {number} of the list") for number, one in enumerate(audio)]
-            return [self._of_song(song, rate_hz, options) for song in songs]
-        return self._of_song(_checked(audio, "audio"), rate_hz, options)
+            given = [songs.checked(song, f"song {number}") for number, song in enumerate(audio)]
+            return [self._of_song(song, rate_hz, options) for song in given]
+        return self._of_song(songs.checked(audio, "audio"), rate_hz, options)
 
     def stream(
         self,
@@ -149,12 +147,12 @@ class Loaded:
             batch_size: segments per call of the network.
             threshold: confidence that makes a pitch; None: that of the model.
         """
-        options, rate_hz = self._options(overlap, batch_size, threshold), _rate(sample_rate_hz)
+        options, rate_hz = self._options(overlap, batch_size, threshold), songs.rate(sample_rate_hz)
         if isinstance(self.system, MultiPitchModel):
-            raise ValueError("a model of several pitches hears whole songs: call it, model(audio, …)")
+            raise ValueError("a model of several pitches hears whole songs: call it instead")
         if self.system.for_song is not None and iter(blocks) is blocks:
             raise ValueError(
-                "this model hears a song twice: give blocks that can be gone through twice, as a list"
+                "this model hears a song twice: give blocks that can be gone through twice"
             )
         return self._streamed(self.system, blocks, rate_hz, options)
 
@@ -199,10 +197,7 @@ class Loaded:
         parts = list(self._streamed(self.system, cut, rate_hz, options))
         found = [part.pitch for part in parts if part.pitch is not None]
         return Output(
-            {
-                name: np.concatenate([part.stems[name] for part in parts])
-                for name in self._stems
-            },
+            {name: np.concatenate([part.stems[name] for part in parts]) for name in self._stems},
             Pitch(*map(np.concatenate, zip(*found, strict=True))) if found else None,
         )
 
@@ -212,12 +207,12 @@ class Loaded:
         variables = self.variables
         if system.for_song is not None:
             heard = resampling.resample_blocks(
-                _columns(_alike(blocks_in)),
+                map(songs.column, songs.alike(blocks_in)),
                 source_hz=rate_hz,
                 target_hz=system.sample_rate_hz,
             )
             variables = system.for_song(variables, heard)
-        alike = _alike(blocks_in)
+        alike = songs.alike(blocks_in)
         first = next(alike, None)
         if first is None:
             raise ValueError("there is no block: nothing to apply the model to")
@@ -225,7 +220,7 @@ class Loaded:
         for part in separated(
             system,
             variables,
-            _columns(itertools.chain([first], alike)),
+            map(songs.column, itertools.chain([first], alike)),
             sample_rate_hz=rate_hz,
             channels=1 if first.ndim == 1 else first.shape[1],
             options=options,
@@ -262,7 +257,7 @@ def load(
 def _transcribed(
     model: MultiPitchModel, variables: Any, song: np.ndarray, rate_hz: int, options: Options
 ) -> Output:
-    mono = resampling.mix_channels(_column(song), 1)
+    mono = resampling.mix_channels(songs.column(song), 1)
     heard = resampling.resample_blocks([mono], source_hz=rate_hz, target_hz=model.sample_rate_hz)
     audio = np.concatenate([block[:, 0] for block in heard])
     picked = [one for _, one in pitches.heard(model, variables, audio, options)]
@@ -274,70 +269,5 @@ def _transcribed(
     return Output(
         {},
         pitches=Pitches(multi_pitch.frame_times_s(model, len(f0_hz)), f0_hz),
-        notes=[Note(one.first * frame_s, one.end * frame_s, one.midi, one.strength) for one in found],
+        notes=[Note(n.first * frame_s, n.end * frame_s, n.midi, n.strength) for n in found],
     )
-
-
-# ---- what comes in ------------------------------------------------------------------------------
-
-
-def _rate(sample_rate_hz: Any) -> int:
-    low, high = files.RATES_HZ
-    number = isinstance(sample_rate_hz, (int, float, np.integer, np.floating))
-    if not number or not low <= sample_rate_hz <= high or sample_rate_hz != int(sample_rate_hz):
-        raise ValueError(
-            f"sample_rate_hz is {sample_rate_hz!r}; expected that of the audio, a whole number from"
-            f" {low} to {high} Hz (it is not guessed: at a wrong one a model is of no use)"
-        )
-    return int(sample_rate_hz)
-
-
-def _checked(audio: Any, name: str) -> Float[np.ndarray, "time *channel"]:
-    """The same as float32, if it is audio."""
-    if isinstance(audio, jax.core.Tracer):
-        raise TypeError("a model is called on songs; inside of jax.jit and jax.grad: model.apply")
-    if not isinstance(audio, (np.ndarray, jax.Array)):
-        raise ValueError(f"{name} is a {type(audio).__name__}; expected a NumPy or JAX array")
-    found = np.asarray(audio)
-    if not np.issubdtype(found.dtype, np.floating):
-        scale = INT_SCALES.get(found.dtype.name)
-        advice = f": convert it to float32 and divide it by {scale}" if scale else ""
-        raise ValueError(f"{name} is {found.dtype}; expected floats with full scale 1{advice}")
-    if found.ndim not in (1, 2) or not found.size or found.shape[-1 if found.ndim == 2 else 0] == 0:
-        raise ValueError(
-            f"{name} has shape {found.shape}; expected [time] or [time, channel] with at least one"
-            " sample (several songs: a list of arrays)"
-        )
-    if found.ndim == 2 and found.shape[1] > MOST_CHANNELS:
-        raise ValueError(
-            f"{name} has shape {found.shape}, which would be {found.shape[1]} channels; expected"
-            " [time, channel]: give audio.T"
-        )
-    if not np.isfinite(found).all():
-        sample = int(np.argmin(np.isfinite(found).reshape(len(found), -1).all(1)))
-        raise ValueError(f"{name}: sample {sample} is not finite")
-    return found.astype(np.float32, copy=False)
-
-
-def _alike(found: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Blocks of one song; empty ones are left out."""
-    shape = None
-    for number, block in enumerate(found):
-        if not np.size(block):
-            continue
-        one = _checked(block, f"block {number}")
-        shape = one.shape[1:] if shape is None else shape
-        if one.shape[1:] != shape:
-            expected = "[time, channel]" if shape else "[time]"
-            raise ValueError(
-                f"block {number} has shape {one.shape}; expected {expected} as those before it"
-            )
-        yield one
-
-
-def _column(audio: np.ndarray) -> np.ndarray:
-    return audio[:, None] if audio.ndim == 1 else audio
-
-
-def _columns(found: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    return map(_column, found)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import majl_jax
@@ -54,7 +54,7 @@ def find(
     if not known and file != path:
         return load_run(path, stage=stage, which=which, recipe=recipe)
     if stage is not None or which != "best":
-        raise ValueError(f"{text} is one model: --stage and --which choose from the folder of a run")
+        raise ValueError(f"{text} is one model: --stage and --which choose from a run")
     found = load_file(file) if file == path or file.is_file() else published_pitch(text)
     if recipe not in (None, found[2].recipe):
         kind = f"of the recipe {found[2].recipe}" if found[2].recipe else "of no recipe"

@@ -111,9 +111,7 @@ def check_fits(model: Any, variables: Any, path: pathlib.Path) -> None:
             mask = jax.ShapeDtypeStruct(heard.shape[:2], jnp.bool_)
             jax.eval_shape(model.apply_features, variables, heard, mask)
         elif model.for_song is None:
-            jax.eval_shape(
-                model.apply, variables, shape(1, model.segment_samples, model.channels)
-            )
+            jax.eval_shape(model.apply, variables, shape(1, model.segment_samples, model.channels))
     except Exception as error:  # whatever a network says of parameters that are not its own
         reason = " ".join(str(error).partition("(https://")[0].split())
         raise ModelFileError(

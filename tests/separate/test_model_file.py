@@ -41,9 +41,7 @@ def test_the_file_gives_the_stems_and_the_pitch_of_the_run_bit_for_bit(run, voic
     assert of_file.stems["soprano"].any()
     words = [str(tmp_path / "a.wav"), f"--checkpoint={voice}", f"--output={tmp_path / 'out'}"]
     assert separate.main([*words, "--batch-size=1", "--no-picture"]) == 0
-    np.testing.assert_array_equal(
-        read(tmp_path / "out/a/soprano.wav")[0], of_file.stems["soprano"]
-    )
+    np.testing.assert_array_equal(read(tmp_path / "out/a/soprano.wav")[0], of_file.stems["soprano"])
 
 
 def test_the_card_goes_along(run, voice):
@@ -171,7 +169,7 @@ def test_damaged_and_foreign_files_are_refused(voice, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such model file"):
         majl_jax.load(path)
     path.write_bytes(voice.read_bytes()[:-9])
-    with pytest.raises(model_file.ModelFileError, match="is damaged or no .safetensors file"):
+    with pytest.raises(model_file.ModelFileError, match=r"is damaged or no \.safetensors file"):
         majl_jax.load(path)
     save_file({"a": np.zeros(3, np.float32)}, path)
     with pytest.raises(model_file.ModelFileError, match="tensors without a card"):
