@@ -50,7 +50,7 @@ def gradient_of(name: str, frames: int):
     """The value and the gradients of one form: a function of `shapes`, compiled."""
 
     def embed(params, hidden):
-        values = jax.nn.sigmoid(hidden @ params["kernel"] + params["bias"])
+        values = jax.nn.sigmoid(hidden @ params["kernel"] + params["bias"][None, None])
         return values.reshape(*hidden.shape[:2], FREQUENCIES, DIMENSIONS)
 
     def loss(params, hidden, mixture, sources):

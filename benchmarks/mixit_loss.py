@@ -74,7 +74,7 @@ def gradient_of(form: str):
 def choices(estimates) -> jax.Array:
     """The mixture of each output, [choice, output]."""
     outputs = estimates.shape[2]
-    return (jnp.arange(2**outputs)[:, None] >> jnp.arange(outputs)) & 1
+    return (jnp.arange(2**outputs)[:, None] >> jnp.arange(outputs)[None]) & 1
 
 
 def of_choices(estimates, mixtures, chosen):

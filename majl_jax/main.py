@@ -12,7 +12,7 @@ import logging as standard_logging
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -55,14 +55,17 @@ def train(arguments: list[str]) -> None:
     )
     import jax
 
+    from majl_jax.datasets import records
     from majl_jax.training import loop, manifest
 
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
-    manifest.write_manifest(workdir, config, seed=config.seed)
+    data = records.contents(config.data.directory, _words(config.to_dict()))
+    manifest.write_manifest(workdir, config, seed=config.seed, data=data)
     parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
-    options = loop.Options(**config.train.to_dict())
+    evaluated_with = manifest.mark(config.get("evaluation", {}))
+    options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with)
     loop.run(stages, workdir, jax.random.key(config.seed), options)
     if parallel.is_first_process():
         from majl_jax.report import run_page
@@ -86,6 +89,18 @@ def _hush_orbax() -> None:
             shown(unraisable)
 
     sys.unraisablehook = hook
+
+
+def _words(field: Any) -> Iterator[str]:
+    """What stands in the texts of a config, names of data sets among it."""
+    match field:
+        case str():
+            yield from re.findall(r"[\w./-]+", field)
+        case dict():
+            yield from _words(list(field.values()))
+        case list() | tuple():
+            for one in field:
+                yield from _words(one)
 
 
 def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:

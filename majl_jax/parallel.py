@@ -43,11 +43,14 @@ def initialize(
 def cache_compilations(folder: str | os.PathLike) -> None:
     """Keep compiled programs in a folder that is this user's alone, for the next start of a run.
 
-    JAX trusts what it finds there. A cache that the user has chosen already stays.
+    JAX trusts what it finds there. A cache that the user has chosen already stays. Programs are
+    found again after the folder was moved: what XLA would keep in it besides is left out, as its
+    path would become part of what a program is found by.
     """
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         os.makedirs(folder, mode=0o700, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def is_first_process() -> bool:

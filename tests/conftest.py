@@ -16,6 +16,10 @@ if _FAKE_DEVICES not in os.environ.get("XLA_FLAGS", ""):
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+# Arrays of different rank are an error where they meet, so that shapes which fit by mistake show:
+# axes are added in the code, [None] or keepdims. Child processes inherit it.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
 # XLA compiles twice as fast without most optimisations, and compiling is most of what the tests
 # do. Benchmarks and users run with them; JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests with them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

@@ -85,7 +85,7 @@ def parabolic_curves(
 ) -> Float[Array, "batch curve_bin"]:
     """c(i) = 1 - pointiness a (i - b)^2 with a = u_1 / (bins - 1)^2 and b = u_2 (bins - 1)."""
     curvature, centre = (x[:, None] for x in uniforms.T)
-    distance = (jnp.arange(bins) - centre * (bins - 1)) / (bins - 1)
+    distance = (jnp.arange(bins)[None] - centre * (bins - 1)) / (bins - 1)
     return 1.0 - pointiness * curvature * distance**2
 
 
@@ -102,7 +102,7 @@ def gaussian_curves(
     height, centre, width = (x[:, None] for x in uniforms.T)
     # A width of 0, which can be drawn, would divide 0 by 0.
     width_bins = jnp.maximum(max_width_bins * width, _SMALLEST_WIDTH_BINS)
-    distance = (jnp.arange(bins) - centre * (bins - 1)) / width_bins
+    distance = (jnp.arange(bins)[None] - centre * (bins - 1)) / width_bins
     return 1.0 + max_height * (2.0 * height - 1.0) * jnp.exp(-0.5 * distance**2)
 
 
@@ -205,7 +205,7 @@ def frames_covered(
 @jax.custom_vjp
 def _shift_bins(x: Array, shift: Array) -> Array:
     bins, ones = x.shape[2], (1,) * (x.ndim - 3)
-    index = (jnp.arange(bins) - shift[:, None]).reshape(-1, 1, bins, *ones)
+    index = (jnp.arange(bins)[None] - shift[:, None]).reshape(-1, 1, bins, *ones)
     shifted = jnp.take_along_axis(x, jnp.clip(index, 0, bins - 1), axis=2)
     return jnp.where((index >= 0) & (index < bins), shifted, 0.0)
 
@@ -237,7 +237,7 @@ def _resample_backward(residual, cotangent):
     shift, stretch = residual
     frames = cotangent.shape[1]
     matrix = sum(
-        weight[..., None] * (index[..., None] == jnp.arange(frames))
+        weight[..., None] * (index[..., None] == jnp.arange(frames)[None, None])
         for index, weight in _frames_read(frames, shift, stretch)
     )
     flat = cotangent.reshape(*cotangent.shape[:2], -1)
@@ -256,7 +256,7 @@ def _frames_read(frames: int, shift: Array, stretch: Array) -> list[tuple[Array,
     length = jnp.floor(frames * stretch).astype(jnp.int32)
     excess = length - frames
     # Halves are rounded towards zero on both sides: a crop starts and a padding ends at the floor.
-    place = jnp.arange(frames) + jnp.sign(excess) * (jnp.abs(excess) // 2)
+    place = jnp.arange(frames)[None] + jnp.sign(excess) * (jnp.abs(excess) // 2)
     source = jnp.clip((place + 0.5) / stretch - 0.5, 0.0, frames - 1)
     low = jnp.floor(source).astype(jnp.int32)
     upper = source - low

@@ -3,7 +3,8 @@
 Arrays are float32 [time, channel], full scale = 1. libsndfile decodes WAV, FLAC, Ogg, MP3 and
 AIFF; FFmpeg (PyAV, `pip install av`) MP4, Matroska, WebM, AAC, and what libsndfile refuses or
 stops early in. A file is read to its real end, or refused; where other bytes remain, that is a
-warning. To fewer channels: one, their mean. To more: from mono only, repeated.
+warning. To fewer channels: one, their mean, or the loudest where they cancel each other in it. To
+more: from mono only, repeated.
 """
 
 import contextlib
@@ -13,9 +14,10 @@ import pathlib
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from jaxtyping import Float
 
 from majl_jax.audio import containers, decoders
 from majl_jax.audio.faults import AudioFileError, AudioFileWarning
@@ -30,6 +32,7 @@ __all__ = [
     "Path",
     "WavWriter",
     "Written",
+    "downmix",
     "inspect",
     "read",
     "safe_name",
@@ -92,7 +95,8 @@ def stream(
     with _open(path, allow_truncated, tell=True) as decoder:
         info = _info(path, decoder)
         blocks = _checked_blocks(info, decoder, block_samples, allow_truncated)
-        mixed = blocks if channels is None else (mix_channels(b, channels) for b in blocks)
+        mix = downmix(path, channels or info.channels, allow_truncated=allow_truncated)
+        mixed = map(mix, blocks)
         if sample_rate_hz is None:
             yield from mixed
         else:
@@ -118,6 +122,54 @@ def read(
     )
     rate_hz = info.sample_rate_hz if sample_rate_hz is None else sample_rate_hz
     return np.concatenate(list(blocks)), rate_hz
+
+
+def downmix(
+    path: Path, channels: int, *, allow_truncated: bool = False
+) -> Callable[[Block], Block]:
+    """A function that brings the blocks of a file, in their order, to so many channels.
+
+    One channel is the mean of the file's; but where that is silence (one channel is the other with
+    the sign changed) in the first block with sound, the whole file is looked at, and if it is so
+    all over, its loudest channel is taken, with a warning.
+    """
+    loudest: int | None = None
+    undecided = channels == 1
+
+    def mix(block: Block) -> Float[np.ndarray, "_ mixed"]:
+        nonlocal loudest, undecided
+        if undecided and block.any():
+            undecided = False
+            if _cancels(float(np.square(block.mean(1)).sum()), np.square(block).sum(0)):
+                loudest = _cancelled(path, allow_truncated)
+        return mix_channels(block, channels) if loudest is None else block[:, [loudest]]
+
+    return mix
+
+
+def _cancels(mean: float, each: np.ndarray) -> bool:
+    """Whether the energy of the channels' mean is 30 dB below that of the channels."""
+    return len(each) > 1 and mean < 1e-3 * float(each.mean())
+
+
+def _cancelled(path: Path, allow_truncated: bool) -> int | None:
+    """The loudest channel of a file whose channels cancel each other; None where they do not."""
+    with warnings.catch_warnings():  # said when the file is read for what it is needed for
+        warnings.simplefilter("ignore", AudioFileWarning)
+        mean, each = 0.0, np.zeros(1)
+        for block in stream(path, allow_truncated=allow_truncated):
+            mean += float(np.square(block.mean(1), dtype=np.float64).sum())
+            each = each + np.square(block, dtype=np.float64).sum(0)
+    if not _cancels(mean, each):
+        return None
+    loudest = int(np.argmax(each))
+    warnings.warn(
+        f"{path}: its channels cancel each other in their mean (has one the wrong polarity?);"
+        f" channel {loudest + 1} is used instead",
+        AudioFileWarning,
+        stacklevel=4,
+    )
+    return loudest
 
 
 def safe_name(text: str) -> str:

@@ -111,7 +111,8 @@ class HarmonicCqt:
         found = found.reshape(batch, frames, *index.shape)
         if self.aliased:
             return found
-        return found * (self.sample_rate_hz >= 2 * self.frequencies_hz.T)
+        below_nyquist = self.sample_rate_hz >= 2 * self.frequencies_hz.T
+        return found * below_nyquist[None, None]
 
 
 def _fft_size(samples: int) -> int:
@@ -233,7 +234,7 @@ def _spread_backward(transform, _, cotangent):
     total = cotangent[..., order[start]]
     for turn in range(1, counts.max()):
         readers = order[np.minimum(start + turn, len(order) - 1)]
-        total += cotangent[..., readers] * (counts > turn)
+        total += cotangent[..., readers] * (counts > turn)[None, None]
     return (total,)
 
 
@@ -287,7 +288,7 @@ def harmonic_power(
     weights = np.where(order >= 1, 1 / order**2, 0.0)
     if not weights.any():
         raise ValueError(f"harmonics are {harmonics}; at least one must be 1 or more.")
-    weights = (weights / weights.sum()).astype(np.float32)
+    weights = (weights / weights.sum()).astype(np.float32)[None, None, None]
     power = 10.0 ** (range_db / 10.0 * (features - 1.0))
     return jnp.sum(jnp.where(features > 0, power, 0.0) * weights**2, axis=-1)
 

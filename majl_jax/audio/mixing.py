@@ -78,7 +78,7 @@ def incoherent_sources(
             f" batch of {batch}; enlarge the batch of a device or sum stems into groups first."
         )
     shifts = jax.random.permutation(key, batch)[:stems]
-    return (jnp.arange(batch)[:, None] + shifts) % batch
+    return (jnp.arange(batch)[:, None] + shifts[None]) % batch
 
 
 def incoherent(
@@ -207,7 +207,7 @@ def draw_examples(
     """
     batch, stems = sounding.shape
     draws = jax.random.uniform(key, (batch, batch, stems))
-    return jnp.argmax(draws + sounding + 2 * known[:, None], axis=1)
+    return jnp.argmax(draws + sounding[None] + 2 * known[None, :, None], axis=1)
 
 
 def draw_kept(

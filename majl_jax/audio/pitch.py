@@ -68,17 +68,19 @@ def decode_local_average(
     bin_cents = jnp.asarray(bin_cents, salience.dtype)
     peak = jnp.argmax(salience, axis=-1, keepdims=True)
     peak_cents = bin_cents[peak]
-    near = jnp.abs(jnp.arange(salience.shape[-1]) - peak) <= radius_bins
+    index = jax.lax.broadcast_to_rank(jnp.arange(salience.shape[-1]), salience.ndim)
+    near = jnp.abs(index - peak) <= radius_bins
     weights = jnp.where(near, salience, 0.0)
     # Averaging distances to the peak, not absolute cents, keeps float32 exact to 1e-5 cents.
     total = jnp.sum(weights, axis=-1)
-    offset = jnp.sum(weights * (bin_cents - peak_cents), axis=-1) / jnp.where(total > 0, total, 1.0)
+    distance = jax.lax.broadcast_to_rank(bin_cents, salience.ndim) - peak_cents
+    offset = jnp.sum(weights * distance, axis=-1) / jnp.where(total > 0, total, 1.0)
     return cents_to_hz(peak_cents[..., 0] + offset), jnp.max(salience, axis=-1)
 
 
 def _cents_from_pitch_to_bins(f0_hz, bin_cents):
-    cents = hz_to_cents(f0_hz)
-    return jnp.asarray(bin_cents, cents.dtype) - cents[..., None]
+    cents = hz_to_cents(f0_hz)[..., None]
+    return jax.lax.broadcast_to_rank(jnp.asarray(bin_cents, cents.dtype), cents.ndim) - cents
 
 
 _RADIUS_WIDTHS = 4  # the blur ends here, in widths
@@ -122,7 +124,7 @@ def multi_pitch_targets(
         width_bins: standard deviation of the Gaussian; 0: no blur.
     """
     index = nearest_bins(f0_hz, fmin_hz=fmin_hz, bins=bins, bins_per_octave=bins_per_octave)
-    active = (index[..., None] == jnp.arange(bins)).any(axis=-2)
+    active = (index[..., None] == jnp.arange(bins)[None, None, None]).any(axis=-2)
     pitches = active.astype(jnp.float32)
     if width_bins == 0:
         return pitches

@@ -43,7 +43,7 @@ def stft(
         )
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)], mode="reflect")
     frames: Array = frame(padded, window_samples, hop_samples)
-    return _rfft(jnp.multiply(frames, hann_window(window_samples)))
+    return _rfft(frames * jax.lax.broadcast_to_rank(hann_window(window_samples), frames.ndim))
 
 
 def istft(
@@ -72,11 +72,12 @@ def istft(
             f"{length_samples}. Compute more frames or ask for fewer samples."
         )
     window = hann_window(window_samples)
-    signal: Array = overlap_add(jnp.multiply(_irfft(spec), window), hop_samples)
+    windowed = _irfft(spec) * jax.lax.broadcast_to_rank(window, spec.ndim)
+    signal: Array = overlap_add(windowed, hop_samples)
     window_sum = _overlap_add_numpy(np.tile(window**2, (frames, 1)), hop_samples)
     window_sum = np.maximum(window_sum[half : half + length_samples], WINDOW_SUM_FLOOR)
     scale = (1.0 / window_sum).astype(np.float32)
-    return jnp.multiply(_crop(signal, half, length_samples), scale)
+    return _crop(signal, half, length_samples) * jax.lax.broadcast_to_rank(scale, signal.ndim)
 
 
 def magnitude(spec: Complex[Array, "*any"], floor: float = 1e-10) -> Float[Array, "*any"]:
@@ -180,6 +181,7 @@ def _irfft_backward(_, cotangent):
 def _scaled_conjugate(spec, inner, ends):
     scale = np.full(spec.shape[-1], inner, np.float32)
     scale[[0, -1]] = ends
+    scale = jax.lax.broadcast_to_rank(scale, spec.ndim)
     return jax.lax.complex(jnp.real(spec) * scale, -jnp.imag(spec) * scale)
 
 

@@ -243,7 +243,7 @@ def _positions(
             f"cannot read {count} samples or frames in one piece; the most is {_MAX_POSITIONS}. Cut"
             " the excerpt."
         )
-    n = jnp.arange(count, dtype=jnp.uint32)
+    n = jnp.arange(count, dtype=jnp.uint32)[None]
     whole = jnp.floor(rates)
     rest = jnp.round((rates - whole) * 2.0**24).astype(jnp.uint32)[:, None]
     low = n * (rest & 0xFFF)
@@ -261,7 +261,7 @@ def _anti_alias_gains(ratios: Float[Array, "batch"], bins: int) -> Float[Array, 
     in reach of a tone there.
     """
     cutoff = (bins - 1) / jnp.maximum(ratios, 1.0)[:, None] - _MAIN_LOBE_BINS
-    return jnp.clip((cutoff - np.arange(bins)) / _TRANSITION_BINS, 0.0, 1.0)
+    return jnp.clip((cutoff - np.arange(bins)[None]) / _TRANSITION_BINS, 0.0, 1.0)
 
 
 def _read(signal: Float[Array, "batch time"], rates: Float[Array, "batch"], samples: int) -> Array:

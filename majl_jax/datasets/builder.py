@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
@@ -19,6 +20,7 @@ from tensorflow_datasets.core.utils import shard_utils
 from majl_jax import atomic, formats
 from majl_jax.datasets import beam
 from majl_jax.datasets.records import (
+    CONTENT,
     FORMATS,
     INDEX_FILE,
     REPORT_FILE,
@@ -219,7 +221,7 @@ def _write_shards(builder: Records, draft: epath.Path, file_format: str, beam_op
 
 def _index(
     builder: Records, folder: epath.Path, file_format: str, layout: Layout
-) -> dict[str, dict[str, list]]:
+) -> dict[str, dict[str, Any]]:
     """Where the records of each split lie; removes splits that have none."""
     infos: dict[str, Any] = dict(builder.info.splits)
     found = {
@@ -273,15 +275,16 @@ def _publish(finished: epath.Path, target: epath.Path) -> None:
 
 def _index_split(
     folder: epath.Path, shards: list[str], file_format: str, layout: Layout
-) -> dict[str, list]:
-    """Reads every shard once and notes where its records lie."""
-    columns: dict[str, list] = {"shards": shards, "shard_bytes": []}
+) -> dict[str, Any]:
+    """Reads every shard once and notes where its records lie, and the checksum of them all."""
+    columns: dict[str, Any] = {"shards": shards, "shard_bytes": [], CONTENT: 0}
     rows, where = [], ("track", "start_sample", "valid_samples")
     for number, name in enumerate(shards):
         path = folder / name
         columns["shard_bytes"].append(path.stat().length)
         for offset, payload in _payloads(path, file_format):
             record = parse(payload, layout)
+            columns[CONTENT] = google_crc32c.extend(columns[CONTENT], payload)
             rows.append((number, offset, len(payload), *(record[key] for key in where)))
     names = ("shard", "offset", "length", *where)
     for name, column in zip(names, zip(*rows, strict=True), strict=True):

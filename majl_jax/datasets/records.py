@@ -5,9 +5,9 @@ where each record lies. Reading needs neither TensorFlow nor the builder.
 """
 
 import dataclasses
-import functools
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -16,16 +16,47 @@ from etils import epath
 
 from majl_jax import formats
 from majl_jax.datasets.cutting import Layout, Record, cut, join, whole
+from majl_jax.datasets.shards import (
+    LOCAL_FORMAT,
+    DamagedRecordError,
+    array_record_reader,
+    is_local,
+    read_payload,
+)
 
-__all__ = ["Layout", "Record", "cut", "join", "whole"]
+__all__ = [
+    "LOCAL_FORMAT",
+    "DamagedRecordError",
+    "Layout",
+    "Record",
+    "array_record_reader",
+    "cut",
+    "is_local",
+    "join",
+    "whole",
+]
 
 INDEX_FILE = "index.json"
 REPORT_FILE = "report.json"
 FORMATS = ("tfrecord", "array_record")
 THREADS = 16
-LOCAL_FORMAT = "array_record is read from local disks only; prepare with --file_format=tfrecord"
+
+# Flags of majl_jax.prepare that decide what is in a data set.
+_CONTENT_FLAGS = (
+    "source",
+    "sample_rate_hz",
+    "hop_samples",
+    "channels",
+    "record_seconds",
+    "tracks",
+    "seed",
+    "file_format",
+    "drop_silence",
+    "stems",
+)
 
 Folder = str | os.PathLike[str]
+CONTENT = "crc32c"  # in the index of a split, beside its columns
 COLUMNS = ("shard", "offset", "length", "start_sample", "valid_samples")
 
 
@@ -42,6 +73,8 @@ class Split:
     track: tuple[str, ...]
     start_sample: np.ndarray
     valid_samples: np.ndarray
+    # CRC-32C of all payloads in the order of the columns; None in an index from before it was noted
+    content: int | None = None
 
     def __len__(self) -> int:
         return len(self.track)
@@ -68,11 +101,6 @@ class Prepared:
         return self.directory / self.split(split).shards[shard]
 
 
-def is_local(path: Folder) -> bool:
-    """Whether a path is of this machine's disks, not of an object store such as gs://."""
-    return "://" not in os.fspath(path)
-
-
 def draft_of(directory: Folder) -> epath.Path:
     """Where a data set is written until it is complete."""
     target = epath.Path(directory)
@@ -94,6 +122,34 @@ def prepare_command(directory: Folder, *flags: str) -> str:
     return f"python -m majl_jax.prepare {said}"
 
 
+def how_to_mend(prepared: Prepared, how: str | None = None) -> str:
+    """What to do about a data set whose files are damaged, with the command that makes it.
+
+    how: that command, where the index does not know what the set was made with.
+    """
+    folder, options = prepared.directory, prepared.options
+    if "teacher" in options:
+        return f"Remove the folder {folder}: the training command has its teacher label it again"
+    if "dataset" in options:
+        how = prepare_command(folder, *_flags(options))
+    how = how or prepare_command(folder)
+    return f"Remove the folder {folder} and make it again with:\n  {how}"
+
+
+def _flags(options: Mapping[str, Any]) -> Iterator[str]:
+    """What a set was made with, as flags of the command that makes it."""
+    for name in _CONTENT_FLAGS:
+        match options.get(name):
+            case None | "" | False:
+                continue
+            case True:
+                yield f"--{name}"
+            case Mapping() as limits:
+                yield f"--{name}=" + ",".join(f"{split}={n}" for split, n in limits.items())
+            case value:
+                yield f"--{name}={shlex.quote(str(value))}"
+
+
 def is_prepared(directory: Folder) -> bool:
     """Whether a complete data set lies in the folder."""
     return (epath.Path(directory) / INDEX_FILE).exists()
@@ -112,6 +168,8 @@ def open_prepared(directory: Folder, *, how: str | None = None) -> Prepared:
             f"No prepared data set in {directory} (the folder {state}). Make it with:\n  {how}"
         )
     prepared = read_index(folder)
+    if prepared.file_format == "array_record" and not is_local(folder):
+        raise ValueError(f"{folder}: {LOCAL_FORMAT}")
     # tensorflow_datasets changes `import` for all threads while it is imported: not beside Orbax's
     # writers.
     parse_example(b"")
@@ -130,6 +188,7 @@ def read_index(folder: epath.Path) -> Prepared:
             shards=tuple(columns["shards"]),
             shard_bytes=tuple(columns["shard_bytes"]),
             track=tuple(columns["track"]),
+            content=columns.get(CONTENT),
             **{column: np.asarray(columns[column], np.int64) for column in COLUMNS},
         )
     return Prepared(folder, layout, index["file_format"], index["options"], splits)
@@ -145,10 +204,8 @@ def _check_shards(prepared: Prepared, how: str) -> None:
     for (shard, expected), size in zip(sizes.items(), found, strict=True):
         if size != expected:
             state = "is missing" if size is None else f"has {size} bytes, expected {expected}"
-            raise FileNotFoundError(
-                f"Shard {folder / shard} {state}. Remove the folder {folder} and make it again"
-                f" with:\n  {how}"
-            )
+            mend = how_to_mend(prepared, how)
+            raise FileNotFoundError(f"Shard {folder / shard} {state}. {mend}")
 
 
 def _size_bytes(path: epath.Path) -> int | None:
@@ -159,17 +216,21 @@ def _size_bytes(path: epath.Path) -> int | None:
 
 
 def read_record(prepared: Prepared, split: str, number: int) -> Record:
-    """One record by its number, read from disk."""
+    """One record by its number, read from disk; DamagedRecordError where that is not what was
+    written.
+    """
     where = prepared.split(split)
     path = prepared.shard_path(split, int(where.shard[number]))
-    offset, length = int(where.offset[number]), int(where.length[number])
-    if prepared.file_format == "array_record":
-        payload = array_record_reader(str(path)).read([offset])[0]
-    else:
-        with path.open("rb") as file:
-            file.seek(offset)
-            payload = file.read(length)
-    return parse(payload, prepared.layout)
+    place = int(where.offset[number]), int(where.length[number])
+    try:
+        return parse(read_payload(path, prepared.file_format, *place), prepared.layout)
+    except OSError:
+        raise
+    except Exception as error:  # of protobuf, NumPy or the layout
+        raise DamagedRecordError(
+            f"{path}: the record of {where.track[number]} at sample {where.start_sample[number]}"
+            f" is damaged ({str(error) or type(error).__name__}). {how_to_mend(prepared)}"
+        ) from error
 
 
 def parse_example(payload: bytes) -> Any:
@@ -190,6 +251,18 @@ def parse(payload: bytes, layout: Layout) -> Record:
     for key in ("start_sample", "valid_samples"):
         record[key] = int(feature[key].int64_list.value[0])
     return record
+
+
+def contents(directory: Folder, names: Iterable[str]) -> dict[str, dict[str, int | None]]:
+    """{name: {split: checksum of its content}} of the prepared data sets of these names in a
+    folder; None where the index does not know it.
+    """
+    folders = {name: epath.Path(directory) / name for name in sorted(set(names))}
+    return {
+        name: {split: one.content for split, one in read_index(folder).splits.items()}
+        for name, folder in folders.items()
+        if is_prepared(folder)
+    }
 
 
 def in_order(split: Split) -> np.ndarray:
@@ -213,15 +286,3 @@ def read_tracks(directory: Folder, split: str) -> Iterator[Record]:
     breaks = np.flatnonzero(tracks[1:] != tracks[:-1]) + 1
     for group in np.split(numbers, breaks):
         yield join([read_record(prepared, split, int(n)) for n in group], prepared.layout)
-
-
-@functools.lru_cache(maxsize=64)
-def array_record_reader(path: str) -> Any:
-    """The open shard of an array_record data set."""
-    import importlib
-
-    if not is_local(path):
-        raise ValueError(f"{path}: {LOCAL_FORMAT}")
-
-    module = importlib.import_module("array_record.python.array_record_module")
-    return module.ArrayRecordReader(path)

@@ -76,7 +76,8 @@ class Separator:
         variables["clusters"]["centres"].
         """
         embedding, mixture = self.embed(variables, audio)
-        apart = embedding[..., None, :] - variables["clusters"]["centres"]
+        centres = variables["clusters"]["centres"][None, None, None]
+        apart = embedding[..., None, :] - centres
         near = jnp.exp(-BETA * jnp.sqrt(jnp.sum(apart**2, axis=-1))) + 1e-8
         return self._masked(near / near.sum(axis=-1, keepdims=True), mixture)
 

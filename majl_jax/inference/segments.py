@@ -17,6 +17,7 @@ from jaxtyping import Float
 from majl_jax.inference import context, placement
 
 Outputs = dict[str, np.ndarray]
+EDGE_WEIGHT = 1e-6  # of a frame that its segment does not hear whole, against one that is
 
 
 @dataclasses.dataclass(
@@ -46,6 +47,10 @@ class SegmentModel:
     and give exactly what the song gives in one pass, whatever `overlap` is asked for; `apply` then
     takes other lengths too.
     """
+    frame_reach_samples: int = 0
+    """What a frame of salience hears at either side of its centre. Segments overlap by twice as
+    much at least, and a frame that reaches past an end of its segment is its neighbour's.
+    """
     for_song: Callable[[Any, Iterable[np.ndarray]], Any] | None = None
     """(variables, the blocks of a song at the model's rate) -> the variables for this song, if it
     has to be heard first.
@@ -57,11 +62,22 @@ class SegmentModel:
                 f"segment_samples is {self.segment_samples}; expected a positive multiple of "
                 f"hop_samples = {self.hop_samples}, so that segments join on the frame grid"
             )
+        if self.segment_frames <= 2 * self.edge_frames:
+            raise ValueError(
+                f"segment_samples is {self.segment_samples}; a frame reaches"
+                f" {self.frame_reach_samples} samples to either side, so none is heard whole:"
+                " expected more than twice that"
+            )
 
     @property
     def segment_frames(self) -> int:
         """Frames in a segment: one per hop, the first centred at sample 0."""
         return self.segment_samples // self.hop_samples
+
+    @property
+    def edge_frames(self) -> int:
+        """Frames at either end of a segment that reach past it."""
+        return -(-self.frame_reach_samples // self.hop_samples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +125,11 @@ def stream(
         return
     window = _window(model.segment_samples, step_samples, crossfade=model.crossfade)
     samples = _OverlapAdd(window, step_samples)
-    frames = _OverlapAdd(samples.window[:: model.hop_samples], step_samples // model.hop_samples)
+    frames = _OverlapAdd(
+        samples.window[:: model.hop_samples],
+        step_samples // model.hop_samples,
+        edge=model.edge_frames,
+    )
     queue = _segments(blocks, model, step_samples)
     while part := list(itertools.islice(queue, batch_size)):
         rows = np.zeros((batch_size, model.segment_samples, model.channels), np.float32)
@@ -179,6 +199,7 @@ def _step_samples(model: SegmentModel, overlap: float) -> int:
     if not 0.0 <= overlap < 1.0:
         raise ValueError(f"overlap is {overlap}; expected a share of the segment in [0, 1)")
     step_frames = max(1, round(model.segment_frames * (1.0 - overlap)))
+    step_frames = min(step_frames, model.segment_frames - 2 * model.edge_frames)
     return step_frames * model.hop_samples
 
 
@@ -197,20 +218,27 @@ def _window(
 
 
 class _OverlapAdd:
-    """Weighted mean of overlapping pieces; hands out what no later piece can reach."""
+    """Weighted mean of overlapping pieces; hands out what no later piece can reach.
 
-    def __init__(self, window: np.ndarray, step: int) -> None:
-        self.window, self.step = window, step
+    The first and the last `edge` entries of a piece count next to nothing, but at the ends of all.
+    """
+
+    def __init__(self, window: np.ndarray, step: int, *, edge: int = 0) -> None:
+        self.window, self.step, self.edge = window, step, edge
         self.weight = np.zeros_like(window)
         self.total: np.ndarray | None = None
 
     def add(self, piece: np.ndarray, valid: int, last: bool) -> list[np.ndarray]:
         """Adds the next piece, whose first `valid` entries are real; returns what is finished."""
-        window = self.window.reshape(-1, *[1] * (piece.ndim - 1))
+        window = self.window.copy()
         if self.total is None:
             self.total = np.zeros(piece.shape, np.float32)
-        self.total += piece * window
-        self.weight += self.window
+        else:
+            window[: self.edge] *= EDGE_WEIGHT
+        if self.edge and not last:
+            window[-self.edge :] *= EDGE_WEIGHT
+        self.total += piece * window.reshape(-1, *[1] * (piece.ndim - 1))
+        self.weight += window
         mean = self.total[:valid] / self.weight[:valid].reshape(-1, *[1] * (piece.ndim - 1))
         if last:
             return [mean]

@@ -73,7 +73,7 @@ def variance_hinge(
     mask = jnp.ones(salience.shape[:2], bool) if frame_mask is None else frame_mask
     weights = mask.astype(values.dtype)[..., None]
     count = jnp.maximum(weights.sum(), 1.0)
-    mean = (weights * values).sum(axis=(0, 1)) / count
+    mean = (weights * values).sum(axis=(0, 1), keepdims=True) / count
     variance = (weights * (values - mean) ** 2).sum(axis=(0, 1)) / count
     missing = jax.nn.relu(minimum_deviation - jnp.sqrt(variance + epsilon)).mean()
     return jnp.where(mask.any(), missing, 0.0)
@@ -149,11 +149,11 @@ def strict_positive_mask(
     def relative_db(ratio: float) -> tuple[Array, np.ndarray]:
         """Level at ratio * f minus that at f, and for which bins it is known."""
         if ratio in harmonics:
-            level, known = features[..., harmonics.index(ratio)], np.ones(bins, bool)
+            level, known = features[..., harmonics.index(ratio)], np.ones((1, 1, bins), bool)
         else:
             shift = min(round(bins_per_octave * float(np.log2(ratio))), bins)
             level = jnp.pad(first[..., shift:], ((0, 0), (0, 0), (0, shift)))
-            known = np.arange(bins) < bins - shift
+            known = np.arange(bins)[None, None] < bins - shift
         return range_db * (level - first), known
 
     second, third, between = (relative_db(ratio) for ratio in (2.0, 3.0, 1.5))
@@ -174,4 +174,4 @@ def _neighbourhood_mean(levels: Array, radius: int) -> Array:
     total = jax.lax.reduce_window(levels, 0.0, jax.lax.add, window, strides, padding)
     place = np.arange(levels.shape[-1])
     count = np.minimum(place + radius, len(place) - 1) - np.maximum(place - radius, 0) + 1
-    return total / count.astype(np.float32)
+    return total / count.astype(np.float32)[None, None]

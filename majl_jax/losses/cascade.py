@@ -281,7 +281,7 @@ def _draw_frames(keys: Array, frames: int, drawn: int) -> Array:
         )
     stride = frames // drawn
     offsets = jax.vmap(lambda key: jax.random.randint(key, (drawn,), 0, stride))(keys)
-    return jnp.arange(drawn) * stride + offsets
+    return jnp.arange(drawn)[None] * stride + offsets
 
 
 def _separation_loss(name: str, estimate: Array, truth: Array) -> Array:

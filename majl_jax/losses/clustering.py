@@ -216,7 +216,7 @@ def _split_frames(x: Array, count: int) -> Array:
 
 
 def _lower_solve(gram: Array, right: Array) -> Array:
-    factor = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[-1], dtype=gram.dtype))
+    factor = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[-1], dtype=gram.dtype)[None])
     return jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
 
 

@@ -157,7 +157,7 @@ def case_shares(case: Int[Array, "*sample"]) -> Float[Array, "4 *sample"]:
 def segment_shares(case: Int[Array, "batch frame"]) -> Float[Array, "4 batch"]:
     """The shares of the four cases among those frames of a segment whose case is known."""
     counts = case_shares(case).sum(-1)
-    return counts / jnp.maximum(counts.sum(0), 1.0)
+    return counts / jnp.maximum(counts.sum(0, keepdims=True), 1.0)
 
 
 # ---- weighing -----------------------------------------------------------------------------------

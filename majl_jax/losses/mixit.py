@@ -128,7 +128,7 @@ def all_losses(
     gram, cross = _products(estimates, mixtures)
     power = jnp.sum(jnp.square(*_float32(mixtures)), axis=1)
     member = _choices(outputs).astype(jnp.float32)
-    quadratic = jnp.sum(_einsum("kn,bcnl->bckl", member, gram) * member, axis=-1)
+    quadratic = jnp.sum(_einsum("kn,bcnl->bckl", member, gram) * member[None, None], axis=-1)
     linear = _einsum("kn,bcnm->bmck", member, cross)
     noise = power[..., None] - 2.0 * linear + quadratic[:, None]
     losses = _in_db(jnp.maximum(noise, 0.0), power[..., None], max_snr_db).mean(axis=2)
@@ -182,7 +182,7 @@ def least_squares_coefficients(
     outputs = gram.shape[-1]
     added = ridge * jnp.trace(gram, axis1=1, axis2=2) / outputs
     added = jnp.maximum(added, _SMALLEST_RIDGE)  # all outputs are silent: A = 0
-    return jnp.linalg.solve(gram + added[:, None, None] * jnp.eye(outputs), cross)
+    return jnp.linalg.solve(gram + added[:, None, None] * jnp.eye(outputs)[None], cross)
 
 
 def _products(estimates: Array, mixtures: Array) -> tuple[Array, Array]:
@@ -204,7 +204,7 @@ def _folded(x: Array) -> Array:
 
 def _choices(outputs: int) -> Array:
     """The mixture of each output in each choice, [choice, output]."""
-    return (jnp.arange(2**outputs)[:, None] >> jnp.arange(outputs)) & 1
+    return (jnp.arange(2**outputs)[:, None] >> jnp.arange(outputs)[None]) & 1
 
 
 def _in_db(noise: Array, power: Array, max_snr_db: float | int | None) -> Array:

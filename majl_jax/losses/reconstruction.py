@@ -93,8 +93,9 @@ def magnitudes(
         x.astype(jnp.float32), [(0, 0)] * (x.ndim - 1) + [(half, half)], mode="reflect"
     )
     # Zeros behind the window instead of around it change phases only.
-    frames = jnp.multiply(stft.frame(padded, window, hop), stft.hann_window(window))
-    spectrum = jnp.fft.rfft(frames, n=fft_samples)
+    frames: Array = stft.frame(padded, window, hop)
+    windowed = frames * jax.lax.broadcast_to_rank(stft.hann_window(window), frames.ndim)
+    spectrum = jnp.fft.rfft(windowed, n=fft_samples)
     return _root(jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2)
 
 

@@ -85,7 +85,8 @@ def content(
     fixed = jax.lax.stop_gradient(logits)
     heights = jnp.where(pitch.is_local_peak(fixed, outside=-jnp.inf), fixed, -jnp.inf)
     highest, index = jax.lax.top_k(heights, peaks)
-    chosen = (index[..., None] == jnp.arange(logits.shape[-1])) & (highest > -jnp.inf)[..., None]
+    bins = jnp.arange(logits.shape[-1])[None, None, None]
+    chosen = (index[..., None] == bins) & (highest > -jnp.inf)[..., None]
     targets = chosen.any(axis=-2).astype(logits.dtype)
     if width_bins:
         targets = jnp.minimum(pitch.blur_bins(targets, width_bins=width_bins), 1.0)

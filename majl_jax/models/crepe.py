@@ -71,6 +71,11 @@ class Crepe(nn.Module):
     statistics_axis: str | None = None
     dtype: Any = jnp.float32
 
+    @property
+    def reach_samples(self) -> int:
+        """What a frame hears at either side of its centre."""
+        return FRAME_SAMPLES // 2
+
     @nn.compact
     def __call__(
         self,
@@ -131,4 +136,4 @@ class _Conv(nn.Module):
         convolved = conv1d_spectral(
             hidden, kernel.astype(self.dtype), stride=self.stride, padding=self.padding
         )
-        return convolved + bias.astype(self.dtype)
+        return convolved + bias[None, None].astype(self.dtype)

@@ -53,7 +53,7 @@ def log_spectrogram_db(
     `floor_per_batch` takes the maximum of all examples together, as the released code does: what
     is heard in one then depends on the others. No gradient flows through the maximum.
     """
-    spectrum = jnp.fft.rfft(framed * hann_window(FRAME_SAMPLES))
+    spectrum = jnp.fft.rfft(framed * hann_window(FRAME_SAMPLES)[None, None])
     power = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
     matrix = interpolation_matrix(swapped=swapped)
     power = jnp.matmul(power, matrix, precision=jax.lax.Precision.HIGHEST)
@@ -80,6 +80,13 @@ class HarmoF0(nn.Module):
     swapped_interpolation: bool = False
     floor_per_batch: bool = False
     dtype: Any = jnp.float32
+
+    @property
+    def reach_samples(self) -> int:
+        """What a frame hears at either side of its centre: a 3 x 3 convolution per block sees its
+        neighbours.
+        """
+        return FRAME_SAMPLES // 2 + len(self.channels) * self.hop_samples
 
     def __call__(
         self,
@@ -143,7 +150,7 @@ class _Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         convolved: Array = conv3x3(inputs, jnp.asarray(kernel, self.dtype))
-        return convolved + bias.astype(self.dtype)
+        return convolved + bias[None, None, None].astype(self.dtype)
 
 
 class _Shifted(nn.Module):
@@ -172,4 +179,4 @@ class _Shifted(nn.Module):
             inside = ((read >= 0) & (read < bins)).astype(np.float32)
             bias = jnp.matmul(inside, bias, precision=jax.lax.Precision.HIGHEST)
         total: Array = shifted_products(inputs, jnp.asarray(kernel, self.dtype), self.shifts)
-        return total + bias.astype(self.dtype)
+        return total + jax.lax.broadcast_to_rank(bias, total.ndim).astype(self.dtype)

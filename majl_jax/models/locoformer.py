@@ -155,12 +155,13 @@ def _group_normed(inputs: Array, scale: Array, groups: int) -> Array:
     grouped = inputs.astype(jnp.float32).reshape(*inputs.shape[:-1], groups, -1)
     power = jnp.mean(grouped**2, -1, keepdims=True)
     level = jnp.sqrt(jnp.maximum(power, _SMALLEST_POWER)) + _EPSILON
+    scale = jax.lax.broadcast_to_rank(scale, inputs.ndim)
     return (grouped / level).reshape(inputs.shape) * scale
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False)
 def _gated(convolved: Array, bias: Array) -> Array:
-    value, gate = jnp.split(convolved + bias, 2, -1)
+    value, gate = jnp.split(convolved + bias[None, None], 2, -1)
     return value * nn.silu(gate)
 
 
@@ -190,7 +191,7 @@ class ConvSwiGLU(nn.Module):
         channels = (self.sizes.hidden, features)
         kernel, bias = affine(self, "out", (size, *channels), size * features, dtype)
         outputs: Array = convolve(hidden, kernel, 0)
-        return _dropped(self, checkpoint_name(outputs, _CONVOLVED) + bias)
+        return _dropped(self, checkpoint_name(outputs, _CONVOLVED) + bias[None, None])
 
 
 class SelfAttention(nn.Module):

@@ -2,6 +2,7 @@
 2021).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -259,17 +260,19 @@ class _Norm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         inputs = inputs.astype(jnp.float32)
+        wide = functools.partial(jax.lax.broadcast_to_rank, rank=inputs.ndim)
         mean, var = running_mean.value, running_var.value
         if self.train:
             axes = tuple(range(inputs.ndim - 1))
             mean = self._over_devices(inputs.mean(axes))
-            var = self._over_devices(jnp.mean((inputs - mean) ** 2, axes))
+            var = self._over_devices(jnp.mean((inputs - wide(mean)) ** 2, axes))
             if not self.is_initializing():
                 for running, batch in ((running_mean, mean), (running_var, var)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * batch
         if self.absolute_scale:
             scale = jnp.abs(scale) + _EPSILON
-        return (inputs - mean) * (scale * jax.lax.rsqrt(var + _EPSILON)) + bias
+        scale = scale * jax.lax.rsqrt(var + _EPSILON)
+        return (inputs - wide(mean)) * wide(scale) + wide(bias)
 
     def _over_devices(self, x: Array) -> Array:
         if self.statistics_axis is None or self.is_initializing():
@@ -300,7 +303,7 @@ class _Conv(nn.Module):
             )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            outputs = outputs + bias.astype(self.dtype)
+            outputs = outputs + bias[None, None, None].astype(self.dtype)
         return outputs
 
 

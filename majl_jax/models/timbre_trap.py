@@ -212,7 +212,7 @@ class _Conv(nn.Module):
         shape = (3, 3, channels, self.features)
         kernel, bias = _weights(self, shape, 9 * channels, self.dtype)
         convolved: Array = dilated_conv3x3(inputs, kernel, 1)
-        return convolved + bias
+        return convolved + bias[None, None, None]
 
 
 class _Down(nn.Module):
@@ -235,7 +235,7 @@ class _Down(nn.Module):
         kernel = kernel.reshape(2 * channels, -1)
         pairs = inputs[:, :, : bins // 2 * 2].reshape(batch, frames, bins // 2, 2 * channels)
         first, second = jnp.split(product(pairs, kernel), 2, -1)
-        return first[:, :, :-1] + second[:, :, 1:] + bias
+        return first[:, :, :-1] + second[:, :, 1:] + bias[None, None, None]
 
 
 class _Up(nn.Module):
@@ -265,7 +265,7 @@ class _Up(nn.Module):
         )
         outputs = outputs.reshape(batch, frames, 2 * bins + 2, self.features)
         outputs = jnp.pad(outputs, (*sides, (0, self.bins % 2), (0, 0)))
-        return outputs + bias
+        return outputs + bias[None, None, None]
 
 
 class _Collapse(nn.Module):
@@ -281,7 +281,8 @@ class _Collapse(nn.Module):
         batch, frames, bins, channels = inputs.shape
         shape = (bins, channels, self.features)
         kernel, bias = _weights(self, shape, bins * channels, self.dtype)
-        return inputs.reshape(batch, frames, -1) @ kernel.reshape(-1, self.features) + bias
+        collapsed = inputs.reshape(batch, frames, -1) @ kernel.reshape(-1, self.features)
+        return collapsed + bias[None, None]
 
 
 class _Expand(nn.Module):
@@ -298,7 +299,8 @@ class _Expand(nn.Module):
         shape = (inputs.shape[-1], self.bins, self.features)
         kernel, bias = _weights(self, shape, self.bins * self.features, self.dtype)
         outputs = inputs.astype(self.dtype) @ kernel.reshape(shape[0], -1)
-        return outputs.reshape(*inputs.shape[:2], self.bins, self.features) + bias
+        outputs = outputs.reshape(*inputs.shape[:2], self.bins, self.features)
+        return outputs + bias[None, None, None]
 
 
 class _Norm(nn.Module):

@@ -122,4 +122,4 @@ class _Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         convolve = conv_halve if self.down else conv_transpose_double
         convolved = convolve(hidden.astype(self.dtype), jnp.asarray(kernel, self.dtype))
-        return convolved + bias.astype(self.dtype)
+        return convolved + bias[None, None, None].astype(self.dtype)

@@ -33,7 +33,7 @@ class WeightModule(nn.Module):
             hidden = nn.relu(nn.Dense(features, name=f"dense{i}")(hidden))
         gain = self.param("gain", nn.initializers.ones, (len(TASKS),))
         scores = nn.Dense(len(TASKS), kernel_init=nn.initializers.zeros, name="scores")(hidden)
-        return gain * difficulty + scores
+        return gain[None, None] * difficulty + scores
 
 
 def over_segments(

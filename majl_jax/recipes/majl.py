@@ -132,6 +132,7 @@ def _on_grid(
         hop_samples=config.data.hop_samples,
         stems=stems,
         bin_cents=cascade.bin_cents,
+        frame_reach_samples=cascade.pitch.reach_samples,
     )
 
 

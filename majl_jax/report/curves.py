@@ -9,6 +9,7 @@ from typing import Any
 
 from majl_jax.evaluation.rows import Row
 from majl_jax.report import page, score_tables, svg
+from majl_jax.training import run_log
 
 ASIDE = ("grad_norm", "steps_per_s", "skipped", "learning_rate", "clip_norm")  # shown last
 NOT_DRAWN = ("_std", "_median", "_weighted", "_skipped", "_infinite")
@@ -28,13 +29,14 @@ class StageFiles:
 
     def curve(self, kind: str, key: str) -> tuple[list[svg.Number], list[svg.Number | None]]:
         """Steps and values of one term; values that were not finite are None."""
-        points = [(r["step"], r[key]) for r in self.lines if r["kind"] == kind and key in r]
+        lines = sorted(self.lines, key=lambda r: r["step"])  # a checkpoint may be scored later on
+        points = [(r["step"], r[key]) for r in lines if r["kind"] == kind and key in r]
         return [x for x, _ in points], [None if y in _INFINITE else y for _, y in points]
 
     def keys(self, kind: str) -> list[str]:
         """Names of all terms of a kind, in order of appearance."""
         names = [k for r in self.lines if r["kind"] == kind for k in r]
-        return [k for k in dict.fromkeys(names) if k not in ("stage", "step", "kind", "time_s")]
+        return [k for k in dict.fromkeys(names) if k not in run_log.ROW_KEYS]
 
 
 # ---- training -----------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--allow-truncated", action="store_true", help="use what is there of files without an end")
     add("--no-picture", action="store_true", help="leave picture.png out")
     add("--debug", action="store_true", help=terminal.DEBUG_HELP)
+    add("--pitch-bends", action="store_true", help="pitches.mid follows the pitch of every frame")
     options = parser.parse_args(arguments)
     if not options.checkpoint and not options.pitch_only:
         parser.error("give --checkpoint=RUN (the --workdir of a training run), or --pitch-only")
@@ -161,6 +162,7 @@ def _options(flags: argparse.Namespace, model: Any, devices: Any) -> "Options":
         inputs=flags.songs,
         allow_truncated=flags.allow_truncated,
         picture=not flags.no_picture,
+        pitch_bends=flags.pitch_bends,
         devices=devices,
     )
 

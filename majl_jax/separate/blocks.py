@@ -53,7 +53,8 @@ def separated(
         sample_rate_hz: of the song.
         channels: of the song.
         options: overlap, batch_size, devices, threshold, and pitch_only.
-        mix: brings a block to the model's channels; None: by the mean, or repetition.
+        mix: brings a block to the model's channels (`files.downmix`); None: by the mean, or
+          repetition.
     """
     with_stems = bool(model.stems) and not options.pitch_only
     if mix is None:

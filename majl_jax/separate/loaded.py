@@ -25,7 +25,7 @@ from majl_jax.inference.segments import SegmentModel
 from majl_jax.separate import loading, pitches, songs
 from majl_jax.separate.blocks import separated
 from majl_jax.separate.cards import Info
-from majl_jax.separate.notes import SHORTEST_NOTE_S, notes
+from majl_jax.separate.notes import notes
 from majl_jax.separate.outputs import Options, threshold_of
 
 Audio = np.ndarray | jax.Array
@@ -264,10 +264,9 @@ def _transcribed(
     rows = np.concatenate(picked)
     f0_hz = decoding.pitches_hz(rows, model.bin_hz)
     frame_s = model.hop_samples / model.sample_rate_hz
-    shortest_frames = max(1, round(SHORTEST_NOTE_S / frame_s))
-    found = notes(f0_hz, [row[row > 0] for row in rows], shortest_frames=shortest_frames)
+    found = notes(f0_hz, [row[row > 0] for row in rows], frame_s=frame_s)
     return Output(
         {},
         pitches=Pitches(multi_pitch.frame_times_s(model, len(f0_hz)), f0_hz),
-        notes=[Note(n.first * frame_s, n.end * frame_s, n.midi, n.strength) for n in found],
+        notes=[Note(*n.seconds(frame_s), n.midi, n.strength) for n in found],
     )

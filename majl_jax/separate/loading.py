@@ -266,6 +266,7 @@ def published_pitch(name: str = "crepe-tiny", *, hop_samples: int = 160) -> Foun
         segment_samples=40_960,
         hop_samples=hop_samples,
         bin_cents=CREPE_BIN_CENTS,
+        frame_reach_samples=crepe.reach_samples,
     )
     info = cards.Info(
         about=f"published CREPE ({capacity}) weights",

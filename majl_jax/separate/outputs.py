@@ -91,6 +91,8 @@ class Options:
     """Paths of all the songs, none of which may be replaced."""
     allow_truncated: bool = False
     picture: bool = True
+    pitch_bends: bool = False
+    """Whether the notes of pitches.mid are bent to the pitch of every frame."""
     devices: Sequence[Any] | None = None
 
 

@@ -12,7 +12,7 @@ from majl_jax import atomic
 from majl_jax.audio import files
 from majl_jax.datasets import track
 from majl_jax.plotting.salience import Picture
-from majl_jax.separate.notes import SHORTEST_NOTE_S, notes, write_midi
+from majl_jax.separate.notes import notes, write_midi
 from majl_jax.separate.outputs import drafts, output_paths, refuse_existing
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
@@ -74,13 +74,13 @@ def transcribe_file(
         strengths += [row[row > 0] for row in picked]
         picture.push(salience, picked)
         progress(len(salience) * frame_s)
-    found = notes(pitches, strengths, shortest_frames=max(1, round(SHORTEST_NOTE_S / frame_s)))
+    found = notes(pitches, strengths, frame_s=frame_s)
     with drafts(paths) as parts:
         times_s = multi_pitch.frame_times_s(model, len(pitches))
         with atomic.explained(paths[0], only=parts[0]):
             parts[0].write_text(table(times_s, pitches), encoding="utf-8")
         with atomic.explained(paths[1], only=parts[1]):
-            write_midi(parts[1], found, frame_s=frame_s)
+            write_midi(parts[1], found, frame_s=frame_s, pitch_bends=options.pitch_bends)
         if options.picture:
             with atomic.explained(paths[2], only=parts[2]):
                 picture.draw(parts[2], model.bin_hz, title=track.printable(pathlib.Path(path).name))

@@ -45,7 +45,8 @@ def separate_file(
     """Separates one file into `folder`, where outputs appear under their names once complete.
 
     A mono model is applied to each channel of the file by itself, and its pitch is that of the
-    channels' mean; a model of several channels takes files of as many channels, or mono.
+    channels' mean (`files.downmix`); a model of several channels takes files of as many channels,
+    or mono.
 
     Args:
         path: an audio file.
@@ -58,6 +59,7 @@ def separate_file(
     options = options or Options()
     info = files.inspect(path, allow_truncated=options.allow_truncated)
     outputs = _Outputs(folder, info, model, options)
+    mix = files.downmix(path, model.channels, allow_truncated=options.allow_truncated)
     if model.for_song is not None:
         heard = resampling.resample_blocks(
             files.stream(path, allow_truncated=options.allow_truncated),
@@ -78,6 +80,7 @@ def separate_file(
             sample_rate_hz=info.sample_rate_hz,
             channels=info.channels,
             options=options,
+            mix=mix,
         ):
             if len(part.stems):
                 outputs.add_stems(part.stems)

@@ -7,7 +7,7 @@ import os
 import pathlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,13 +15,15 @@ from jax.sharding import Mesh
 
 from majl_jax import atomic, console, formats, parallel
 from majl_jax.batch import Key
-from majl_jax.training import checkpoint, preemption, prefetch, restore, run_log
-from majl_jax.training.stage import Previous, Stage, check_stage
+from majl_jax.training import checkpoint, manifest, preemption, prefetch, restore, run_log
+from majl_jax.training.restore import complete_steps
+from majl_jax.training.stage import Evaluate, Previous, Stage, check_stage
 from majl_jax.training.stage_run import Options, Run, StageRun, score, shown, start
 
 __all__ = ["Options", "fit", "run"]
 
 DEFAULTS = Options()
+TRAINED = "trained_steps"  # in result.json: how many a complete stage has
 # Steps queued on the device: enough to keep it busy, and few batches in its memory.
 _AHEAD_STEPS = 4
 
@@ -40,9 +42,9 @@ def fit(
         steps_before: how many steps these have.
     """
     with run.preemption.interruptible():
-        state, step, batches = start(stage, previous, key, run.mesh)
+        state, optimizer, step, batches = start(stage, previous, key, run.mesh)
     with contextlib.ExitStack() as stack:
-        at = stack.enter_context(StageRun(stage, index, run, state))
+        at = stack.enter_context(StageRun(stage, index, run, state, optimizer))
         at.resume(key, batches)
         del state
         first, where = at.done + 1, {"start": at.done, "stop": stage.steps}
@@ -52,10 +54,8 @@ def fit(
         progress = stack.enter_context(console.Progress(stage.name, stage.steps, at.done))
         queued, ahead = deque(), _ahead_steps(run.mesh)
 
-        if at.done and at.evaluation_due(at.done) and not at.was_evaluated():
-            # The run before was stopped between this checkpoint and its evaluation.
-            at.evaluate()
-            progress.restart_clock()
+        at.evaluate_missed()
+        progress.restart_clock()
         while at.done < stage.steps:
             batch, position = source.take()
             if at.done + 1 == first:
@@ -93,13 +93,11 @@ def _ahead_steps(mesh: Mesh) -> int:
     return 0 if several_cpus else _AHEAD_STEPS
 
 
-def _choose(
-    stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.Preemption
-) -> tuple[list[int], dict[str, float], list[dict[str, Any]]]:
+def _choose(stage: Stage, run: Run) -> tuple[list[int], dict[str, float], list[dict[str, Any]]]:
     """The steps whose mean a stage hands over, their validation, and what was compared: the first
     that validates best.
     """
-    root, name = log.workdir, stage.name
+    root, name = run.log.workdir, stage.name
     tried, compared = [], []
     for steps in parallel.first_process(
         lambda: checkpoint.candidates(root, name, average=stage.average)
@@ -108,9 +106,7 @@ def _choose(
             number = steps[0]
             values = parallel.first_process(lambda n=number: run_log.values(root, name, n, "valid"))
         else:
-            variables, _ = restore.load_mean(root, name, steps)
-            with signals.interruptible():
-                values = score(stage, stage.evaluate, parallel.replicate(variables, mesh))
+            values = _score_mean(stage, run, steps, stage.evaluate)
         value = values.get(stage.best or "", math.nan)
         tried.append((value if math.isfinite(value) else -math.inf, steps, values))
         compared.append({"steps": steps, stage.best: value if math.isfinite(value) else None})
@@ -121,36 +117,86 @@ def _choose(
     return steps, values, compared if len(compared) > 1 else []
 
 
-def _finish(stage: Stage, mesh: Mesh, log: run_log.RunLog, signals: preemption.Preemption) -> None:
+def _score_mean(
+    stage: Stage, run: Run, steps: Sequence[int], evaluate: Evaluate | None
+) -> dict[str, float]:
+    """What the mean of checkpoints scores."""
+    variables, _ = restore.load_mean(run.log.workdir, stage.name, steps)
+    with run.preemption.interruptible():
+        return score(stage, evaluate, parallel.replicate(variables, run.mesh))
+
+
+def _finish(stage: Stage, run: Run) -> None:
     """Choose what the stage hands over, test it, and mark the stage complete."""
-    steps, valid, candidates = _choose(stage, mesh, log, signals)
-    step, test = steps[0], {}
+    steps, valid, candidates = _choose(stage, run)
+    _write_result(stage, run, steps, valid, {"candidates": candidates} if candidates else {})
+
+
+def _judge_again(stage: Stage, run: Run, result: Mapping[str, Any]) -> None:
+    """Test what a complete stage has handed over in another way than it was."""
+    console.say(f"{stage.name}: complete already, evaluated again with other settings")
+    run.log.begin(stage.name, result[TRAINED])
+    valid, steps = {}, result["steps"]
+    if stage.test is None and stage.evaluate is not None:
+        valid = _score_mean(stage, run, steps, stage.evaluate)
+        run.log.write(stage.name, steps[0], "valid", valid)
+    _write_result(stage, run, steps, valid, {})
+
+
+def _write_result(
+    stage: Stage, run: Run, steps: list[int], valid: Mapping[str, float], more: Mapping[str, Any]
+) -> None:
+    test, folder = {}, run.log.workdir / stage.name
     if stage.test is not None:
-        variables, _ = restore.load_mean(log.workdir, stage.name, steps)
-        run_test, folder = stage.test, log.workdir / stage.name
-        with signals.interruptible():
-            test = score(stage, lambda v: run_test(v, folder), parallel.replicate(variables, mesh))
-        log.write(stage.name, step, "test", test)
-        log.sync()
+        run_test = stage.test
+        test = _score_mean(stage, run, steps, lambda variables: run_test(variables, folder))
+        run.log.write(stage.name, steps[0], "test", test)
+        run.log.sync()
     metrics = {k: formats.score_to_json(v) for k, v in (test or valid).items()}
     if parallel.is_first_process():
-        about = {formats.KEY: formats.RUN, "metrics": metrics, "step": step, "steps": steps}
-        text = json.dumps(about | ({"candidates": candidates} if candidates else {}), indent=2)
-        atomic.write_text(log.workdir / stage.name / "result.json", text + "\n")
+        about = {"metrics": metrics, "step": steps[0], "steps": steps, TRAINED: stage.steps, **more}
+        if run.options.evaluated_with:
+            about[run_log.EVALUATED_WITH] = run.options.evaluated_with
+        text = json.dumps({formats.KEY: formats.RUN, **about}, indent=2)
+        atomic.write_text(folder / "result.json", text + "\n")
     parallel.barrier("finish")
 
 
-def _result(workdir: pathlib.Path, stage: str) -> tuple[dict[str, float], list[int]] | None:
-    """The metrics of a complete stage and the steps whose mean it hands over; None if it is not
-    complete.
-    """
+def _result(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
+    """What a complete stage has written about itself; None if it is not complete."""
     path = workdir / stage / "result.json"
     if not path.exists():
         return None
     result = formats.read(path, formats.RUN, needs=("metrics", "steps"))
     scores = {k: formats.score_from_json(v) for k, v in result["metrics"].items()}
-    metrics = {k: math.nan if v is None else v for k, v in scores.items()}
-    return metrics, result["steps"]
+    result["metrics"] = {k: math.nan if v is None else v for k, v in scores.items()}
+    # One from before this was noted has its last checkpoint.
+    last = restore.complete_steps(workdir / stage / "checkpoints")[-1:] or result["steps"]
+    return {TRAINED: last[0], **result}
+
+
+def _complete(stage: Stage, run: Run, later: Sequence[Stage]) -> dict[str, Any] | None:
+    """The result of a stage that has learned what it is to learn; None where there is more."""
+    root, name = run.log.workdir, stage.name
+    result = _result(root, name)
+    trained = result[TRAINED] if result else max([0, *complete_steps(root / name / "checkpoints")])
+    if trained > stage.steps:
+        raise ValueError(
+            f"stage {name!r} has trained {trained} steps already, and {stage.steps} are wanted: ask"
+            f" for {trained} or more, or use another workdir"
+        )
+    if result is None or trained == stage.steps:
+        return result
+    if begun := [str(root / one.name) for one in later if manifest.has_begun(root, one.name)]:
+        raise ValueError(
+            f"stage {name!r} is complete with {trained} steps, {stage.steps} are wanted, but what"
+            f" came after it has learned from it: ask for {trained} to go on with that, or remove"
+            f" {', '.join(begun)} to train it again"
+        )
+    console.say(f"{name}: complete with {trained} steps, goes on to {stage.steps}")
+    if parallel.is_first_process():
+        (root / name / "result.json").unlink()
+    return None
 
 
 def run(
@@ -177,17 +223,22 @@ def run(
     root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
     results: dict[str, dict[str, float]] = {}
     previous, steps_before = None, 0
-    with run_log.RunLog(root) as log, preemption.Preemption() as signals:
+    opened = run_log.RunLog(root, options.evaluated_with)
+    with opened as log, preemption.Preemption() as signals:
         shared = Run(mesh, log, signals, options)
         try:
             for index, stage in enumerate(stages):
-                if _result(root, stage.name) is None:
+                result = _complete(stage, shared, stages[index + 1 :])
+                if result is None:
                     stage_key = jax.random.fold_in(key, index)
                     fit(stage, previous, stage_key, shared, index=index, steps_before=steps_before)
-                    _finish(stage, mesh, log, signals)
+                    _finish(stage, shared)
+                elif result.get(run_log.EVALUATED_WITH, "") != options.evaluated_with:
+                    _judge_again(stage, shared, result)
                 else:
                     console.say(f"{stage.name}: complete already")
-                metrics, steps = _result(root, stage.name) or ({}, [0])
+                result = _result(root, stage.name) or {"metrics": {}, "steps": [0]}
+                metrics, steps = result["metrics"], result["steps"]
                 previous, _ = restore.load_mean(root, stage.name, steps)
                 results[stage.name] = metrics
                 steps_before += stage.steps

@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,23 @@ import jax
 
 from majl_jax import console, formats
 from majl_jax.atomic import write_text
+from majl_jax.training.restore import complete_steps
 
 # Keys of the config that change nothing in the numbers: a run may go on with other values.
-FREE_KEYS = ("log_every_steps", "checkpoint_every_steps", "keep_last", "keep_best")
+FREE_KEYS = (
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "keep_last",
+    "keep_best",
+    "on_nonfinite",
+)
+# Of the group `evaluation`, whose other keys are free: they decide which checkpoint is handed over.
+CHOOSING_KEYS = ("select_best", "average", "pretrained")
+DATA_KEY = "data.directory"
 _PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_OWN_KEYS = (formats.KEY, "config", "seed", "starts")
+_OWN_KEYS = (formats.KEY, "config", "seed", "data", "starts")
+Contents = Mapping[str, Mapping[str, int | None]]
+"""{data set: {split: checksum of its content, None where it is not known}}."""
 
 
 # ---- config.json --------------------------------------------------------------------------------
@@ -35,45 +48,120 @@ def write_manifest(
     config: Any,
     *,
     seed: int,
+    data: Contents | None = None,
     command: Sequence[str] | None = None,
     free_keys: Sequence[str] = FREE_KEYS,
 ) -> dict[str, Any]:
-    """Write config.json: format, config, seed, versions, commit, hardware and every start of the
-    run.
+    """Write config.json: format, config, seed, data, versions, commit, hardware and every start of
+    the run.
 
-    If there is one already with another config or seed, that is an error that names the differing
-    keys.
+    If there is one already with another config, seed or data, that is an error that names what
+    differs, but for what changes nothing in what was learned (`_is_free`).
 
     Args:
         workdir: folder of the run.
         config: a ConfigDict or mapping.
         seed: of the run.
+        data: what the data sets of the run hold.
         command: that started it; None: that of this process.
         free_keys: keys of the config that may differ, by their last part.
     """
     path = pathlib.Path(workdir) / "config.json"
-    plain = json.loads(json.dumps(_plain(config)))
-    start = _describe_start(command)
-    old = _read_manifest(path)
+    plain, contents = (json.loads(json.dumps(_plain(said))) for said in (config, data or {}))
+    start, old = _describe_start(command), _read_manifest(path)
     if old is not None:
         changed = _differences({**old["config"], "seed": old["seed"]}, {**plain, "seed": seed})
-        changed = [c for c in changed if c[0].rsplit(".", 1)[-1] not in free_keys]
+        refused = [one for one in changed if not _is_free(*one, path.parent, free_keys)]
+        moved = any(key == DATA_KEY for key, _, _ in changed)
+        others = _other_contents(old.get("data", {}), contents, moved=moved)
+        if refused or others:
+            raise ConfigMismatchError(_refusal(path.parent, refused, others))
         if changed:
-            raise ConfigMismatchError(
-                f"{path.parent} belongs to a run with another config:\n"
-                + "\n".join(
-                    f"  {key}: {before!r} there, {now!r} here" for key, before, now in changed
-                )
-                + "\nUse another --workdir, or the same config to go on with that run"
-            )
-        if old["starts"][-1]["versions"] != start["versions"]:
-            console.say("this run goes on with other package versions: its last digits may differ")
+            start["changed"] = {key: [before, now] for key, before, now in changed}
+        _say_differences(old["starts"][-1], start)
+        contents = {**old.get("data", {}), **contents}
     starts = [*(old["starts"] if old else []), start]
-    said = {formats.KEY: formats.RUN, "config": plain, "seed": seed, "starts": starts}
-    manifest = {**said, **(old or {}), **said}
+    said = {formats.KEY: formats.RUN, "config": plain, "seed": seed, "data": contents}
+    manifest = {**said, **(old or {}), **said, "starts": starts}
     if jax.process_index() == 0:
         write_text(path, json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _is_free(
+    key: str, before: Any, now: Any, workdir: pathlib.Path, free_keys: Sequence[str]
+) -> bool:
+    """Whether a run may go on with another value: nothing that it has learned depends on it.
+
+    `stages.NAME.steps` is looked at by the loop, `data.directory` by what lies there.
+    """
+    match key.split("."):
+        case [*_, last] if last in free_keys or key == DATA_KEY:
+            return True
+        case ["stages", _, "steps"]:
+            return True
+        case ["stages", name, *_]:
+            return not has_begun(workdir, name)
+        case ["evaluation", field, *_]:
+            return field not in CHOOSING_KEYS
+        case ["run"]:  # a stage's randomness depends on its place, so stages may follow only
+            return all(one == other for one, other in zip(before, now, strict=False))
+    return False
+
+
+def _other_contents(old: Contents, new: Contents, *, moved: bool) -> list[str]:
+    """The data sets that do not hold what they held, in words.
+
+    Where they were moved, what is not known of them counts as well.
+    """
+    if moved and not old:
+        return ["what the data sets held was not noted when this run began"]
+    found = []
+    for name in sorted({*old, *new} if moved else {*old} & {*new}):
+        for split, before in old.get(name, {}).items():
+            now = new.get(name, {}).get(split)
+            if name in new and None not in (before, now) and before != now:
+                found.append(f"{name} ({split}): another content there than here")
+            elif moved and name in new and None in (before, now):
+                found.append(f"{name} ({split}): whether the content is the same is not known")
+    return found
+
+
+def _refusal(
+    workdir: pathlib.Path, refused: Sequence[tuple[str, Any, Any]], others: Sequence[str]
+) -> str:
+    lines = [f"{key}: {before!r} there, {now!r} here" for key, before, now in refused]
+    return "\n  ".join([f"{workdir} belongs to a run with another config:", *lines, *others]) + (
+        "\nUse another --workdir, or the same config to go on with that run (more steps, moved"
+        " data, evaluation, and all of a stage that has not begun may differ)"
+    )
+
+
+def _say_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """What may change the last digits of a run that goes on."""
+    if before["versions"] != now["versions"]:
+        console.say("this run goes on with other package versions: its last digits may differ")
+    devices = [f"{one['hardware']['devices']} {one['hardware']['device']}" for one in (before, now)]
+    if devices[0] != devices[1]:
+        console.say(
+            f"this run goes on on {devices[1]}, before it was {devices[0]}: its last digits may"
+            " differ"
+        )
+
+
+def has_begun(workdir: pathlib.Path, stage: str) -> bool:
+    """Whether a stage has learned something: a checkpoint, or the result of a complete one."""
+    folder = workdir / stage
+    return bool(complete_steps(folder / "checkpoints")) or (folder / "result.json").exists()
+
+
+def mark(settings: Any) -> str:
+    """Eight hexadecimal digits that tell settings of evaluations from others.
+
+    The batch size changes nothing in their results.
+    """
+    said = {key: value for key, value in _plain(settings).items() if key != "batch_size"}
+    return f"{zlib.crc32(json.dumps(said, sort_keys=True).encode()):08x}"
 
 
 def add_to_manifest(workdir: str | os.PathLike, key: str, value: Any) -> None:

@@ -183,3 +183,20 @@ def step_metrics(opt_state: Any) -> dict[str, Any]:
 
     jax.tree.leaves(opt_state, is_leaf=look)
     return found
+
+
+def rate_of_last_update(
+    optimizer: optax.GradientTransformation, params: Any, opt_state: Any
+) -> float | None:
+    """The learning rate that an optimiser gives the last update of a state, which another one may
+    have made; None where it is not told.
+    """
+
+    def one_less(path: Any, leaf: Any) -> Any:
+        return leaf - 1 if getattr(path[-1], "name", "") == "count" else leaf
+
+    before = jax.tree_util.tree_map_with_path(one_less, opt_state)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    _, after = jax.jit(optimizer.update)(zeros, before, params)
+    rate = step_metrics(after).get("learning_rate")
+    return None if rate is None else float(rate)

@@ -16,7 +16,9 @@ from majl_jax import formats
 from majl_jax.atomic import lock, no_write, write_text
 from majl_jax.training import tensorboard
 
-_ROW_KEYS = ("stage", "step", "kind", "time_s")
+EVALUATED_WITH = "evaluated_with"  # of a row, what its evaluation was made with
+ROW_KEYS = ("stage", "step", "kind", "time_s", EVALUATED_WITH)
+SUPERSEDED = "valid_before"  # the kind of validations that were made in another way
 
 
 # ---- metrics.jsonl ------------------------------------------------------------------------------
@@ -37,16 +39,22 @@ def values(workdir: str | os.PathLike, stage: str, step: int, kind: str) -> dict
     found: dict[str, float] = {}
     for row in read_metrics(workdir):
         if (row["stage"], row["step"], row["kind"]) == (stage, step, kind):
-            found = {k: math.nan if v is None else v for k, v in row.items() if k not in _ROW_KEYS}
+            found = {k: math.nan if v is None else v for k, v in row.items() if k not in ROW_KEYS}
     return found
+
+
+def validations(workdir: str | os.PathLike, stage: str) -> Iterator[dict[str, Any]]:
+    """The rows of a stage's validations."""
+    for row in read_metrics(workdir):
+        if row["stage"] == stage and row["kind"] == "valid":
+            yield row
 
 
 def scores(workdir: str | os.PathLike, stage: str, key: str) -> dict[int, float]:
     """{step: value of `key`} of a stage's validation lines."""
     return {
         row["step"]: math.nan if row.get(key) is None else row[key]
-        for row in read_metrics(workdir)
-        if row["stage"] == stage and row["kind"] == "valid"
+        for row in validations(workdir, stage)
     }
 
 
@@ -55,14 +63,17 @@ def terms_that_counted(workdir: str | os.PathLike, stage: str) -> set[str] | Non
     if there is no line.
     """
     rows = [r for r in read_metrics(workdir) if (r["stage"], r["kind"]) == (stage, "train")]
-    return {k for row in rows for k, v in row.items() if k not in _ROW_KEYS and v} if rows else None
+    return {k for row in rows for k, v in row.items() if k not in ROW_KEYS and v} if rows else None
 
 
 class RunLog:
-    """Writes metrics.jsonl and TensorBoard events, from the first process, which locks the run."""
+    """Writes metrics.jsonl and TensorBoard events, from the first process, which locks the run.
 
-    def __init__(self, workdir: pathlib.Path):
-        self.workdir = workdir
+    `evaluated_with` marks its rows of validations and tests.
+    """
+
+    def __init__(self, workdir: pathlib.Path, evaluated_with: str = ""):
+        self.workdir, self.evaluated_with = workdir, evaluated_with
         self.path = workdir / "metrics.jsonl"
         self._file = self._events = self._lock = None
         if jax.process_index() == 0:
@@ -92,7 +103,10 @@ class RunLog:
         self._file = self._events = None
 
     def begin(self, stage: str, step: int) -> None:
-        """Forget what a killed run wrote about this stage after `step`, where this one goes on."""
+        """Forget what a killed run wrote about this stage after `step`, where this one goes on.
+
+        Validations that were made in another way stay, as another kind of row.
+        """
         if jax.process_index() != 0:
             return
         self._close()
@@ -101,6 +115,9 @@ class RunLog:
             for row in read_metrics(self.workdir)
             if row["stage"] != stage or (row["step"] <= step and row["kind"] != "test")
         ]
+        for row in rows:
+            if row["stage"] == stage and self.is_superseded(row):
+                row["kind"] = SUPERSEDED
         write_text(self.path, "".join(json.dumps(_to_json(row)) + "\n" for row in rows))
         try:
             self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
@@ -108,17 +125,18 @@ class RunLog:
         except OSError as error:
             raise no_write(self.path, error) from error
 
+    def is_superseded(self, row: Mapping[str, Any]) -> bool:
+        """Whether this is a validation that was made in another way."""
+        return row["kind"] == "valid" and row.get(EVALUATED_WITH, "") != self.evaluated_with
+
     def write(self, stage: str, step: int, kind: str, values: Mapping[str, float]) -> None:
         """One line and one set of events; NaN becomes null, what is infinite "inf" or "-inf"."""
         if self._file is None:
             return
-        row = {
-            "stage": stage,
-            "step": step,
-            "kind": kind,
-            "time_s": round(time.time(), 3),
-            **_to_json(values),
-        }
+        row = {"stage": stage, "step": step, "kind": kind, "time_s": round(time.time(), 3)}
+        if self.evaluated_with and kind != "train":
+            row[EVALUATED_WITH] = self.evaluated_with
+        row |= _to_json(values)
         try:
             line = json.dumps(row).encode() + b"\n"
             if self._file.write(line) != len(line):

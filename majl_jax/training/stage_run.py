@@ -3,16 +3,18 @@ due.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from majl_jax import console, parallel
 from majl_jax.batch import Key, Variables
-from majl_jax.training import checkpoint, parameters, preemption, prefetch, run_log
+from majl_jax.training import checkpoint, parameters, preemption, prefetch, restore, run_log
 from majl_jax.training import optimizer as training_optimizer
 from majl_jax.training.stage import Evaluate, Previous, Stage
 from majl_jax.training.step import Step, TrainState, make_step
@@ -34,6 +36,8 @@ class Options:
     """What a step does whose loss, gradient, update or statistics are not finite: "stop" or
     "skip".
     """
+    evaluated_with: str = ""
+    """A mark of what evaluations are made with: under another one they are made again."""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -60,10 +64,18 @@ class Run:
 class StageRun:
     """The state of a stage, and all that happens to it but the steps."""
 
-    def __init__(self, stage: Stage, index: int, run: Run, state: TrainState):
+    def __init__(
+        self,
+        stage: Stage,
+        index: int,
+        run: Run,
+        state: TrainState,
+        optimizer: optax.GradientTransformation,
+    ):
         self.stage, self.index, self.run, self.state = stage, index, run, state
         self.done, self._saved, self._evaluated = 0, -1, False
         self.folder = run.log.workdir / stage.name
+        self._optimizer = optimizer
         self._scores = self._validations(stage.best)
         self._watched = self._validations(stage.plateau.metric if stage.plateau else None)
         self._checkpoints = checkpoint.Checkpoints(
@@ -82,8 +94,19 @@ class StageRun:
         self._checkpoints.__exit__(*raised)
 
     def _validations(self, metric: str | None) -> dict[int, float]:
-        """{step: value} of the log."""
-        return run_log.scores(self.run.log.workdir, self.stage.name, metric) if metric else {}
+        """{step: value} of the log, as evaluations are made now."""
+        if metric is None:
+            return {}
+        log, found = self.run.log, {}
+        for row in run_log.validations(log.workdir, self.stage.name):
+            if not log.is_superseded(row):
+                found[row["step"]] = math.nan if row.get(metric) is None else row[metric]
+            elif self.stage.plateau:
+                raise ValueError(
+                    f"stage {self.stage.name!r} lowers its learning rate by its validations, which"
+                    " were made with other settings: go on with those, or use another workdir"
+                )
+        return found
 
     def _step_metrics(self, carried: Mapping[str, Any]) -> StepMetrics:
         skip = self.run.options.on_nonfinite == "skip"
@@ -110,6 +133,8 @@ class StageRun:
             self.done = self._saved = int(self.state.step)
             self.metrics = self._step_metrics(meta["carried"])
             console.say(f"{self.stage.name}: going on from step {self.done}")
+            if meta.get("steps", self.stage.steps) != self.stage.steps:
+                self._say_steps(meta["steps"])
             with self.run.preemption.interruptible():
                 position = prefetch.load_position(self.folder, self.done)
                 prefetch.restore_position(batches, *position)
@@ -118,6 +143,21 @@ class StageRun:
             for late in [seen for seen in validations if seen > self.done]:
                 del validations[late]
         self._lower_rate()
+
+    def _say_steps(self, before: int) -> None:
+        """What it means that the stage has another number of steps than when it was saved."""
+        name, steps = self.stage.name, self.stage.steps
+        console.say(f"{name}: it has {steps} steps now, before it had {before}")
+        was = training_optimizer.step_metrics(self.state.opt_state).get("learning_rate")
+        now = training_optimizer.rate_of_last_update(
+            self._optimizer, self.state.params, self.state.opt_state
+        )
+        if was is not None and now is not None and not math.isclose(was, now, rel_tol=1e-5):
+            console.say(
+                f"{name}: its learning rate depends on their number. At step {self.done} it was"
+                f" {float(was):.4g} and would have been {now:.4g}: from here on it follows the new"
+                f" schedule, and this is not what {steps} steps from the start would have learned"
+            )
 
     def _check_key(self, key: Key) -> None:
         stored = parallel.on_host(jax.random.key_data(self.state.key))
@@ -136,6 +176,7 @@ class StageRun:
         about = {
             "stage": self.stage.name,
             "stage_index": self.index,
+            "steps": self.stage.steps,
             "best": self.stage.best,
             "average": self.stage.average,
             "carried": self.metrics.carried(),
@@ -152,29 +193,51 @@ class StageRun:
         self.run.log.write(self.stage.name, self.done, "train", values)
         progress.show(terms)
 
-    def was_evaluated(self) -> bool:
-        """Whether the log has a validation of the step at which the stage stands."""
-        rows, here = run_log.read_metrics(self.run.log.workdir), (self.stage.name, self.done)
-        found = any((r["stage"], r["step"], r["kind"]) == (*here, "valid") for r in rows)
+    def evaluate_missed(self) -> None:
+        """Score the checkpoints that have no validation, or none as they are made now.
+
+        The run before was stopped between a checkpoint and its evaluation, or evaluated in another
+        way.
+        """
+        root, name = self.run.log.workdir, self.stage.name
+        for step in self._checkpoints.steps():
+            if not (0 < step <= self.done and self.evaluation_due(step)):
+                continue
+            if self._was_evaluated(step):
+                continue
+            if step == self.done:
+                self.evaluate()
+                continue
+            variables, _ = restore.load_step(root, name, step)
+            self._validate(step, parallel.replicate(variables, self.run.mesh))
+
+    def _was_evaluated(self, step: int) -> bool:
+        """Whether the log has a validation of this step."""
+        log, name = self.run.log, self.stage.name
+        rows = run_log.validations(log.workdir, name)
+        found = any(row["step"] == step and not log.is_superseded(row) for row in rows)
         return parallel.first_process(lambda: found)
 
     def evaluate(self) -> None:
         """Score the state on the validation split, and lower the learning rate if that asks for
         it.
         """
-        stage, variables = self.stage, {"params": self.state.params, **self.state.mutables}
+        self._validate(self.done, {"params": self.state.params, **self.state.mutables})
+
+    def _validate(self, step: int, variables: Variables) -> None:
+        stage = self.stage
         if not self._evaluated:
             console.say(f"{stage.name}: compiling the first validation …")
             self._evaluated = True
         with self.run.preemption.interruptible():
             metrics = score(stage, stage.evaluate, variables)
-        self.run.log.write(stage.name, self.done, "valid", metrics)
+        self.run.log.write(stage.name, step, "valid", metrics)
         if stage.best:
-            self._scores[self.done] = metrics[stage.best]
+            self._scores[step] = metrics[stage.best]
         if stage.plateau:
-            self._watched[self.done] = metrics[stage.plateau.metric]
+            self._watched[step] = metrics[stage.plateau.metric]
             self._lower_rate()
-        console.say(f"{stage.name} {self.done}/{stage.steps}  valid  {shown(metrics)}")
+        console.say(f"{stage.name} {step}/{stage.steps}  valid  {shown(metrics)}")
 
     def _lower_rate(self) -> None:
         """To the learning rate that the validations up to here call for."""
@@ -189,8 +252,10 @@ class StageRun:
 
 def start(
     stage: Stage, previous: Previous, key: Key, mesh: Mesh
-) -> tuple[TrainState, Step, Iterator[Mapping[str, Any]]]:
-    """A stage's first state, its compiled step, and its batches from their start."""
+) -> tuple[TrainState, optax.GradientTransformation, Step, Iterator[Mapping[str, Any]]]:
+    """A stage's first state, the optimiser of what is trained, the compiled step, and the batches
+    from their start.
+    """
     variables = dict(stage.init(key, previous))
     if "params" not in variables:
         raise ValueError(
@@ -207,7 +272,7 @@ def start(
         f"trained, {stage.steps} steps on {mesh.devices.size} {mesh.devices.flat[0].device_kind}"
     )
     step = parallel.sharded(make_step(stage.loss, optimizer, mask), mesh)
-    return parallel.replicate(state, mesh), step, stage.batches(previous)
+    return parallel.replicate(state, mesh), optimizer, step, stage.batches(previous)
 
 
 def score(stage: Stage, evaluate: Evaluate | None, variables: Variables) -> dict[str, float]:

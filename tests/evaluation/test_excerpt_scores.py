@@ -19,7 +19,7 @@ from majl_jax.metrics import separation
 
 SAMPLES, SIZES = 8192, {"window_samples": 256, "hop_samples": 64}
 GROUPS = stem_groups.parse("chorales: drone=alto, melody=soprano, noise=tenor")["chorales"]
-SPLIT_HZ = 1000.0  # tones and a drone below, noise above as well
+LOW = np.arange(129) * 8000 / 256 < 1000.0  # Hz: tones and a drone below, noise above as well
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 def _low_and_high(audio):
     """Two "sources": below and above a frequency."""
     spectrum = stft.scaled_stft(audio, **SIZES)
-    low = jnp.arange(129) * 8000 / 256 < SPLIT_HZ
+    low = LOW[None, None]
     parts = jnp.stack([spectrum * low, spectrum * ~low], axis=1)
     return jnp.moveaxis(_inverse(parts), 1, -1)
 
@@ -40,7 +40,7 @@ _inverse = functools.partial(stft.scaled_istft, **SIZES, length_samples=SAMPLES)
 
 def _embed(variables, audio):
     spectrum = stft.scaled_stft(audio, **SIZES)
-    low = (jnp.arange(129) * 8000 / 256 < SPLIT_HZ) * jnp.ones((*spectrum.shape[:2], 1))
+    low = LOW[None, None] * jnp.ones((*spectrum.shape[:2], 1))
     return jnp.stack([1.0 * ~(low > 0), low], axis=-1), spectrum
 
 

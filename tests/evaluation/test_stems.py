@@ -26,7 +26,7 @@ def _record(name, silent=()):
 
 def _model(weights, stems=STEMS):
     def apply(variables, audio):
-        return {"stems": audio[:, :, None, :] * jnp.asarray(weights)[:, None]}
+        return {"stems": audio[:, :, None, :] * jnp.asarray(weights)[None, None, :, None]}
 
     return SegmentModel(
         apply,

@@ -53,6 +53,35 @@ def test_an_identity_separator_returns_its_input_at_every_length(overlap):
         np.testing.assert_allclose(out["salience"][:, 7], audio[::HOP, 0], atol=3e-7)
 
 
+@pytest.mark.parametrize("reach", [HOP, 70, 3 * HOP])
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 0.9])
+def test_a_frame_hears_its_song_not_the_end_of_its_segment(overlap, reach):
+    def loudness(variables, audio):
+        """The energy of `reach` samples at either side of a frame's centre, zeros outside."""
+        padded = np.pad(np.asarray(audio[..., 0]), ((0, 0), (reach, reach)))
+        starts = range(0, audio.shape[1], HOP)
+        energies = [np.square(padded[:, start : start + 2 * reach]).sum(1) for start in starts]
+        return np.stack(energies, 1)[..., None].repeat(len(BINS), 2).astype(np.float32)
+
+    def apply(variables, audio):
+        shape = jax.ShapeDtypeStruct((*audio.shape[:1], audio.shape[1] // HOP, len(BINS)), "f4")
+        return {"salience": jax.pure_callback(loudness, shape, variables, audio)}
+
+    model = make_model(apply, stems=(), frame_reach_samples=reach)
+    for samples in (1, 255, 257, 400, 1000, 5000):
+        audio = noise(samples)
+        out = segments.apply_track(model, UNITY, audio, overlap=overlap, batch_size=4)
+        frames = math.ceil(samples / HOP)
+        whole = np.pad(audio, ((0, frames * HOP - samples), (0, 0)))
+        expected = loudness(UNITY, whole[None])[0]
+        np.testing.assert_allclose(out["salience"], expected, rtol=1e-4)
+
+
+def test_a_segment_in_which_no_frame_is_heard_whole_is_refused():
+    with pytest.raises(ValueError, match="segment_samples is 256; a frame reaches 128 samples"):
+        make_model(frame_reach_samples=128)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_channels_stay_apart(channels):
     audio = noise(1234, channels)

@@ -36,7 +36,7 @@ class Reader(nn.Module):
         values = audio[:, ::HOP]
         if index is not None:
             values = jnp.take_along_axis(values, index, 1)
-        distance = values[..., None] + offset - jnp.arange(len(BIN_CENTS)) / 16
+        distance = values[..., None] + offset - jnp.arange(len(BIN_CENTS))[None, None] / 16
         return 2.0 - SHARPNESS * distance**2
 
 

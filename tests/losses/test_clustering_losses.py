@@ -267,7 +267,7 @@ def test_no_gradient_of_the_magnitudes_at_silence():
 
 
 def _head(params, hidden, dimensions):
-    values = jax.nn.sigmoid(hidden @ params["kernel"] + params["bias"])
+    values = jax.nn.sigmoid(hidden @ params["kernel"] + params["bias"][None, None])
     return values.reshape(*hidden.shape[:2], -1, dimensions)
 
 

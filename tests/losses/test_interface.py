@@ -17,8 +17,8 @@ W_PITCH = 3.0
 def _data(seed=0):
     rng = np.random.default_rng(seed)
     mixture, truth, label = (jnp.asarray(x) for x in rng.normal(size=(3, BATCH, TIME)))
-    params = {"listener": jnp.asarray(rng.normal(size=TIME))}
-    return params, jnp.asarray(rng.normal(size=TIME)), mixture, truth, label
+    params = {"listener": jnp.asarray(rng.normal(size=(1, TIME)))}
+    return params, jnp.asarray(rng.normal(size=(1, TIME))), mixture, truth, label
 
 
 def _losses(separated, heard, params, truth, label):

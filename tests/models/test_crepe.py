@@ -32,6 +32,20 @@ def test_frames_are_centred_on_the_grid():
 
 
 @pytest.mark.slow
+def test_a_frame_hears_as_far_as_it_says_and_no_further():
+    model = Crepe(1, dropout=0.0)
+    audio = np.random.default_rng(0).standard_normal((1, 3200)).astype(np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.asarray(audio))
+    apply, centre = jax.jit(model.apply), 5 * model.hop_samples
+    before = np.asarray(apply(variables, audio))[0, 5]
+    for distance, heard in ((model.reach_samples, False), (model.reach_samples - 1, True)):
+        changed = audio.copy()
+        changed[0, centre + distance] += 10.0
+        changed[0, centre - distance - 1] += 10.0
+        assert (np.asarray(apply(variables, changed))[0, 5] != before).any() == heard
+
+
+@pytest.mark.slow
 def test_chosen_frames_are_those_of_all_frames():
     model = Crepe(1, dropout=0.0)
     audio = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3200)), jnp.float32)

@@ -21,6 +21,22 @@ def test_published_parameter_count():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 372_865
 
 
+@pytest.mark.slow
+def test_a_frame_hears_as_far_as_it_says_and_no_further():
+    model = HarmoF0(channels=(2, 2, 2, 2))
+    frames, hop = 16, model.hop_samples
+    audio = np.random.default_rng(0).standard_normal((1, frames * hop)).astype(np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.asarray(audio))
+    apply, centre = jax.jit(model.apply), frames // 2 * hop
+    before = np.asarray(apply(variables, audio))[0, frames // 2]
+    # A Hann window hears next to nothing of its ends.
+    for distance, heard in ((model.reach_samples, False), (model.reach_samples - 100, True)):
+        changed = audio.copy()
+        changed[0, centre + distance] += 1.0
+        changed[0, centre - distance - 1] += 1.0
+        assert (np.asarray(apply(variables, changed))[0, frames // 2] != before).any() == heard
+
+
 def test_the_harmonics_are_where_the_original_has_them():
     _, _, _, config = golden_files.read("harmof0")
     assert list(harmof0.HARMONIC_BINS) == config["mrdconv_dilations"]

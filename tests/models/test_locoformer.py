@@ -48,7 +48,7 @@ def _apply(deterministic=True, **changes):
 def test_the_norm_divides_each_group_by_its_level_and_is_smooth_at_zero():
     inputs = _normal(3, 8)
     norm = RMSGroupNorm(2)
-    scale = jnp.arange(1.0, 9.0)
+    scale = np.arange(1.0, 9.0, dtype=np.float32)
     found = norm.apply({"params": {"scale": scale}}, inputs)
     grouped = np.asarray(inputs, np.float64).reshape(3, 2, 4)
     level = np.sqrt((grouped**2).mean(-1, keepdims=True)) + 1e-5

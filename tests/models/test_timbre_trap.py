@@ -189,7 +189,7 @@ def test_down_is_a_strided_convolution(bins):
         jax.random.key(0), inputs
     )
     kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
-    expected = _lax(inputs, kernel[None], (1, 2), "VALID") + bias
+    expected = _lax(inputs, kernel[None], (1, 2), "VALID") + bias[None, None, None]
     assert outputs.shape == (2, 3, bins // 2 - 1, 5)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
 

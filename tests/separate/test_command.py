@@ -65,9 +65,20 @@ def test_every_length(tmp_path, samples):
 
 def test_pitch_of_a_stereo_file_is_that_of_the_mean_of_its_channels(tmp_path):
     audio = 0.4 * np.sin(2 * np.pi * 300 * np.arange(16_000) / RATE_HZ)
-    soundfile.write(tmp_path / "a.wav", np.stack([audio, -audio], 1), RATE_HZ)
+    both = np.stack([audio, np.append(-audio[:8000], audio[8000:])], 1)
+    soundfile.write(tmp_path / "a.wav", both, RATE_HZ)
     stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
-    assert not pitch_rows(tmp_path / "out/pitch.csv")[:, 1].any()
+    voiced = pitch_rows(tmp_path / "out/pitch.csv")[:, 1] > 0
+    assert not voiced[:49].any() and voiced[51:].all()
+    assert read(tmp_path / "out/voice.wav")[0].any()
+
+
+def test_channels_that_cancel_each_other_are_heard_all_the_same(tmp_path):
+    audio = 0.4 * np.sin(2 * np.pi * 300 * np.arange(16_000) / RATE_HZ)
+    soundfile.write(tmp_path / "a.wav", np.stack([audio, -audio], 1), RATE_HZ)
+    with pytest.warns(files.AudioFileWarning, match="cancel each other .* channel 1 is used"):
+        stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF)
+    assert pitch_rows(tmp_path / "out/pitch.csv")[:, 1].all()
     assert read(tmp_path / "out/voice.wav")[0].any()
 
 

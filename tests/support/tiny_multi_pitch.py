@@ -42,7 +42,8 @@ def convolve(x, kernel, frame_mask):
 
 def network(variables, features, frame_mask):
     """Reaches 8 frames to each side; the bias makes padding differ from what lies beyond."""
-    hidden = jnp.tanh(convolve(features, variables["one"], frame_mask) + variables["bias"])
+    bias = variables["bias"][None, None, None]
+    hidden = jnp.tanh(convolve(features, variables["one"], frame_mask) + bias)
     return jax.nn.sigmoid(convolve(hidden, variables["two"], frame_mask)[..., 0])
 
 

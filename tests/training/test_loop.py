@@ -88,7 +88,8 @@ def test_stages_hand_over_the_best_and_are_done_once(tmp_path):
     assert restore.load_variables(tmp_path, "first")[1]["step"] == 20
     written = json.loads((tmp_path / "first" / "result.json").read_text())
     metrics = {"sdr_db": 7.5, "undefined": None}
-    assert written == {"format": 1, "metrics": metrics, "step": 20, "steps": [20]}
+    about = {"format": 1, "step": 20, "steps": [20], "trained_steps": 35}
+    assert written == {**about, "metrics": metrics}
     assert (tmp_path / "first" / "tracks.jsonl").exists()
 
     before = rows(tmp_path)

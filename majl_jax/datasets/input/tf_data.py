@@ -14,6 +14,8 @@ import numpy as np
 
 from majl_jax.datasets.input import schedule, tf_places
 from majl_jax.datasets.input.sources import AnySource, Opened, open_sources
+from majl_jax.datasets.records import read_record
+from majl_jax.datasets.shards import FOOTER_BYTES, HEADER_BYTES
 
 # Batches that are made ahead, and records that are read at the same time.
 PREFETCH_BATCHES, PARALLEL_READS = 2, 4
@@ -47,7 +49,12 @@ class Pipeline(schedule.Position):
     def __next__(self) -> dict[str, np.ndarray]:
         if self._iterator is None:
             self._iterator = self._dataset(self.step).as_numpy_iterator()
-        batch = next(self._iterator)
+        try:
+            batch = next(self._iterator)
+        except Exception:  # of TensorFlow, which names no record
+            self._iterator = None
+            self._refuse_damaged()
+            raise
         self.step += 1
         return batch
 
@@ -55,6 +62,16 @@ class Pipeline(schedule.Position):
         """Goes to a saved position: reading starts there, nothing is skipped over."""
         super().restore(state)
         self._iterator = None
+
+    def _refuse_damaged(self) -> None:
+        """Reads the records of the next batch one by one; an error where one is damaged."""
+        tf = _tensorflow()
+        find = _finder(tf, self._opened, self._crops)
+        first = self.step * self._batch_size + self._process_index * self.local_size
+        for example in range(first, first + self.local_size):
+            _, source, number, _ = find(tf.constant(example, tf.int64))
+            one = self._opened[int(source)]
+            read_record(one.prepared, one.split, int(one.records[int(number)]))
 
     def _dataset(self, step: int):
         """The batches from this step on, as a tf.data.Dataset."""
@@ -148,24 +165,50 @@ def _locator(tf, opened: Sequence[Opened], crops: schedule.Crops):
     """A function: example number to a data set of one (example, seed of its crop, source, valid
     samples, bytes).
     """
+    find = _finder(tf, opened, crops)
+    paths = [
+        str(one.prepared.directory / shard)
+        for one in opened
+        for shard in one.prepared.split(one.split).shards
+    ]
+    with tf.device("cpu"):
+        paths = tf.constant(paths)
+
+    def locate(example):
+        draw, source, _, (shard, offset, length, valid_samples) = find(example)
+        # TensorFlow looks at the checksums of the length and of the payload.
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=paths[shard][None],
+            compression_type="",
+            buffer_size=HEADER_BYTES + length + FOOTER_BYTES,
+            byte_offsets=(offset - HEADER_BYTES)[None],
+        )
+        shards = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        return shards.take(1).map(lambda payload: (example, draw, source, valid_samples, payload))
+
+    return locate
+
+
+def _finder(tf, opened: Sequence[Opened], crops: schedule.Crops):
+    """A function: example number to (seed of its crop, source, number of its record there, (number
+    of its shard among those of all sources, offset, length, valid samples)).
+    """
     seed, distinct_offsets = crops.seed, crops.distinct_offsets
     order = schedule.pattern([one.weight for one in opened])
     before = schedule.taken_before(order, len(opened))
-    paths, shard_bytes, rows, sizes = [], [], [], []
+    rows, sizes, shards = [], [], 0
     for one in opened:
-        prepared, split, numbers = one.prepared, one.prepared.split(one.split), one.records
-        columns = [split.shard + len(paths), split.offset, split.length, split.valid_samples]
+        split, numbers = one.prepared.split(one.split), one.records
+        columns = [split.shard + shards, split.offset, split.length, split.valid_samples]
         rows.append(np.stack(columns, axis=1)[numbers])
         sizes.append(len(numbers))
-        paths += [str(prepared.directory / shard) for shard in split.shards]
-        shard_bytes += split.shard_bytes
+        shards += len(split.shards)
     first_row = np.concatenate([[0], np.cumsum(sizes)])
     with tf.device("cpu"):
-        paths, shard_bytes = tf.constant(paths), tf.constant(shard_bytes, tf.int64)
         rows, sizes = tf.constant(np.concatenate(rows)), tf.constant(sizes, tf.int64)
         first_row, order, before = (tf.constant(a, tf.int64) for a in (first_row, order, before))
 
-    def locate(example):
+    def find(example):
         length = tf.size(order, tf.int64)
         place = example % length
         source = order[place]
@@ -173,21 +216,13 @@ def _locator(tf, opened: Sequence[Opened], crops: schedule.Crops):
         size = sizes[source]
         shuffle_seed = tf.stack([seed * 4096 + source, count // size])
         number = tf.random.experimental.index_shuffle(count % size, shuffle_seed, size - 1)
-        row = rows[first_row[source] + number]
         draw = example
         if distinct_offsets:
             draw = (first_row[source] + number) * distinct_offsets
             draw += (count // size) % distinct_offsets
-        # A file of one record of `row[2]` bytes between a header and a footer: a read at a place.
-        record = tf.data.FixedLengthRecordDataset(
-            paths[row[0]],
-            record_bytes=row[2],
-            header_bytes=row[1],
-            footer_bytes=shard_bytes[row[0]] - row[1] - row[2],
-        )
-        return record.map(lambda payload: (example, draw, source, row[3], payload))
+        return draw, source, number, tf.unstack(rows[first_row[source] + number])
 
-    return locate
+    return find
 
 
 def _cropper(tf, opened: Sequence[Opened], crops: schedule.Crops):

@@ -132,7 +132,7 @@ def rotate(
     """
     positions, _, features = inputs.shape[1:]
     frequency = _THETA ** (-np.arange(0, features, 2) / features)
-    angle = np.arange(positions)[:, None, None] * frequency
+    angle = np.arange(positions)[None, :, None, None] * frequency
     cosine, sine = (jnp.asarray(x, jnp.float32) for x in (np.cos(angle), np.sin(angle)))
     pairs = inputs.astype(jnp.float32).reshape(*inputs.shape[:-1], features // 2, 2)
     even, odd = pairs[..., 0], pairs[..., 1]

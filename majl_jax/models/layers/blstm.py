@@ -108,7 +108,8 @@ def _forward(
     # Taken apart outside of the loop, which would copy them in every step.
     recurrent = tuple(recurrent_kernel[d].astype(dtype) for d in _DIRECTIONS)
     projected = tuple(
-        _product(inputs, input_kernel[d].astype(dtype)) + bias[d].astype(dtype) for d in _DIRECTIONS
+        _product(inputs, input_kernel[d].astype(dtype)) + bias[d, None, None].astype(dtype)
+        for d in _DIRECTIONS
     )
 
     def step(carry: tuple, index: Array) -> tuple[tuple, None]:

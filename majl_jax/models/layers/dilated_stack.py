@@ -84,8 +84,8 @@ def _add_block(
 ) -> Array:
     """A residual block of `Stack`, its convolution W by `dilated(inputs, kernel)`."""
     (kernel, bias), (matrix, offset) = jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
-    inner = dilated(nn.relu(hidden).astype(dtype), kernel) + bias
-    outputs = product(nn.relu(inner), matrix[0]) + offset
+    inner = dilated(nn.relu(hidden).astype(dtype), kernel) + bias[None, None]
+    outputs = product(nn.relu(inner), matrix[0]) + offset[None, None]
     return hidden + outputs.astype(jnp.float32)
 
 
@@ -138,7 +138,7 @@ class Conv(nn.Module):
         counted = self.features if self.convolve is transposed_conv else channels
         kernel, bias = _conv_weights(self, channels, self.taps, self.features, counted)
         convolved = self.convolve(inputs.astype(self.dtype), kernel.astype(self.dtype))
-        return convolved + bias.astype(self.dtype)
+        return convolved + bias[None, None].astype(self.dtype)
 
 
 def strided_conv(

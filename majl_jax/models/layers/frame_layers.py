@@ -53,19 +53,23 @@ def residual_unit(
         dilation: of W, along frames and bins.
     """
     hidden = _hidden(inputs, kernel, bias, dilation)
-    return inputs + elu(product(hidden, pointwise_kernel) + pointwise_bias)
+    return inputs + _pointwise(hidden, pointwise_kernel, pointwise_bias)
 
 
 def _hidden(inputs: Array, kernel: Array, bias: Array, dilation: int) -> Array:
     convolved: Array = dilated_conv3x3(inputs, kernel, dilation)
-    return elu(convolved + bias)
+    return elu(convolved + bias[None, None, None])
+
+
+def _pointwise(hidden: Array, matrix: Array, offset: Array) -> Array:
+    return elu(product(hidden, matrix) + jax.lax.broadcast_to_rank(offset, hidden.ndim))
 
 
 def _unit_forward(
     inputs: Array, kernel: Array, bias: Array, matrix: Array, offset: Array, dilation: int
 ):
     hidden = _hidden(inputs, kernel, bias, dilation)
-    outputs = inputs + elu(product(hidden, matrix) + offset)
+    outputs = inputs + _pointwise(hidden, matrix, offset)
     return outputs, (inputs, hidden, kernel, matrix, offset)
 
 
@@ -73,7 +77,7 @@ def _unit_backward(dilation: int, residuals: tuple[Array, ...], cotangent: Array
     inputs, hidden, kernel, matrix, offset = residuals
 
     def pointwise(hidden: Array, cotangent: Array) -> tuple[Array, tuple[Array, ...]]:
-        after = _before_elu(elu(product(hidden, matrix) + offset), cotangent)
+        after = _before_elu(_pointwise(hidden, matrix, offset), cotangent)
         before = _before_elu(hidden, product(after, matrix.T))
         sums = (_contract(hidden, after), _sum(after), _sum(before))
         return before, sums
@@ -97,7 +101,7 @@ def frame_norm(
     """y = (x - mean) / sqrt(variance + 1e-5) * scale + bias over bins and channels of each frame,
     in float32; then an ELU.
     """
-    outputs = (_standardised(inputs)[0] * scale + bias).astype(inputs.dtype)
+    outputs = (_standardised(inputs)[0] * scale[None, None] + bias[None, None]).astype(inputs.dtype)
     return elu(outputs) if activate else outputs
 
 
@@ -113,9 +117,10 @@ def _norm_forward(inputs: Array, scale: Array, bias: Array, activate: bool):
 
 
 def _norm_backward(activate: bool, residuals: tuple[Array, ...], cotangent: Array):
-    inputs, scale, bias = residuals
+    inputs, *parameters = residuals
 
     def of_frames(inputs: Array, cotangent: Array) -> tuple[Array, tuple[Array, ...]]:
+        scale, bias = (jax.lax.broadcast_to_rank(x, inputs.ndim) for x in parameters)
         standard, inverse = _standardised(inputs)
         cotangent = cotangent.astype(jnp.float32)
         if activate:

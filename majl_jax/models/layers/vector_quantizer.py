@@ -98,7 +98,7 @@ def nearest_codes(
         raise ValueError(f"block_tokens is {block_tokens}; expected at least 1.")
     vectors = jax.lax.stop_gradient(vectors).astype(jnp.float32)
     rows = _tokens(latents)
-    half_norms = 0.5 * jnp.sum(vectors**2, axis=1)
+    half_norms = 0.5 * jnp.sum(vectors**2, axis=1)[None]
 
     def of_block(block: Array) -> Array:
         # Half the squared distance but for ||h||^2, which is the same for all codes. Lower

@@ -3,19 +3,20 @@ way.
 """
 
 import json
-import os
-import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import google_crc32c
 import numpy as np
 from etils import epath
 
 from majl_jax.datasets import records
-
-HEADER_BYTES, FOOTER_BYTES = 12, 4  # around the payload of a record in a TFRecord shard
-CRC_MASK = 0xA282EAD8
+from majl_jax.datasets.shards import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    DamagedRecordError,
+    read_array_record,
+    read_tfrecord,
+)
 
 
 class Fault(NamedTuple):
@@ -114,17 +115,15 @@ def read_shard(
     if not path.exists():
         return
     rows = _rows(split, shard)
-    read = _read_array_records if prepared.file_format == "array_record" else _read_tfrecords
-    for row, payload in zip(rows, read(path, split, rows), strict=True):
+    for row, payload in zip(rows, _payloads(path, prepared, split, rows), strict=True):
         where = f"{split.shards[shard]}, {split.track[row]} at {split.start_sample[row]}"
-        if isinstance(payload, str):
-            yield Fault("damaged record", name, where, payload)
+        if isinstance(payload, DamagedRecordError):
+            yield Fault("damaged record", name, where, str(payload))
             continue
         try:
             record = records.parse(payload, prepared.layout)
-        except (
-            Exception
-        ) as error:  # of protobuf, NumPy or the layout: whatever it is, it is damaged
+        # Of protobuf, NumPy or the layout: whatever it is, it is damaged.
+        except Exception as error:
             what = f"is no record of this layout ({type(error).__name__}: {error})"
             yield Fault("damaged record", name, where, what)
             continue
@@ -135,44 +134,17 @@ def read_shard(
         yield record
 
 
-def _read_tfrecords(
-    path: epath.Path, split: records.Split, rows: np.ndarray
-) -> Iterator[bytes | str]:
+def _payloads(
+    path: epath.Path, prepared: records.Prepared, split: records.Split, rows: np.ndarray
+) -> Iterator[bytes | DamagedRecordError]:
     """The payload of each record, or why it cannot be used."""
     with path.open("rb") as file:
         for row in rows:
-            length = int(split.length[row])
-            file.seek(max(int(split.offset[row]) - HEADER_BYTES, 0))
-            whole = file.read(HEADER_BYTES + length + FOOTER_BYTES)
-            if len(whole) < HEADER_BYTES + length + FOOTER_BYTES:
-                yield "the file ends before it does"
-                continue
-            (said,) = struct.unpack_from("<Q", whole)
-            payload = whole[HEADER_BYTES:-FOOTER_BYTES]
-            (checksum,) = struct.unpack_from("<I", whole, HEADER_BYTES + length)
-            if said != length:
-                yield f"the shard has one of {said} bytes there, index.json one of {length}"
-            elif _masked_crc32c(payload) != checksum:
-                yield "its checksum is wrong"
-            else:
-                yield payload
-
-
-def _masked_crc32c(payload: bytes) -> int:
-    """The checksum that TFRecord writes after a payload: rotate_right(CRC-32C, 15) + a constant,
-    of 32 bits.
-    """
-    plain = google_crc32c.value(payload)
-    return ((plain >> 15 | plain << 17) + CRC_MASK) & 0xFFFFFFFF
-
-
-def _read_array_records(
-    path: epath.Path, split: records.Split, rows: np.ndarray
-) -> Iterator[bytes | str]:
-    """The payload of each record, whose checksum the library looks at, or why it cannot be used."""
-    for row in rows:
-        try:
-            reader = records.array_record_reader(os.fspath(path))
-            yield reader.read([int(split.offset[row])])[0]
-        except Exception as error:  # the library has no error of its own
-            yield f"cannot be read ({type(error).__name__}: {str(error)[:100]})"
+            offset, length = int(split.offset[row]), int(split.length[row])
+            try:
+                if prepared.file_format == "array_record":
+                    yield read_array_record(path, offset)
+                else:
+                    yield read_tfrecord(file, offset, length)
+            except DamagedRecordError as error:
+                yield error

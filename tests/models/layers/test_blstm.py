@@ -74,7 +74,7 @@ def _loop(variables, inputs):
             states = []
             for x in hidden.swapaxes(0, 1)[::step]:
                 before = x @ layer["input_kernel"][d] + state @ layer["recurrent_kernel"][d]
-                gates = jnp.split(before + layer["bias"][d], 4, -1)
+                gates = jnp.split(before + layer["bias"][d][None], 4, -1)
                 cell = nn.sigmoid(gates[1]) * cell + nn.sigmoid(gates[0]) * jnp.tanh(gates[2])
                 state = nn.sigmoid(gates[3]) * jnp.tanh(cell)
                 states.append(state)

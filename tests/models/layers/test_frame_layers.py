@@ -22,13 +22,14 @@ def _unit(inputs, kernel, bias, matrix, offset, dilation):
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+    bias, offset = bias[None, None, None], offset[None, None, None]
     return inputs + nn.elu(nn.elu(convolved + bias) @ matrix + offset)
 
 
 def _norm(inputs, scale, bias, activate):
     mean = inputs.mean((2, 3), keepdims=True)
     variance = inputs.var((2, 3), keepdims=True)
-    outputs = (inputs - mean) / jnp.sqrt(variance + 1e-5) * scale + bias
+    outputs = (inputs - mean) / jnp.sqrt(variance + 1e-5) * scale[None, None] + bias[None, None]
     return nn.elu(outputs) if activate else outputs
 
 
@@ -81,7 +82,8 @@ def test_frame_norm(frames, activate):
 def test_frames_without_variance_have_a_gradient():
     inputs = jnp.ones((1, 3, 4, 2))
     ones, zeros = jnp.ones((4, 2)), jnp.zeros((4, 2))
-    gradient = jax.grad(lambda x: (frame_norm(x, ones, zeros, True) * _normal(4, 2)).sum())(inputs)
+    probe = _normal(1, 1, 4, 2)
+    gradient = jax.grad(lambda x: (frame_norm(x, ones, zeros, True) * probe).sum())(inputs)
     assert bool(jnp.all(jnp.isfinite(gradient))) and bool(jnp.any(gradient != 0))
 
 

@@ -288,7 +288,7 @@ def test_an_empty_codebook_becomes_different_tokens_of_the_first_batch():
 
 
 def test_few_tokens_are_repeated_with_a_little_noise():
-    tokens = 10.0 * jnp.arange(3.0)[None, :, None] * jnp.ones(64)
+    tokens = 10.0 * jnp.arange(3.0)[None, :, None] * jnp.ones((1, 1, 64))
     rows = np.asarray(_rows(tokens, jax.random.key(0), size=512))
     origin = np.round(rows.mean(axis=1) / 10.0)
     noise = rows - 10.0 * origin[:, None]

@@ -1,0 +1,23 @@
+"""The first kills of benchmarks/kills.py: runs that were killed end in the same parameters."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_runs_end_in_the_same_parameters():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "kills", "--recipe=majl", "--kills=2"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"majl: 2 kills, \d of them inside a save.*; 0 differences", done.stdout)
