@@ -19,7 +19,7 @@ from majl_jax import terminal
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the model file; returns the exit code."""
     summary = " ".join((__doc__ or "").partition("\n\n")[0].split())
-    parser = argparse.ArgumentParser(prog="python -m majl_jax.export", description=summary)
+    parser = argparse.ArgumentParser(prog=terminal.program("export"), description=summary)
     add = parser.add_argument
     add("run", metavar="RUN", help="the --workdir of a training run, or RUN:STAGE")
     add("--output", required=True, type=pathlib.Path, help="file to write, .safetensors")

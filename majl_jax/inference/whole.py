@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from majl_jax.audio import harmonic_cqt
 from majl_jax.inference import context, segments
@@ -53,29 +53,23 @@ def apply(
         stems = _in_batches(model, variables, padded, places, batch_size)["stems"]
         kept = [made[piece.kept] for made, piece in zip(stems, pieces, strict=True)]
         return {"stems": jnp.concatenate(kept)}
-    places, weights = _places(model, ramp, overlap)
+    step = segments.step_of(model, overlap)
+    cut = [segment[:, 0] for segment, _ in segments.segments_of([ramp], model, step)]
+    places = np.zeros((len(cut), model.segment_samples), int)
+    for row, segment in zip(places, cut, strict=True):
+        row[: len(segment)] = segment
     outputs = _in_batches(model, variables, padded, places, batch_size)
+    window = segments.window_of(model.segment_samples, step, crossfade=model.crossfade)
     found = {}
     if "stems" in outputs:
-        found["stems"] = _added(outputs["stems"], places, weights)
+        found["stems"] = _added(outputs["stems"], places, window)
     if "salience" in outputs:
         hop, of_hops = model.hop_samples, places[:, :: model.hop_samples]
         frames = np.where(of_hops > 0, (of_hops - 1) // hop + 1, 0)
-        found["salience"] = _added(outputs["salience"], frames, weights[:, ::hop])
+        found["salience"] = _added(
+            outputs["salience"], frames, window[::hop], edge=model.edge_frames
+        )
     return found
-
-
-def _places(
-    model: SegmentModel, ramp: np.ndarray, overlap: float
-) -> tuple[Int[np.ndarray, "segment time"], Float[np.ndarray, "segment time"]]:
-    """Where each sample of each segment stands in the track, and its weight there."""
-    step = segments._step_samples(model, overlap)
-    window = segments._window(model.segment_samples, step, crossfade=model.crossfade)
-    found = [segment[:, 0] for segment, _ in segments._segments([ramp], model, step)]
-    places = np.zeros((len(found), model.segment_samples), int)
-    for row, segment in zip(places, found, strict=True):
-        row[: len(segment)] = segment
-    return places, np.broadcast_to(window, places.shape)
 
 
 def _in_batches(
@@ -91,12 +85,18 @@ def _in_batches(
     return {name: value.reshape(-1, *value.shape[2:])[:count] for name, value in made.items()}
 
 
-def _added(made: Array, places: np.ndarray, weights: np.ndarray) -> Array:
+def _added(made: Array, places: np.ndarray, window: np.ndarray, *, edge: int = 0) -> Array:
     """The weighted mean, at every place but 0, of the values that belong there."""
-    size, rest = int(places.max()) + 1, made.shape[2:]
+    size, rest, end = int(places.max()) + 1, made.shape[2:], len(places) - 1
+    weights = np.stack(
+        [
+            segments.weights_of(window, edge=edge, first=number == 0, last=number == end)
+            for number in range(len(places))
+        ]
+    )
     total_weight = np.zeros(size, np.float32)
     np.add.at(total_weight, places, weights)
-    weighted = made * np.reshape(weights, (*weights.shape, *[1] * len(rest)))
+    weighted = made * weights.reshape(*weights.shape, *[1] * len(rest))
     total = jnp.zeros((size, *rest)).at[places].add(weighted)
     return total[1:] / total_weight[1:].reshape(-1, *[1] * len(rest))
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # JAX is loaded only once the command line has been understoo
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m majl_jax.separate",
+        prog=terminal.program("separate"),
         description=(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

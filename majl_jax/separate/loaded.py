@@ -10,7 +10,7 @@ It is what `majl_jax.separate` does with files.
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import jax
@@ -30,6 +30,7 @@ from majl_jax.separate.outputs import Options, threshold_of
 
 Audio = np.ndarray | jax.Array
 """[time] or [time, channel], floats with full scale 1."""
+Mix = Callable[[resampling.Block], resampling.Block]
 Rate = int | float | np.number
 
 
@@ -138,7 +139,7 @@ class Loaded:
 
         A model that has to hear a song first (clusters of `transfer`) needs blocks that can be gone
         through twice, as a list or an object with `__iter__`. A model of several pitches hears
-        whole songs only: ValueError.
+        whole songs only: ValueError. Whether channels cancel each other is not looked at.
 
         Args:
             blocks: of the song, of any length each.
@@ -194,7 +195,8 @@ class Loaded:
         if isinstance(self.system, MultiPitchModel):
             return _transcribed(self.system, self.variables, song, rate_hz, options)
         cut = [song[k : k + files.BLOCK_SAMPLES] for k in range(0, len(song), files.BLOCK_SAMPLES)]
-        parts = list(self._streamed(self.system, cut, rate_hz, options))
+        mix = files.downmix_of(lambda: cut, self.system.channels, name="audio")
+        parts = list(self._streamed(self.system, cut, rate_hz, options, mix))
         found = [part.pitch for part in parts if part.pitch is not None]
         return Output(
             {name: np.concatenate([part.stems[name] for part in parts]) for name in self._stems},
@@ -202,17 +204,22 @@ class Loaded:
         )
 
     def _streamed(
-        self, system: SegmentModel, blocks_in: Iterable[Audio], rate_hz: int, options: Options
+        self,
+        system: SegmentModel,
+        blocks: Iterable[Audio],
+        rate_hz: int,
+        options: Options,
+        mix: Mix | None = None,
     ) -> Iterator[Output]:
         variables = self.variables
         if system.for_song is not None:
             heard = resampling.resample_blocks(
-                map(songs.column, songs.alike(blocks_in)),
+                map(songs.column, songs.alike(blocks)),
                 source_hz=rate_hz,
                 target_hz=system.sample_rate_hz,
             )
             variables = system.for_song(variables, heard)
-        alike = songs.alike(blocks_in)
+        alike = songs.alike(blocks)
         first = next(alike, None)
         if first is None:
             raise ValueError("there is no block: nothing to apply the model to")
@@ -224,6 +231,7 @@ class Loaded:
             sample_rate_hz=rate_hz,
             channels=1 if first.ndim == 1 else first.shape[1],
             options=options,
+            mix=mix,
         ):
             times_s = (frames + np.arange(len(part.f0_hz))) * frame_s
             frames += len(part.f0_hz)
@@ -257,7 +265,8 @@ def load(
 def _transcribed(
     model: MultiPitchModel, variables: Any, song: np.ndarray, rate_hz: int, options: Options
 ) -> Output:
-    mono = resampling.mix_channels(songs.column(song), 1)
+    whole_song = songs.column(song)
+    mono = files.downmix_of(lambda: [whole_song], 1, name="audio")(whole_song)
     heard = resampling.resample_blocks([mono], source_hz=rate_hz, target_hz=model.sample_rate_hz)
     audio = np.concatenate([block[:, 0] for block in heard])
     picked = [one for _, one in pitches.heard(model, variables, audio, options)]

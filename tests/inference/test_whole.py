@@ -14,14 +14,15 @@ RAMP = np.linspace(0.5, 1.5, SEGMENT, dtype=np.float32)
 
 def skewed(variables, audio):
     """What comes out depends on where in its segment a sample stands."""
-    heard = variables["gain"] * RAMP[:, None] * audio
+    heard = variables["gain"] * RAMP[None, :, None] * audio
     frames = heard.reshape(len(audio), -1, HOP)
-    salience = jnp.stack([frames.sum(2), jnp.arange(SEGMENT // HOP) + 0 * frames[:, :, 0]], 2)
+    salience = jnp.stack([frames.sum(2), jnp.arange(SEGMENT // HOP)[None] + 0 * frames[:, :, 0]], 2)
     return {"stems": jnp.stack([heard, -2 * heard], 2), "salience": salience}
 
 
 def model(**changes):
     grid = {"sample_rate_hz": 100, "segment_samples": SEGMENT, "hop_samples": HOP}
+    grid["frame_reach_samples"] = 2 * HOP
     outputs = {"stems": ("one", "two"), "bin_cents": np.arange(2.0)}
     return segments.SegmentModel(**{"apply": skewed, **grid, **outputs, **changes})
 
@@ -45,7 +46,7 @@ def test_the_same_as_the_stream(samples, overlap, batch_size):
 
 def test_without_fading_and_with_channels():
     def stems_only(variables, audio):
-        return {"stems": skewed(variables, audio[..., :1])["stems"] * jnp.ones(2)}
+        return {"stems": jnp.repeat(skewed(variables, audio[..., :1])["stems"], 2, axis=3)}
 
     plain = model(apply=stems_only, channels=2, crossfade=False, bin_cents=None)
     audio = np.random.default_rng(1).standard_normal((131, 2)).astype(np.float32)

@@ -97,7 +97,7 @@ def test_models_of_two_channels_take_stereo_and_mono_but_not_three(tmp_path):
 
 def test_several_stems_and_the_rest_add_up(tmp_path):
     def thirds(variables, audio):
-        return {"stems": np.array([0.25, 0.5])[:, None] * audio[:, :, None]}
+        return {"stems": np.array([0.25, 0.5])[None, None, :, None] * audio[:, :, None]}
 
     model = make_model(apply=thirds, stems=("low", "high/../.."), bin_cents=None)
     audio = write(tmp_path / "a.wav", channels=2, subtype="FLOAT")

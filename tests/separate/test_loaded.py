@@ -11,6 +11,7 @@ import tiny_multi_pitch as tiny
 from halving import BIN_20_HZ, HALF, MODEL, RATE_HZ, make_model, read, write
 
 import majl_jax
+from majl_jax.audio import files
 from majl_jax.separate import loading, stems
 from majl_jax.separate.cards import Info, with_model
 from majl_jax.separate.loaded import Loaded
@@ -83,6 +84,12 @@ def test_a_stream_is_the_whole_song_and_takes_blocks_as_it_goes(block):
         np.testing.assert_allclose(joined, column, rtol=1e-6)
     # A batch of segments at the song's rate, what the resamplers hold, and two blocks.
     assert held < (3200 + 2 * 1600) * 22_050 / RATE_HZ + 2000 + 2 * block
+
+
+def test_channels_that_cancel_each_other_still_have_a_pitch():
+    audio = sound(channels=1) * np.array([1, -1], np.float32)
+    with pytest.warns(files.AudioFileWarning, match="audio: its channels cancel"):
+        assert loaded()(audio, RATE_HZ).pitch.f0_hz.all()
 
 
 def test_a_threshold_makes_frames_unvoiced():
