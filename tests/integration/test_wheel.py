@@ -12,6 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
+from made_runs import make_run
 from places import ROOT
 
 from majl_jax.__main__ import COMMANDS
@@ -91,15 +92,18 @@ def test_every_command_has_a_help(run, name):
     assert done.returncode == 0 and not done.stderr and "--" in done.stdout, done.stderr
 
 
-def test_a_packaged_config_trains_and_the_run_is_exported_and_applied(run):
-    data = ["--dataset=chorales,chorales_stems,chorales_pitch", "--tracks=train=2,valid=1,test=1"]
-    done = run("majl-jax", "prepare", *data)
-    assert done.returncode == 0, done.stderr
-    stage = ["--config.run=('teacher',)", "--workdir=run"]
-    done = run("majl-jax", "main", "--config=majl:smoke", *stage)
-    assert done.returncode == 0, done.stderr
+def test_a_packaged_config_is_found(run):
+    done = run(
+        "majl-jax", "main", "--config=majl:smoke", "--config.data.directory=d", "--workdir=r"
+    )
+    assert done.returncode == 1 and "d/chorales" in done.stderr, done.stderr
+    assert not (run.folder / "r").exists()
+
+
+def test_a_run_is_exported_and_applied(run):
+    make_run(run.folder / "run")
     done = run("majl-jax", "export", "run", "--output=voice.safetensors", "--licence=CC0-1.0")
-    assert done.returncode == 0 and "majl, stage teacher" in done.stdout, done.stderr
+    assert done.returncode == 0 and "majl, stage student" in done.stdout, done.stderr
     soundfile.write(run.folder / "a.wav", 0.1 * np.ones(16_000), 16_000)
     words = ["a.wav", "--checkpoint=voice.safetensors", "--output=out", "--batch-size=1"]
     done = run("majl-jax", "separate", *words)
