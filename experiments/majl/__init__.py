@@ -26,7 +26,12 @@ def data(options: argparse.Namespace) -> Data:
     return Data(
         "mir1k",
         (DataSet(names, folder, (f"--source={options.mir1k}",)),),
-        {"data.directory": str(folder), **fields, "data.target": "voice"},
+        {
+            "data.directory": str(folder),
+            **fields,
+            "data.target": "voice",
+            "evaluation.test_tracks": 0,
+        },
     )
 
 

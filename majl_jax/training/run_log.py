@@ -31,7 +31,7 @@ def read_metrics(workdir: str | os.PathLike) -> Iterator[dict[str, Any]]:
     """
     path = pathlib.Path(workdir) / "metrics.jsonl"
     for row in formats.read_lines(path, needs=("stage", "step", "kind")):
-        yield {k: v if k in _ROW_KEYS else formats.score_from_json(v) for k, v in row.items()}
+        yield {k: v if k in ROW_KEYS else formats.score_from_json(v) for k, v in row.items()}
 
 
 def values(workdir: str | os.PathLike, stage: str, step: int, kind: str) -> dict[str, float]:

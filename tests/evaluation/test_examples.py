@@ -70,6 +70,7 @@ def test_a_silent_estimate_is_in_the_mean_and_in_the_file(tmp_path):
     ] == ["other    4.00", "main        -"]
 
 
+@pytest.mark.filterwarnings("ignore:.*every sample is zero")
 def test_stems_are_written_limited_and_without_numbers_that_are_none(tmp_path):
     truth = np.full((8, 2, 1), 0.25, np.float32)
     estimate = np.stack([np.full(8, 3.0), np.full(8, np.nan)], axis=1)[:, :, None].astype(
