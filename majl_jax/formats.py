@@ -17,6 +17,8 @@ RUN = 1
 """Of a run's config.json and <stage>/result.json."""
 DATA = 1
 """Of a prepared data set's index.json."""
+MODEL = 1
+"""Of a model file's card."""
 KEY = "format"
 
 

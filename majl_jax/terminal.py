@@ -13,6 +13,12 @@ _LONGEST = 2000
 Arguments = Sequence[str] | None
 
 
+def program(name: str) -> str:
+    """How a command was called: `majl-jax NAME`, or as a module."""
+    called = f"majl-jax {name}"
+    return called if sys.argv[0] == called else f"python -m majl_jax.{name}"
+
+
 def print_anything() -> None:
     """From now on, what the console's encoding lacks is printed as \\udc.. or the like."""
     for stream in (sys.stdout, sys.stderr):
