@@ -18,12 +18,14 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from majl_jax import terminal
+from majl_jax import formats, terminal
 from majl_jax.evaluation.rows import read_rows, text_table
 
 RECIPES = ("majl", "ss_mpe", "transfer", "mixit", "jukebox")  # modules of majl_jax.recipes
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py:PRESET")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="configs/NAME.py:PRESET, or NAME:PRESET of the package"
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of the run: checkpoints, metrics, report", required=True
 )
@@ -118,7 +120,6 @@ def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:
 
 def _parsed(arguments: Sequence[str]) -> list[str]:
     """Reads the flags and the config; ValueError says in a line what is wrong with them."""
-    _refuse_absent_file(arguments)
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
@@ -140,17 +141,33 @@ def _no_such_field(text: str, arguments: Sequence[str]) -> str:
     return fault + (near[0] if near else "Its fields stand in the file that --config names")
 
 
-def _refuse_absent_file(arguments: Sequence[str]) -> None:
-    """FileNotFoundError where --config names no file, with the configs that there are."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+def _with_config_file(arguments: Sequence[str]) -> list[str]:
+    """The arguments, where `--config=majl:quickstart` names a file of the package by its path.
+
+    FileNotFoundError where --config names no file, with the configs that there are.
+    """
+    found = list(arguments)
+    for place, argument in enumerate(arguments):
         name, equals, value = argument.lstrip("-").partition("=")
-        path = pathlib.Path((value if equals else following).partition(":")[0])
-        if argument.startswith("-") and name == "config" and not path.is_file():
-            there = sorted(str(one) for one in pathlib.Path("configs").glob("*.py"))
+        if not argument.startswith("-") or name != "config":
+            continue
+        given = value if equals else (found[place + 1] if place + 1 < len(found) else "")
+        path, colon, preset = given.partition(":")
+        if pathlib.Path(path).is_file():
+            continue
+        packaged = formats.CONFIGS / f"{path}.py"
+        if not path.isidentifier() or not packaged.is_file():
+            known = ", ".join(sorted(one.stem for one in formats.CONFIGS.glob("*.py")))
             raise FileNotFoundError(
-                f"--config names {path}, which is no file; expected configs/NAME.py:PRESET, here "
-                f"{', '.join(there) or 'is none: run the command in the checkout'}"
+                f"--config names {path}, which is no file; expected configs/NAME.py:PRESET, or "
+                f"NAME:PRESET of those in the package: {known}"
             )
+        text = f"{packaged}{colon}{preset}"
+        if equals:
+            found[place] = f"--config={text}"
+        else:
+            found[place + 1] = text
+    return found
 
 
 def _last_of_each(arguments: Sequence[str]) -> list[str]:
@@ -176,7 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         # Where ml_collections looks for fields of the config.
         sys.argv[1:] = arguments
-    sys.argv[:] = _last_of_each(sys.argv)
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        # absl's own help ends with 1.
+        print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
+        return 0
+    sys.argv[:] = _with_config_file(_last_of_each(sys.argv))
     flags.mark_flag_as_required("config")
     app.run(train, flags_parser=_parsed)
     return 0

@@ -9,12 +9,13 @@ more: from mono only, repeated.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -33,6 +34,7 @@ __all__ = [
     "WavWriter",
     "Written",
     "downmix",
+    "downmix_of",
     "inspect",
     "read",
     "safe_name",
@@ -129,9 +131,25 @@ def downmix(
 ) -> Callable[[Block], Block]:
     """A function that brings the blocks of a file, in their order, to so many channels.
 
-    One channel is the mean of the file's; but where that is silence (one channel is the other with
-    the sign changed) in the first block with sound, the whole file is looked at, and if it is so
+    See `downmix_of`; it is looked at again where its channels may cancel each other.
+    """
+    again = functools.partial(stream, path, allow_truncated=allow_truncated)
+    return downmix_of(again, channels, name=str(path))
+
+
+def downmix_of(
+    again: Callable[[], Iterable[Block]], channels: int, *, name: str
+) -> Callable[[Block], Block]:
+    """A function that brings the blocks of a song, in their order, to so many channels.
+
+    One channel is the mean of the song's; but where that is silence (one channel is the other with
+    the sign changed) in the first block with sound, the whole song is looked at, and if it is so
     all over, its loudest channel is taken, with a warning.
+
+    Args:
+        again: gives the blocks of the song once more.
+        channels: how many are wanted.
+        name: of the song, for the warning.
     """
     loudest: int | None = None
     undecided = channels == 1
@@ -141,7 +159,7 @@ def downmix(
         if undecided and block.any():
             undecided = False
             if _cancels(float(np.square(block.mean(1)).sum()), np.square(block).sum(0)):
-                loudest = _cancelled(path, allow_truncated)
+                loudest = _cancelled(again(), name)
         return mix_channels(block, channels) if loudest is None else block[:, [loudest]]
 
     return mix
@@ -152,19 +170,19 @@ def _cancels(mean: float, each: np.ndarray) -> bool:
     return len(each) > 1 and mean < 1e-3 * float(each.mean())
 
 
-def _cancelled(path: Path, allow_truncated: bool) -> int | None:
-    """The loudest channel of a file whose channels cancel each other; None where they do not."""
+def _cancelled(blocks: Iterable[Block], name: str) -> int | None:
+    """The loudest channel of a song whose channels cancel each other; None where they do not."""
     with warnings.catch_warnings():  # said when the file is read for what it is needed for
         warnings.simplefilter("ignore", AudioFileWarning)
         mean, each = 0.0, np.zeros(1)
-        for block in stream(path, allow_truncated=allow_truncated):
+        for block in blocks:
             mean += float(np.square(block.mean(1), dtype=np.float64).sum())
             each = each + np.square(block, dtype=np.float64).sum(0)
     if not _cancels(mean, each):
         return None
     loudest = int(np.argmax(each))
     warnings.warn(
-        f"{path}: its channels cancel each other in their mean (has one the wrong polarity?);"
+        f"{name}: its channels cancel each other in their mean (has one the wrong polarity?);"
         f" channel {loudest + 1} is used instead",
         AudioFileWarning,
         stacklevel=4,

@@ -4,6 +4,8 @@ import hashlib
 import pathlib
 from collections.abc import Iterable
 
+from majl_jax import formats
+
 HELD_OUT = 10  # every so many go to test, and of the rest to valid
 FEWEST = 3  # with fewer, a split would be empty
 
@@ -36,11 +38,11 @@ def read_split(path: pathlib.Path) -> list[list[str]]:
     """Rows of words of a split list; lines that start with # are comments."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"Split list {path} is missing; it is part of the repository (data/splits). "
-            "Install with `pip install -e .` from a clone, or restore the file."
+            f"Split list {path} is missing; it is part of the repository (data/splits) and of the "
+            "package: restore the file, or install the package again."
         )
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.split() for line in lines if line.strip() and not line.startswith("#")]
 
 
-SPLITS_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "data" / "splits"
+SPLITS_FOLDER = formats.SPLITS

@@ -117,20 +117,20 @@ def stream(
         batch_size: segments per call of the model.
         devices: of this process; None: all of them.
     """
-    step_samples = _step_samples(model, overlap)
+    step_samples = step_of(model, overlap)
     used = placement.dividing(batch_size, devices)
     program, variables = _program(model, used), placement.everywhere(variables, used)
     if model.context_samples:
         yield from _stream_in_context(model, program, variables, blocks, batch_size)
         return
-    window = _window(model.segment_samples, step_samples, crossfade=model.crossfade)
+    window = window_of(model.segment_samples, step_samples, crossfade=model.crossfade)
     samples = _OverlapAdd(window, step_samples)
     frames = _OverlapAdd(
         samples.window[:: model.hop_samples],
         step_samples // model.hop_samples,
         edge=model.edge_frames,
     )
-    queue = _segments(blocks, model, step_samples)
+    queue = segments_of(blocks, model, step_samples)
     while part := list(itertools.islice(queue, batch_size)):
         rows = np.zeros((batch_size, model.segment_samples, model.channels), np.float32)
         for row, (segment, _) in zip(rows, part, strict=False):
@@ -195,7 +195,8 @@ def apply_track(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _step_samples(model: SegmentModel, overlap: float) -> int:
+def step_of(model: SegmentModel, overlap: float) -> int:
+    """Samples from the start of a segment to that of the next."""
     if not 0.0 <= overlap < 1.0:
         raise ValueError(f"overlap is {overlap}; expected a share of the segment in [0, 1)")
     step_frames = max(1, round(model.segment_frames * (1.0 - overlap)))
@@ -203,7 +204,7 @@ def _step_samples(model: SegmentModel, overlap: float) -> int:
     return step_frames * model.hop_samples
 
 
-def _window(
+def window_of(
     segment_samples: int, step_samples: int, *, crossfade: bool = True
 ) -> Float[np.ndarray, "time"]:
     """Flat with sin^2 flanks as long as the overlap: two add up to one, none reaches zero."""
@@ -217,11 +218,22 @@ def _window(
     return window.astype(np.float32)
 
 
-class _OverlapAdd:
-    """Weighted mean of overlapping pieces; hands out what no later piece can reach.
-
-    The first and the last `edge` entries of a piece count next to nothing, but at the ends of all.
+def weights_of(
+    window: Float[np.ndarray, "entry"], *, edge: int, first: bool, last: bool
+) -> Float[np.ndarray, "entry"]:
+    """The window of a piece, whose first and last `edge` entries count next to nothing, but at the
+    start of the first piece and at the end of the last.
     """
+    found = window.copy()
+    if edge and not first:
+        found[:edge] *= EDGE_WEIGHT
+    if edge and not last:
+        found[-edge:] *= EDGE_WEIGHT
+    return found
+
+
+class _OverlapAdd:
+    """Weighted mean of overlapping pieces; hands out what no later piece can reach."""
 
     def __init__(self, window: np.ndarray, step: int, *, edge: int = 0) -> None:
         self.window, self.step, self.edge = window, step, edge
@@ -230,13 +242,9 @@ class _OverlapAdd:
 
     def add(self, piece: np.ndarray, valid: int, last: bool) -> list[np.ndarray]:
         """Adds the next piece, whose first `valid` entries are real; returns what is finished."""
-        window = self.window.copy()
+        window = weights_of(self.window, edge=self.edge, first=self.total is None, last=last)
         if self.total is None:
             self.total = np.zeros(piece.shape, np.float32)
-        else:
-            window[: self.edge] *= EDGE_WEIGHT
-        if self.edge and not last:
-            window[-self.edge :] *= EDGE_WEIGHT
         self.total += piece * window.reshape(-1, *[1] * (piece.ndim - 1))
         self.weight += window
         mean = self.total[:valid] / self.weight[:valid].reshape(-1, *[1] * (piece.ndim - 1))
@@ -248,7 +256,7 @@ class _OverlapAdd:
         return [mean[: self.step].copy()]
 
 
-def _segments(
+def segments_of(
     blocks: Iterable[np.ndarray], model: SegmentModel, step_samples: int
 ) -> Iterator[tuple[np.ndarray, bool]]:
     """Yields (segment, is_last), one step apart; only the last may be short."""

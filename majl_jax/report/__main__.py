@@ -16,7 +16,7 @@ from majl_jax.report.run_page import write_report
 @terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: writes the page and prints its path."""
-    parser = argparse.ArgumentParser(prog="python -m majl_jax.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog=terminal.program("report"), description=__doc__)
     parser.add_argument("workdir", help="the --workdir of a training run")
     parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
     print(write_report(parser.parse_args(arguments).workdir))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # JAX is loaded only once the command line has been understoo
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m majl_jax.separate",
+        prog=terminal.program("separate"),
         description=(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,7 +50,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="audio files: WAV, FLAC, Ogg, MP3, AIFF; with PyAV MP4, Matroska, AAC as well",
     )
     add("--output", required=True, metavar="DIR", help="folder that gets a folder per song")
-    add("--checkpoint", metavar="RUN", help="the --workdir of a training run")
+    add(
+        "--checkpoint",
+        metavar="RUN",
+        help="the --workdir of a training run, RUN:STAGE, a model file (.safetensors), or a name, "
+        "as crepe-full",
+    )
     add("--stage", help="stage of the run whose parameters are used (default: the last)")
     add("--recipe", help="insist on a run of this recipe, for instance ss_mpe")
     add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
@@ -129,13 +134,12 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     from majl_jax.inference.segments import SegmentModel
 
     if flags.checkpoint:
-        run = pathlib.Path(flags.checkpoint)
-        model, variables, label = loading.load_run(
-            run, stage=flags.stage, which=flags.which, recipe=flags.recipe
+        model, variables, info = loading.find(
+            flags.checkpoint, stage=flags.stage, which=flags.which, recipe=flags.recipe
         )
     else:
-        model, variables, label = loading.published_pitch()
-    print(f"model: {label}; {loading.gives(model)}", flush=True)
+        model, variables, info = loading.published_pitch()
+    print(f"model: {info}; {loading.gives(model)}", flush=True)
     if flags.pitch_only and isinstance(model, SegmentModel) and model.bin_cents is None:
         raise ValueError(
             "--pitch-only: this model gives no pitch; leave the flag out, or give the --checkpoint "
@@ -145,13 +149,13 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _options(flags: argparse.Namespace, model: Any, devices: Any) -> "Options":
-    from majl_jax.separate.outputs import Options
+    from majl_jax.separate.outputs import Options, threshold_of
 
     return Options(
         overlap=flags.overlap,
         batch_size=flags.batch_size,
         pitch_only=flags.pitch_only,
-        threshold=getattr(model, "threshold", 0.5) if flags.threshold is None else flags.threshold,
+        threshold=threshold_of(model) if flags.threshold is None else flags.threshold,
         subtype="PCM_16" if flags.format == "int16" else "FLOAT",
         overwrite=flags.overwrite,
         skip_existing=flags.skip_existing,

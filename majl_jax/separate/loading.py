@@ -1,15 +1,71 @@
 """Trained runs and published weights as models that can be applied."""
 
 import contextlib
+import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import majl_jax
 from majl_jax import formats
+from majl_jax.separate import cards, model_file
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.inference.segments import SegmentModel
+
+
+Found = tuple["SegmentModel | MultiPitchModel", Any, cards.Info]
+"""A model, its variables, and what is known about it."""
+PUBLISHED = tuple(f"crepe-{capacity}" for capacity in ("tiny", "small", "medium", "large", "full"))
+SHIPPED = pathlib.Path(majl_jax.__file__).parent / "pretrained"
+"""Model files that come with the package, by their names."""
+
+
+def find(
+    source: str | os.PathLike[str],
+    *,
+    stage: str | None = None,
+    which: str = "best",
+    recipe: str | None = None,
+) -> Found:
+    """A model by where it is, or by its name.
+
+    Raises FileNotFoundError where there is none, ValueError where the rest does not fit it.
+
+    Args:
+        source: the folder of a run, RUN:STAGE, a folder of runs with other stems each, a model file
+          (.safetensors), or a name: of a model that comes with the package, or of published weights
+          (`crepe-tiny` to `crepe-full`).
+        stage: of a run; None: the last one that was trained.
+        which: "best" or "last" checkpoint of the stage.
+        recipe: what it has to be of; None: any.
+    """
+    text = os.fspath(source)
+    path = pathlib.Path(text)
+    run, colon, of_run = text.rpartition(":")
+    if colon and not path.exists() and pathlib.Path(run).is_dir():
+        if stage not in (None, of_run):
+            raise ValueError(f"{text} names the stage {of_run}, and {stage} is asked for as well")
+        path, stage = pathlib.Path(run), of_run
+    file = path if path.suffix == model_file.SUFFIX else SHIPPED / f"{text}{model_file.SUFFIX}"
+    known = not path.exists() and (text in PUBLISHED or file.is_file())
+    if not known and file != path:
+        return load_run(path, stage=stage, which=which, recipe=recipe)
+    if stage is not None or which != "best":
+        raise ValueError(f"{text} is one model: --stage and --which choose from a run")
+    found = load_file(file) if file == path or file.is_file() else published_pitch(text)
+    if recipe not in (None, found[2].recipe):
+        kind = f"of the recipe {found[2].recipe}" if found[2].recipe else "of no recipe"
+        raise ValueError(f"{text} is {kind}, not {recipe}; give another one, or leave --recipe out")
+    return found
+
+
+def names() -> list[str]:
+    """Models that are known by name."""
+    shipped = sorted(path.stem for path in SHIPPED.glob(f"*{model_file.SUFFIX}"))
+    return [*shipped, *PUBLISHED]
 
 
 def load_run(
@@ -18,17 +74,12 @@ def load_run(
     stage: str | None = None,
     which: str = "best",
     recipe: str | None = None,
-) -> tuple["SegmentModel | MultiPitchModel", Any, str]:
-    """Returns the model of a training run, the variables of a stage, and in words what they are.
+) -> Found:
+    """Returns the model of a training run, the variables of a stage, and what is known about it.
 
     recipe: what the run has to be of, None for any. A folder of runs, each of other stems, gives
       the stems of all.
     """
-    import importlib
-    from importlib.util import find_spec
-
-    import ml_collections
-
     from majl_jax.training import restore
 
     manifest = run / "config.json"
@@ -37,46 +88,73 @@ def load_run(
         return _together(run, found) if len(found) > 1 else found[0]
     if not manifest.is_file():
         raise FileNotFoundError(
-            f"{manifest} does not exist; --checkpoint takes the --workdir of a training run"
+            f"{manifest} does not exist; expected the --workdir of a training run, RUN:STAGE, a "
+            f"folder of runs, a {model_file.SUFFIX} file, or one of {', '.join(names())}"
         )
     said = formats.read(manifest, formats.RUN, needs=("config",))
-    config = ml_collections.ConfigDict(_with_tuples(said["config"]))
-    name = str(config.get("recipe", ""))
-    if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
-        raise ValueError(f"{manifest} names the recipe {name!r}, which this version does not have")
+    name = str(said["config"].get("recipe", ""))
+    module = _recipe(name, manifest)
     if recipe not in (None, name):
         raise ValueError(
             f"{run} is a run of the recipe {name}, not {recipe}; give another --checkpoint, or "
             "leave --recipe out"
         )
-    module = importlib.import_module(f"majl_jax.recipes.{name}")
-    give = getattr(module, "segment_model", None) or module.multi_pitch_model
     variables, meta = restore.load_variables(run, stage, which)
-    stages: Any = config.get("run", ())
-    ran = tuple(stages)
-    if meta["stage"] in ran:  # the model of the run as far as this stage
-        config.run = ran[: ran.index(meta["stage"]) + 1]
-    label = f"{name}, stage {meta['stage']}, step {meta['step']} ({which}) of {run}"
+    paper = " ".join((module.__doc__ or name).partition("\n\n")[0].split())
+    info = cards.of_run(run, said, meta, which=which, paper=paper)
+    if not _heard_labels(run, info, getattr(module, "PITCH_TERMS", ())):
+        info = cards.without_pitch(info, "of which it heard no label")
+    model, info = _model(info)
+    return model, variables, info
+
+
+def load_file(path: pathlib.Path) -> Found:
+    """The model in a file of `majl_jax.export`."""
+    variables, info = model_file.read(path)
+    _recipe(info.recipe, path)
+    model, info = _model(info)
+    model_file.check_fits(model, variables, path)
+    return model, variables, info
+
+
+def _recipe(name: str, where: pathlib.Path) -> Any:
+    """The module of a recipe, which the file `where` names."""
+    import importlib
+    from importlib.util import find_spec
+
+    if not name.isidentifier() or find_spec(f"majl_jax.recipes.{name}") is None:
+        raise ValueError(f"{where} names the recipe {name!r}, which this version does not have")
+    return importlib.import_module(f"majl_jax.recipes.{name}")
+
+
+def _model(info: cards.Info) -> tuple["SegmentModel | MultiPitchModel", cards.Info]:
+    """The model of a card's config, and the card with what follows from both."""
+    import importlib
+
+    import ml_collections
+
+    config = ml_collections.ConfigDict(_with_tuples(info.config))
+    module = importlib.import_module(f"majl_jax.recipes.{info.recipe}")
     # A config of before may lack what would tell it, and so may a recipe of one's own.
     with contextlib.suppress(AttributeError, KeyError):
-        label += f", trained on {_in_words(module.data_sets(config))}"
+        info = dataclasses.replace(info, data=cards.sounds(module.data_sets(config)))
+    give = getattr(module, "segment_model", None) or module.multi_pitch_model
     model = give(config)
-    if not _heard_labels(run, meta["stage"], config, getattr(module, "PITCH_TERMS", ())):
-        model, label = _without_pitch(model), f"{label}; no pitch, of which it heard no label"
-    return model, variables, label
+    if info.pitch == "" and getattr(model, "bin_cents", None) is not None:
+        model = _without_pitch(model)
+    return model, cards.with_model(info, model)
 
 
-def _heard_labels(run: pathlib.Path, stage: str, config: Any, terms: Sequence[str]) -> bool:
+def _heard_labels(run: pathlib.Path, info: cards.Info, terms: Sequence[str]) -> bool:
     """Whether one of these terms of the loss had a weight and, as far as the log says, a label."""
     from majl_jax.training import run_log
 
-    counted = run_log.terms_that_counted(run, stage) if terms else None
-    return counted is None or any(config.weights[t] > 0 and t in counted for t in terms)
+    counted = run_log.terms_that_counted(run, info.stage) if terms else None
+    weights = info.config.get("weights", {})
+    return counted is None or any(weights.get(t, 0) > 0 and t in counted for t in terms)
 
 
 def _without_pitch(model: Any) -> "SegmentModel":
-    import dataclasses
-
     def apply(variables: Any, audio: Any) -> dict[str, Any]:
         return {"stems": model.apply(variables, audio)["stems"]}
 
@@ -88,18 +166,6 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_tuples(one) for key, one in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
-
-
-def _in_words(names: Sequence[str]) -> str:
-    """Data sets, by the names of their folders, and whether they are recordings."""
-    from majl_jax.datasets.readers import READERS
-
-    by_sound: dict[str, list[str]] = {}
-    for name in names:
-        reader = READERS.get(name.rsplit("/", 1)[-1])
-        by_sound.setdefault(reader.sound if reader else "unknown", []).append(name)
-    only = " only" if list(by_sound) == ["synthetic"] else ""
-    return ", ".join(f"{', '.join(found)} ({kind}{only})" for kind, found in by_sound.items())
 
 
 def gives(model: "SegmentModel | MultiPitchModel") -> str:
@@ -136,24 +202,21 @@ def announced(
     return dataclasses.replace(model, **found)
 
 
-def _together(
-    folder: pathlib.Path, runs: Sequence[tuple["SegmentModel | MultiPitchModel", Any, str]]
-) -> tuple["SegmentModel", Any, str]:
+def _together(folder: pathlib.Path, runs: Sequence[Found]) -> Found:
     """One model that gives the stems of several, which hear the same segments."""
-    import dataclasses
-
     import jax.numpy as jnp
 
     from majl_jax.inference.segments import SegmentModel
 
     models: list[Any] = [model for model, _, _ in runs]
+    infos = [info for _, _, info in runs]
     fields = ("sample_rate_hz", "segment_samples", "hop_samples", "channels", "context_samples")
     grids = {tuple(getattr(model, field, None) for field in fields) for model in models}
     stems = [stem for model in models for stem in getattr(model, "stems", ())]
     fits = all(isinstance(model, SegmentModel) and model.for_song is None for model in models)
     if not fits or len(grids) > 1 or len(set(stems)) < len(stems):
         raise ValueError(
-            f"{folder} holds the runs {', '.join(label for _, _, label in runs)}, with the stems"
+            f"{folder} holds the runs {', '.join(map(str, infos))}, with the stems"
             f" {', '.join(stems)}; expected runs that separate different stems at the same rate and"
             " in the same segments. Give one of them"
         )
@@ -162,15 +225,26 @@ def _together(
         parts = [m.apply(v, audio)["stems"] for m, v in zip(models, variables, strict=True)]
         return {"stems": jnp.concatenate(parts, axis=2)}
 
-    label = "; ".join(label for _, _, label in runs)
     if any(model.bin_cents is not None for model in models):
-        label += "; no pitch, which one run alone gives"
+        infos[0] = cards.without_pitch(infos[0], "which one run alone gives")
     model = dataclasses.replace(models[0], apply=apply, stems=tuple(stems), bin_cents=None)
-    return model, [variables for _, variables, _ in runs], label
+    scores = {f"{', '.join(i.stems)}/{k}": v for i in infos for k, v in i.scores.items()}
+    info = dataclasses.replace(
+        cards.with_model(infos[0], model),
+        about="; ".join(info.about for info in infos),
+        config={},
+        stage="",
+        step=0,
+        data={name: sound for info in infos for name, sound in info.data.items()},
+        scores=scores,
+    )
+    return model, [variables for _, variables, _ in runs], info
 
 
-def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str]:
-    """Returns CREPE (tiny) with its published weights, a model of pitch alone."""
+def published_pitch(name: str = "crepe-tiny", *, hop_samples: int = 160) -> Found:
+    """Returns CREPE with its published weights, a model of pitch alone; `name` is one of
+    PUBLISHED.
+    """
     import jax
 
     from majl_jax import weights
@@ -178,8 +252,9 @@ def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str
     from majl_jax.inference.segments import SegmentModel
     from majl_jax.models.crepe import Crepe
 
-    crepe = Crepe(capacity="tiny", hop_samples=hop_samples, frame_floor=1e-8)
-    variables = weights.load_crepe("tiny")
+    capacity = name.removeprefix("crepe-")
+    crepe = Crepe(capacity=capacity, hop_samples=hop_samples, frame_floor=1e-8)
+    variables = weights.load_crepe(capacity)
 
     def apply(variables: Any, audio: Any) -> dict[str, Any]:
         logits: Any = crepe.apply(variables, audio[..., 0])
@@ -193,5 +268,12 @@ def published_pitch(*, hop_samples: int = 160) -> tuple["SegmentModel", Any, str
         bin_cents=CREPE_BIN_CENTS,
         frame_reach_samples=crepe.reach_samples,
     )
-    label = "published CREPE (tiny) weights, trained on single voices (real, synthetic)"
-    return model, variables, label
+    info = cards.Info(
+        about=f"published CREPE ({capacity}) weights",
+        data={"single voices": "real, synthetic"},
+        licence="MIT",
+        version=majl_jax.__version__,
+        cite="CREPE: a convolutional representation for pitch estimation (Kim, Salamon, Li and "
+        "Bello, ICASSP 2018)",
+    )
+    return model, variables, cards.with_model(info, model)

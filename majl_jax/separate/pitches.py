@@ -65,16 +65,11 @@ def transcribe_file(
         channels=1,
         allow_truncated=options.allow_truncated,
     )
-    audio = multi_pitch.peak_normalized(np.concatenate([block[:, 0] for block in blocks]))
+    audio = np.concatenate([block[:, 0] for block in blocks])
     frame_s = model.hop_samples / model.sample_rate_hz
     picture = Picture(frame_s=frame_s)
     pitches, strengths = [], []
-    for salience in _stretches(model, variables, audio, options):
-        if not np.isfinite(salience).all():
-            raise ValueError(
-                "the model returned a salience that is not finite: check the checkpoint"
-            )
-        picked = decoding.pick_pitches(salience, threshold=options.threshold)
+    for salience, picked in heard(model, variables, audio, options):
         pitches += decoding.pitches_hz(picked, model.bin_hz)
         strengths += [row[row > 0] for row in picked]
         picture.push(salience, picked)
@@ -90,6 +85,26 @@ def transcribe_file(
             with atomic.explained(paths[2], only=parts[2]):
                 picture.draw(parts[2], model.bin_hz, title=track.printable(pathlib.Path(path).name))
     return Transcribed(paths, len(pitches), sum(bool(len(p)) for p in pitches), len(found))
+
+
+def heard(
+    model: "MultiPitchModel",
+    variables: Any,
+    audio: Float[np.ndarray, "time"],
+    options: "Options",
+) -> Iterator[tuple[Float[np.ndarray, "_ bin"], Float[np.ndarray, "_ bin"]]]:
+    """Yields the salience of a whole song at the model's rate, stretch by stretch, and of each its
+    peaks that reach the threshold.
+    """
+    from majl_jax.inference import decoding, multi_pitch
+
+    audio = multi_pitch.peak_normalized(audio)
+    for salience in _stretches(model, variables, audio, options):
+        if not np.isfinite(salience).all():
+            raise ValueError(
+                "the model returned a salience that is not finite: check the checkpoint"
+            )
+        yield salience, decoding.pick_pitches(salience, threshold=options.threshold)
 
 
 def _stretches(

@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import itertools
 import pathlib
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +16,11 @@ from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
 from majl_jax.datasets import track
 from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
+from majl_jax.separate.blocks import Stems, separated
 from majl_jax.separate.outputs import Options, names_of_stems, output_paths, refuse_existing
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.segments import SegmentModel
-
-Stems = Float[np.ndarray, "_ stem channel"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +60,6 @@ def separate_file(
     info = files.inspect(path, allow_truncated=options.allow_truncated)
     outputs = _Outputs(folder, info, model, options)
     mix = files.downmix(path, model.channels, allow_truncated=options.allow_truncated)
-    voices = _voices(info.channels, model, mix, with_stems=bool(outputs.stems))
     if model.for_song is not None:
         heard = resampling.resample_blocks(
             files.stream(path, allow_truncated=options.allow_truncated),
@@ -76,74 +73,19 @@ def separate_file(
         song = outputs.remember(
             files.stream(path, allow_truncated=options.allow_truncated), progress
         )
-        inputs = resampling.resample_blocks(
-            song, source_hz=info.sample_rate_hz, target_hz=model.sample_rate_hz
-        )
-        stems = _apply(model, variables, inputs, voices, outputs.add_pitch, options)
-        flat = (block.reshape(len(block), -1) for block in stems)
-        for block in resampling.resample_blocks(
-            flat, source_hz=model.sample_rate_hz, target_hz=info.sample_rate_hz
-        ):
-            outputs.add_stems(block.reshape(len(block), len(outputs.stems), -1))
-    return outputs.result()
-
-
-def _voices(
-    channels: int, model: "SegmentModel", mix: Callable[[Block], Block], *, with_stems: bool
-) -> Sequence[Callable[[Block], Block] | None]:
-    """What the model listens to, one after the other; the pitch of the last voice counts, and its
-    stems only where it is the only one.
-
-    So the last of several is all channels together, by `mix`: for a model of pitch, else it is None
-    and not heard.
-    """
-    if channels == model.channels:
-        return [lambda block: block]
-    if channels > 1 and model.channels > 1:
-        raise files.AudioFileError(
-            f"the file has {channels} channels, the model takes {model.channels}: "
-            f"mix it to {model.channels} channels or to mono first"
-        )
-    whole = [mix]
-    if channels == 1 or not with_stems:
-        return whole
-    each = [_channel(number) for number in range(channels)]
-    return [*each, *(whole if model.bin_cents is not None else [None])]
-
-
-def _channel(number: int) -> Callable[[Block], Block]:
-    return lambda block: block[:, number : number + 1]
-
-
-def _apply(
-    model: "SegmentModel",
-    variables: Any,
-    blocks: Iterable[Block],
-    voices: Sequence[Callable[[Block], Block] | None],
-    add_pitch: Callable[[np.ndarray], None],
-    options: Options,
-) -> Iterator[Stems]:
-    """Yields stems with the file's channels, hands the salience of the last voice to add_pitch."""
-    from majl_jax.inference import segments
-
-    heard = [voice for voice in voices if voice is not None]
-    streams = [
-        segments.stream(
+        for part in separated(
             model,
             variables,
-            map(voice, copy),
-            overlap=options.overlap,
-            batch_size=options.batch_size,
-            devices=options.devices,
-        )
-        for voice, copy in zip(heard, itertools.tee(blocks, len(heard)), strict=True)
-    ]  # in step with each other, so that the copies of the input stay as short as a batch
-    for parts in zip(*streams, strict=True):
-        if "salience" in parts[-1]:
-            add_pitch(parts[-1]["salience"])
-        if "stems" in parts[-1] and not options.pitch_only:
-            of_channels = parts[: len(voices) - 1] or parts
-            yield np.concatenate([part["stems"] for part in of_channels], axis=2)
+            song,
+            sample_rate_hz=info.sample_rate_hz,
+            channels=info.channels,
+            options=options,
+            mix=mix,
+        ):
+            if len(part.stems):
+                outputs.add_stems(part.stems)
+            outputs.add_pitch(part.f0_hz, part.confidence)
+    return outputs.result()
 
 
 class _Backlog:
@@ -233,9 +175,6 @@ class _Outputs:
                 self.folder.rmdir()  # succeeds only where nothing was written
 
     def _finish(self) -> None:
-        if self.stems and self.backlog.samples:  # resampling there and back may lose a sample
-            shape = (self.backlog.samples, len(self.stems), self.channels)
-            self.add_stems(np.zeros(shape, np.float32))
         if self._pictures:
             with atomic.draft(self.folder / "picture.png") as part:
                 draw_overview(
@@ -260,27 +199,16 @@ class _Outputs:
     def add_stems(self, stems: Stems) -> None:
         """Writes the next samples of every stem, and of what the song is without them."""
         song = self.backlog.take(len(stems))
-        stems = stems[: len(song)]
-        if stems.shape[2] != song.shape[1]:  # a mono song through a model of several channels
-            stems = stems.mean(2, keepdims=True)
         signals = [*stems.transpose(1, 0, 2), song - stems.sum(1)]
         for writer, signal in zip(self.writers, signals, strict=True):
             writer.write(signal)
         for picture, signal in zip(self._pictures.values(), (song, stems[:, 0]), strict=False):
             picture.push(signal.mean(1))
 
-    def add_pitch(self, salience: Float[np.ndarray, "frame bin"]) -> None:
-        """Writes the next frames of pitch; what is below the threshold is unvoiced."""
-        from majl_jax.inference import decoding
-
-        if self.model.bin_cents is None:
-            return
-        f0_hz, confidence = decoding.decode_pitch(salience, self.model.bin_cents)
-        if not np.isfinite(confidence).all():
-            raise ValueError(
-                "the model returned a salience that is not finite: check the checkpoint"
-            )
-        f0_hz = np.where(confidence >= self.options.threshold, f0_hz, 0.0)
+    def add_pitch(
+        self, f0_hz: Float[np.ndarray, "frame"], confidence: Float[np.ndarray, "frame"]
+    ) -> None:
+        """Writes the next frames of pitch, of which 0 Hz is unvoiced."""
         for frame, (hz, sure) in enumerate(zip(f0_hz, confidence, strict=True), start=self.frames):
             self._csv.write(f"{frame * self._seconds_per_frame:.4f},{hz:.3f},{sure:.4f}\n")
         self.frames += len(f0_hz)

@@ -59,7 +59,7 @@ class Checkpoints:
         best = _KeepBest({} if scores is None else scores, keep_best)
         self.manager = ocp.CheckpointManager(
             self.directory,
-            item_names=("params", "rest", "meta"),
+            item_names=("params", "mutables", "rest", "meta"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy([LatestN(keep_last), best]),
                 cleanup_tmp_directories=True,
@@ -95,8 +95,7 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(parts["params"]),
-                    rest=ocp.args.StandardSave(parts["rest"]),
+                    **{name: ocp.args.StandardSave(part) for name, part in parts.items()},
                     meta=ocp.args.JsonSave(meta),
                 ),
                 force=True,
@@ -151,22 +150,23 @@ class Checkpoints:
         return None
 
     def _restore_step(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
-        parts = _parts(state)
+        # Checkpoints of before have the mutables in the rest.
+        apart = "mutables" in read_meta(self.directory / str(step))["fingerprint"]
+        parts = _parts(state, apart=apart)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, parts)
         found = self.manager.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(target["params"]),
-                rest=ocp.args.StandardRestore(target["rest"]),
+                **{name: ocp.args.StandardRestore(part) for name, part in target.items()},
                 meta=ocp.args.JsonRestore(),
             ),
         )
         meta = found["meta"]
         for name in parts:
             compare(meta["fingerprint"][name], parallel.on_host(found[name]), name)
-        rest = found["rest"]
+        rest = {**found["rest"], **{name: found[name] for name in parts if name != "rest"}}
         key = jax.random.wrap_key_data(rest["key"], impl=jax.random.key_impl(state.key))
-        return type(state)(**{**rest, "params": found["params"], "key": key}), meta
+        return type(state)(**{**rest, "key": key}), meta
 
     def _set_aside(self, damaged: Sequence[tuple[int, str]]) -> None:
         for step, problem in damaged:
@@ -188,15 +188,17 @@ def _reason(error: Exception) -> str:
     return atomic.reason(int(found[1])) if found else str(error)
 
 
-def _parts(state: Any) -> dict[str, Any]:
-    """A train state as the parts that are stored apart."""
+def _parts(state: Any, *, apart: bool = True) -> dict[str, Any]:
+    """A train state as the parts that are stored apart: a model can be applied without `rest`."""
     rest = {
         "step": state.step,
-        "mutables": state.mutables,
         "opt_state": state.opt_state,
         "key": jax.random.key_data(state.key),
     }
-    return {"params": state.params, "rest": rest}
+    # Orbax stores no part without arrays.
+    if apart and jax.tree.leaves(state.mutables):
+        return {"params": state.params, "mutables": state.mutables, "rest": rest}
+    return {"params": state.params, "rest": {**rest, "mutables": state.mutables}}
 
 
 def candidates(workdir: str | os.PathLike, stage: str, *, average: int = 1) -> list[list[int]]:

@@ -151,12 +151,20 @@ def load_mean(
 def load_step(
     workdir: str | os.PathLike, stage: str, step: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Model variables (NumPy) and the meta of one checkpoint."""
+    """Model variables (NumPy) and the meta of one checkpoint, whose `rest` is not needed."""
     directory = pathlib.Path(workdir).resolve() / stage / "checkpoints" / str(step)
     meta = read_meta(directory)
+    prints = meta["fingerprint"]
     with _naming_damage(directory):
         params = _read_numpy(directory / "params")
-        mutables = _read_numpy(directory / "rest", only="mutables")
-        compare(meta["fingerprint"]["params"], params, "params")
-        compare(meta["fingerprint"]["rest"], mutables, "rest")
-    return {"params": params, **mutables["mutables"]}, meta
+        compare(prints["params"], params, "params")
+        mutables = {}
+        if "mutables" in prints:
+            mutables = _read_numpy(directory / "mutables")
+            compare(prints["mutables"], mutables, "mutables")
+        elif any(path.startswith("mutables/") for path in prints["rest"]):
+            # As checkpoints had them before.
+            found = _read_numpy(directory / "rest", only="mutables")
+            compare(prints["rest"], found, "rest")
+            mutables = found["mutables"]
+    return {"params": params, **mutables}, meta

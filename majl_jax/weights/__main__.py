@@ -27,7 +27,7 @@ def _size(text: str) -> tuple[str, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts a weight file; returns the exit status."""
     summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m majl_jax.weights", description=summary)
+    parser = argparse.ArgumentParser(prog=terminal.program("weights"), description=summary)
     parser.add_argument(
         "--architecture",
         required=True,

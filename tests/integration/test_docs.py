@@ -13,9 +13,11 @@ import jax
 import made_music
 import numpy as np
 import pytest
+import soundfile
+from made_runs import make_run
 from places import ROOT
 
-from majl_jax import main
+from majl_jax import export, main
 from majl_jax.training import loop
 
 TOY = "docs/adding-a-paper.md"
@@ -137,6 +139,21 @@ def test_the_page_about_adding_a_paper_makes_a_recipe_that_trains(tmp_path, monk
     )
     assert list(results) == ["copy", "mask"] and np.isfinite(results["mask"]["sdr_db"])
     assert recipe.segment_model(config).stems == ("soprano",)
+
+
+@pytest.mark.slow
+def test_the_page_about_python_runs(tmp_path, monkeypatch):
+    """Its examples one after the other, with a run whose parameters are random."""
+    make_run(tmp_path / "runs/majl")
+    monkeypatch.chdir(tmp_path)
+    sound = 0.1 * np.random.default_rng(0).standard_normal((22_050, 2))
+    soundfile.write("song.mp3", sound, 44_100)
+    assert export.main(["runs/majl", "--output=voice.safetensors", "--licence=CC0-1.0"]) == 0
+    seen = {}
+    for code in re.findall(r"^```python\n(.*?)^```", TEXTS["docs/python.md"], re.M | re.S):
+        exec(compile(code, "docs/python.md", "exec"), seen)
+    assert seen["out"].stems["soprano"].shape == seen["audio"].shape
+    assert np.isfinite(seen["by_sample"]).all() and np.any(seen["by_sample"])
 
 
 def _module(name, path, monkeypatch):

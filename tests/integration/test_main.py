@@ -57,11 +57,13 @@ def _said(done):
             "configs/majl.py has no preset 'smok'; expected one of quickstart, smoke",
         ),
         (["--config=configs/magl.py"], "--config names configs/magl.py, which is no file"),
-        (["--config", "configs/magl.py"], "here configs/jukebox.py, configs/majl.py"),
+        (["--config", "configs/magl.py"], "of those in the package: jukebox, majl, mixit"),
         ([], "flag --config=None"),
         ([SMOKE, "--confg.seed=3"], "Unknown command line flag 'confg.seed'"),
         ([SMOKE, "teacher"], "unknown arguments: teacher"),
         ([SMOKE, "--config.recipe=marl"], "config.recipe is 'marl'; expected one of"),
+        (["--config=majl:smoke", "--config.recipe=marl"], "config.recipe is 'marl'; expected"),
+        (["--config", "majl:smoke", "--config.seed=many"], "flag --config.seed=many: invalid"),
         (
             [SMOKE, "--config.data.directory=nowhere"],
             "No prepared data set in nowhere/chorales (the folder does not exist). Make it with: "
@@ -73,6 +75,12 @@ def test_a_wrong_call_is_one_line_and_leaves_no_folder(tmp_path, arguments, mess
     line = _said(_main(*arguments, f"--workdir={tmp_path / 'run'}"))
     assert line.startswith("error: ") and message in line
     assert not (tmp_path / "run").exists()
+
+
+def test_help_is_no_error():
+    done = _main("--help")
+    assert done.returncode == 0 and not done.stderr
+    assert "--workdir: folder of the run" in done.stdout and done.stdout.startswith("Train every")
 
 
 def test_debug_shows_where_an_error_came_from(tmp_path):

@@ -201,13 +201,13 @@ def test_the_first_line_says_what_the_model_knows(tmp_path, monkeypatch, name):
 def test_recordings_and_rendered_sets_are_told_apart(tmp_path, monkeypatch):
     sets = {"data__stems_only": "copy/musdb18_hq", "data__pitch_only": "songs_of_mine"}
     run = make_run(tmp_path, "majl", "smoke", monkeypatch, **sets)
-    _, _, label = loading.load_run(run)
+    _, _, info = loading.load_run(run)
     told = "chorales (synthetic), copy/musdb18_hq (real), songs_of_mine (unknown)"
-    assert label.endswith(f"trained on {told}")
+    assert str(info).endswith(f"trained on {told}")
     # The teacher has seen the labelled set alone.
     stage = {"stage": "teacher", "step": 7}
     monkeypatch.setattr(restore, "load_variables", lambda *which: ({}, stage))
-    assert loading.load_run(run)[2].endswith("trained on chorales (synthetic only)")
+    assert str(loading.load_run(run)[2]).endswith("trained on chorales (synthetic only)")
 
 
 def test_a_folder_with_one_run_in_it_is_that_run(tmp_path, monkeypatch):
@@ -217,4 +217,4 @@ def test_a_folder_with_one_run_in_it_is_that_run(tmp_path, monkeypatch):
     make_run(tmp_path / "runs/two", "majl", "smoke", monkeypatch, data__target="bass")
     model, _, label = loading.load_run(tmp_path / "runs")
     assert model.stems == ("soprano", "bass") and model.bin_cents is None
-    assert label.endswith("; no pitch, which one run alone gives")
+    assert str(label).endswith("; no pitch, which one run alone gives")

@@ -196,6 +196,29 @@ def test_load_variables_gives_numpy(copy):
     assert set(variables) == {"params", "stats"}
 
 
+@pytest.mark.parametrize("mutables", [None, {}])
+def test_a_model_applies_without_the_state_of_its_optimizer(tmp_path, mutables):
+    save(tmp_path / "first", make_state(3, mutables=mutables))
+    before, _ = load_variables(tmp_path)
+    shutil.rmtree(tmp_path / "first/checkpoints/3/rest")
+    tiny.assert_equal(load_variables(tmp_path)[0], before)
+    with pytest.raises(CheckpointError, match="none of the checkpoints"):
+        restore(tmp_path / "first", make_state(mutables=mutables))
+
+
+def test_a_checkpoint_that_has_the_mutables_in_the_rest_is_read(tmp_path, monkeypatch):
+    """As they were saved before."""
+    parts = checkpoint._parts
+    monkeypatch.setattr(checkpoint, "_parts", lambda state: parts(state, apart=False))
+    save(tmp_path / "first", make_state(3))
+    monkeypatch.undo()
+    assert not (tmp_path / "first/checkpoints/3/mutables").exists()
+    found, _ = restore(tmp_path / "first")
+    tiny.assert_equal(plain(found), plain(make_state(3)))
+    stats = load_variables(tmp_path)[0]["stats"]
+    tiny.assert_equal(stats, parallel.on_host(make_state(3).mutables["stats"]))
+
+
 def test_load_variables_chooses_stage_and_step(copy):
     run = copy.parent
     for step in (1, 2):

@@ -1,0 +1,52 @@
+"""A trained model in one file: parameters and statistics, config and card; no optimizer state, no
+pickle.
+
+    python -m majl_jax.export runs/majl --output=voice.safetensors
+
+`majl_jax.separate --checkpoint=voice.safetensors` and `majl_jax.load("voice.safetensors")` take it.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from majl_jax import terminal
+
+
+@terminal.command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the model file; returns the exit code."""
+    summary = " ".join((__doc__ or "").partition("\n\n")[0].split())
+    parser = argparse.ArgumentParser(prog=terminal.program("export"), description=summary)
+    add = parser.add_argument
+    add("run", metavar="RUN", help="the --workdir of a training run, or RUN:STAGE")
+    add("--output", required=True, type=pathlib.Path, help="file to write, .safetensors")
+    add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
+    add("--licence", default="", help="of the parameters, for the card, as CC-BY-4.0")
+    add("--overwrite", action="store_true", help="replace the file if it is there")
+    add("--debug", action="store_true", help=terminal.DEBUG_HELP)
+    options = parser.parse_args(arguments)
+    if options.output.exists() and not options.overwrite:
+        raise FileExistsError(f"{options.output} exists already: pass --overwrite to replace it")
+
+    from majl_jax.separate import loading, model_file
+
+    model, variables, info = loading.find(options.run, which=options.which)
+    if not info.config:
+        raise ValueError(
+            f"{options.run} is not one run ({info.about}): expected the --workdir of one, or "
+            "RUN:STAGE"
+        )
+    info = dataclasses.replace(info, licence=options.licence or info.licence)
+    model_file.write(options.output, variables, info)
+    size = options.output.stat().st_size / 1e6
+    print(f"{options.output}: {info}; {size:.1f} MB; {loading.gives(model)}")
+    if not info.licence:
+        print("no licence is stated: --licence=NAME puts one on the card", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What is known about a model: where it is from, what it learnt from, and what it scored."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import majl_jax
+from majl_jax import formats
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """A model's card; as text, one line: what the model is, and what it was trained on."""
+
+    about: str
+    """As "majl, stage student, step 700 (best) of runs/majl"."""
+    recipe: str = ""
+    """The paper's, as "majl"; "" of published weights."""
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    """Its fields, as JSON has them, of the run as far as this stage."""
+    stage: str = ""
+    step: int = 0
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The data sets it was trained on, each "real", "synthetic", "own" files, or "unknown"."""
+    sample_rate_hz: int = 0
+    """Of the audio it hears: nothing above half of it."""
+    channels: int = 1
+    stems: tuple[str, ...] = ()
+    pitch: str | None = None
+    """"one" per frame, "several", or "" for none; None where the model's config tells it."""
+    scores: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    """Of its stage on held-out tracks, by the names of result.json; None where undefined."""
+    note: str = ""
+    """What else there is to say, as "; no pitch, which one run alone gives"."""
+    licence: str = ""
+    """Of the parameters; "" where nobody has said."""
+    commit: str = ""
+    """Of the code that trained it; "" where it is not known."""
+    version: str = ""
+    """Of majl_jax."""
+    cite: str = ""
+
+    def __str__(self) -> str:
+        trained = f", trained on {in_words(self.data)}" if self.data else ""
+        return f"{self.about}{trained}{self.note}"
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it has learnt from rendered sound only."""
+        return bool(self.data) and set(self.data.values()) == {"synthetic"}
+
+    def of_file(self, path: pathlib.Path) -> "Info":
+        """The same model, found in a file."""
+        return dataclasses.replace(self, about=f"{self.about.partition(' of ')[0]} of {path}")
+
+
+def from_json(said: Mapping[str, Any]) -> Info:
+    """A card as `dataclasses.asdict` and JSON left it; keys that are not known are left out."""
+    known = {field.name for field in dataclasses.fields(Info)}
+    card = {key: value for key, value in said.items() if key in known}
+    return Info(**{**card, "stems": tuple(card.get("stems", ()))})
+
+
+def in_words(data: Mapping[str, str]) -> str:
+    """Data sets by their names, and whether they are recordings."""
+    by_sound: dict[str, list[str]] = {}
+    for name, sound in data.items():
+        by_sound.setdefault(sound, []).append(name)
+    only = " only" if list(by_sound) == ["synthetic"] else ""
+    return ", ".join(f"{', '.join(found)} ({kind}{only})" for kind, found in by_sound.items())
+
+
+def sounds(names: Sequence[str]) -> dict[str, str]:
+    """Of data sets, by the names of their folders, whether they are recordings."""
+    from majl_jax.datasets.readers import READERS
+
+    readers = {name: READERS.get(name.rsplit("/", 1)[-1]) for name in names}
+    return {name: one.sound if one else "unknown" for name, one in readers.items()}
+
+
+def of_run(
+    run: pathlib.Path, said: Mapping[str, Any], meta: Mapping[str, Any], *, which: str, paper: str
+) -> Info:
+    """The card of a run without what its model gives.
+
+    Args:
+        run: its folder.
+        said: its config.json.
+        meta: of the checkpoint.
+        which: of its stage's checkpoints that is.
+        paper: the first sentence about its recipe.
+    """
+    config, recipe = said["config"], str(said["config"]["recipe"])
+    stage, step = str(meta["stage"]), int(meta["step"])
+    ran = list(config.get("run", ()))
+    if stage in ran:  # the model of the run as far as this stage
+        config = {**config, "run": ran[: ran.index(stage) + 1]}
+    path, scores = run / stage / "result.json", {}
+    if path.is_file():
+        result = formats.read(path, formats.RUN)
+        # Those of another checkpoint would be wrong here.
+        scores = result.get("metrics", {}) if step in result.get("steps", []) else {}
+    start = (said.get("starts") or [{}])[-1]
+    version = start.get("versions", {}).get("majl_jax", majl_jax.__version__)
+    return Info(
+        about=f"{recipe}, stage {stage}, step {step} ({which}) of {run}",
+        recipe=recipe,
+        config=config,
+        stage=stage,
+        step=step,
+        scores=scores,
+        commit=start.get("commit") or "",
+        version=version,
+        cite=f"majl_jax {version} (CITATION.cff); {paper}",
+    )
+
+
+def without_pitch(info: Info, why: str) -> Info:
+    """The card of a model that is not to give the pitch that its config speaks of."""
+    return dataclasses.replace(info, pitch="", note=f"; no pitch, {why}")
+
+
+def with_model(info: Info, model: Any) -> Info:
+    """The card with what the model hears and gives."""
+    several = not hasattr(model, "stems")
+    one = getattr(model, "bin_cents", None) is not None
+    return dataclasses.replace(
+        info,
+        sample_rate_hz=model.sample_rate_hz,
+        channels=getattr(model, "channels", 1),
+        stems=tuple(getattr(model, "stems", ())),
+        pitch="several" if several else "one" if one else "",
+    )
