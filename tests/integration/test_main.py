@@ -123,6 +123,22 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     assert "stages.teacher.learning_rate" in line
     again = _main(*call)
     assert again.returncode == 0 and "complete already" in again.stdout
+
+    # Data and workdir moved, more steps, scored in another way: the run goes on.
+    data, workdir = data.rename(tmp_path / "elsewhere"), workdir.rename(tmp_path / "moved")
+    call[1], call[3] = f"--config.data.directory={data}", f"--workdir={workdir}"
+    done = _main(*call, "--config.stages.teacher.steps=3", "--config.evaluation.overlap=0.5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "teacher: complete with 2 steps, goes on to 3" in done.stdout
+    assert "teacher: its learning rate depends on their number" in done.stdout
+    assert json.loads((workdir / "teacher/result.json").read_text())["trained_steps"] == 3
+    changed = json.loads((workdir / "config.json").read_text())["starts"][-1]["changed"]
+    assert changed.keys() == {"data.directory", "evaluation.overlap", "stages.teacher.steps"}
+    index = json.loads((data / "chorales/index.json").read_text())
+    index["splits"]["train"]["crc32c"] ^= 1
+    (data / "chorales/index.json").write_text(json.dumps(index))
+    call += ["--config.stages.teacher.steps=3", "--config.evaluation.overlap=0.5"]
+    assert "chorales (train): another content there than here" in _said(_main(*call))
     (workdir / "teacher/result.json").write_text("")
     assert f"{workdir}/teacher/result.json is empty" in _said(_main(*call))
 

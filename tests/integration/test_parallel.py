@@ -132,16 +132,18 @@ def test_initialize_wants_all_flags_or_none(monkeypatch):
 
 
 def test_compilations_are_kept_for_this_user_unless_they_are_elsewhere(tmp_path):
-    name, before = "jax_compilation_cache_dir", jax.config.jax_compilation_cache_dir
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_enable_xla_caches")
+    before = {name: getattr(jax.config, name) for name in names}
     try:
-        jax.config.update(name, None)
+        jax.config.update("jax_compilation_cache_dir", None)
         parallel.cache_compilations(tmp_path / "compiled")
         assert (tmp_path / "compiled").stat().st_mode & 0o777 == 0o700
         parallel.cache_compilations(tmp_path / "other")
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
         assert not (tmp_path / "other").exists()
     finally:
-        jax.config.update(name, before)
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 # ---- several processes ---------------------------------------------------------------------------
