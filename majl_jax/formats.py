@@ -1,4 +1,5 @@
-"""What a run writes down, read: JSON files whose format has a number, and files of JSON lines.
+"""Files that are no code: where ours lie, and what a run writes down, JSON files whose format has
+a number and files of JSON lines.
 
 Who writes a file says which format it has, who reads one refuses a newer one. What is damaged is
 refused by file and line. Scores that JSON has no numbers for are text or null.
@@ -20,6 +21,18 @@ DATA = 1
 MODEL = 1
 """Of a model file's card."""
 KEY = "format"
+
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+
+
+def _folder(name: str, *, in_checkout: str) -> pathlib.Path:
+    """A folder that setup.py puts into the package; a checkout has it beside."""
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parent / in_checkout
+
+
+CONFIGS = _folder("configs", in_checkout="configs")
+SPLITS = _folder("splits", in_checkout="data/splits")
 
 
 def score_to_json(value: float) -> float | str | None:

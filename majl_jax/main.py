@@ -18,7 +18,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from majl_jax import package_data, terminal
+from majl_jax import formats, terminal
 from majl_jax.evaluation.rows import read_rows, text_table
 
 RECIPES = ("majl", "ss_mpe", "transfer", "mixit", "jukebox")  # modules of majl_jax.recipes
@@ -155,9 +155,9 @@ def _with_config_file(arguments: Sequence[str]) -> list[str]:
         path, colon, preset = given.partition(":")
         if pathlib.Path(path).is_file():
             continue
-        packaged = package_data.CONFIGS / f"{path}.py"
+        packaged = formats.CONFIGS / f"{path}.py"
         if not path.isidentifier() or not packaged.is_file():
-            known = ", ".join(sorted(one.stem for one in package_data.CONFIGS.glob("*.py")))
+            known = ", ".join(sorted(one.stem for one in formats.CONFIGS.glob("*.py")))
             raise FileNotFoundError(
                 f"--config names {path}, which is no file; expected configs/NAME.py:PRESET, or "
                 f"NAME:PRESET of those in the package: {known}"

@@ -1,6 +1,7 @@
 """What all commands share: any text is printed, and an error is one line and exit code 1."""
 
 import functools
+import importlib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -11,11 +12,20 @@ _SPEAKING = (OSError, ValueError, RuntimeError, ImportError)
 _LONGEST = 2000
 
 Arguments = Sequence[str] | None
+PROGRAM = "majl-jax"
+COMMANDS = {
+    "main": "train every stage of a recipe, evaluate it, report",
+    "prepare": "a data set on disk to what training reads",
+    "separate": "audio files to stems, pitch, notes and pictures",
+    "report": "a run to a page with curves, scores and sound",
+    "weights": "published weights to our parameters",
+    "export": "a trained model in one file",
+}
 
 
 def program(name: str) -> str:
     """How a command was called: `majl-jax NAME`, or as a module."""
-    called = f"majl-jax {name}"
+    called = f"{PROGRAM} {name}"
     return called if sys.argv[0] == called else f"python -m majl_jax.{name}"
 
 
@@ -66,3 +76,28 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, _SPEAKING) and joined:
         return joined
     return f"{type(error).__name__}: {joined or 'no more is known'} (--debug shows where)"
+
+
+def main(arguments: Arguments = None) -> int:
+    """`majl-jax COMMAND ...`, the same as `python -m majl_jax.COMMAND ...`: runs a command.
+
+    Returns its exit code, 2 for a command that there is not.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name, *words = given or ["--help"]
+    if name in COMMANDS:
+        # What a command is called by, and where absl looks for its flags.
+        sys.argv = [f"{PROGRAM} {name}", *words]
+        return importlib.import_module(_module(name)).main()
+    asked = name in ("--help", "-h")
+    lines = [f"  {one:10}{what}" for one, what in COMMANDS.items()]
+    text = "\n".join([f"usage: {PROGRAM} COMMAND ...", "", *lines, "", "COMMAND --help says more."])
+    if not asked:
+        text = f"error: {PROGRAM} has no command {name!r}; expected one of {', '.join(COMMANDS)}"
+    print(text, file=sys.stdout if given and asked else sys.stderr)
+    return 0 if given and asked else 2
+
+
+def _module(name: str) -> str:
+    """The module of a command: a package has it in its `__main__`."""
+    return f"majl_jax.{name}" if name == "main" else f"majl_jax.{name}.__main__"

@@ -72,12 +72,13 @@ def istft(
             f"{length_samples}. Compute more frames or ask for fewer samples."
         )
     window = hann_window(window_samples)
-    windowed = _irfft(spec) * jax.lax.broadcast_to_rank(window, spec.ndim)
-    signal: Array = overlap_add(windowed, hop_samples)
+    parts: Array = _irfft(spec)
+    signal: Array = overlap_add(parts * jax.lax.broadcast_to_rank(window, spec.ndim), hop_samples)
     window_sum = _overlap_add_numpy(np.tile(window**2, (frames, 1)), hop_samples)
     window_sum = np.maximum(window_sum[half : half + length_samples], WINDOW_SUM_FLOOR)
     scale = (1.0 / window_sum).astype(np.float32)
-    return _crop(signal, half, length_samples) * jax.lax.broadcast_to_rank(scale, signal.ndim)
+    cropped: Array = _crop(signal, half, length_samples)
+    return cropped * jax.lax.broadcast_to_rank(scale, signal.ndim)
 
 
 def magnitude(spec: Complex[Array, "*any"], floor: float = 1e-10) -> Float[Array, "*any"]:

@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 from collections.abc import Iterable
 
-from majl_jax import package_data
+from majl_jax import formats
 
 HELD_OUT = 10  # every so many go to test, and of the rest to valid
 FEWEST = 3  # with fewer, a split would be empty
@@ -45,4 +45,4 @@ def read_split(path: pathlib.Path) -> list[list[str]]:
     return [line.split() for line in lines if line.strip() and not line.startswith("#")]
 
 
-SPLITS_FOLDER = package_data.SPLITS
+SPLITS_FOLDER = formats.SPLITS

@@ -85,7 +85,6 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (Range(high=0.0, below=True), "inactive_db"),
     (("frame", "segment", "song"), "granularity"),
     (("coherent", "incoherent"), "transfer.evaluation.mixing"),
-    (("tf.data", "memory"), "data.reader"),
     # losses
     (Range(-1.0, 1.0, whole=True), "dwhs.exponents"),
     (Range(1.0, above=True), "middle_weight"),

@@ -36,16 +36,17 @@ def fit(
     Args:
         stage: what is trained.
         previous: what the stage before hands over.
-        key: of all its randomness.
+        key: of the run; what is random in a stage's steps depends on its index as well.
         run: what it shares with the other stages.
         index: how many stages of the run come before it.
         steps_before: how many steps these have.
     """
+    step_key = jax.random.fold_in(key, index)
     with run.preemption.interruptible():
-        state, optimizer, step, batches = start(stage, previous, key, run.mesh)
+        state, optimizer, step, batches = start(stage, previous, (key, step_key), run.mesh)
     with contextlib.ExitStack() as stack:
         at = stack.enter_context(StageRun(stage, index, run, state, optimizer))
-        at.resume(key, batches)
+        at.resume(step_key, batches)
         del state
         first, where = at.done + 1, {"start": at.done, "stop": stage.steps}
         source = stack.enter_context(
@@ -230,8 +231,7 @@ def run(
             for index, stage in enumerate(stages):
                 result = _complete(stage, shared, stages[index + 1 :])
                 if result is None:
-                    stage_key = jax.random.fold_in(key, index)
-                    fit(stage, previous, stage_key, shared, index=index, steps_before=steps_before)
+                    fit(stage, previous, key, shared, index=index, steps_before=steps_before)
                     _finish(stage, shared)
                 elif result.get(run_log.EVALUATED_WITH, "") != options.evaluated_with:
                     _judge_again(stage, shared, result)

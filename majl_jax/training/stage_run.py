@@ -251,12 +251,17 @@ class StageRun:
 
 
 def start(
-    stage: Stage, previous: Previous, key: Key, mesh: Mesh
+    stage: Stage, previous: Previous, keys: tuple[Key, Key], mesh: Mesh
 ) -> tuple[TrainState, optax.GradientTransformation, Step, Iterator[Mapping[str, Any]]]:
     """A stage's first state, the optimiser of what is trained, the compiled step, and the batches
     from their start.
+
+    Its first parameters come from the first of `keys`, the run's, whatever stages came before: with
+    one seed, equal networks start alike in all stages and runs, so that what they reach can be
+    compared pair by pair. The second is that of its steps.
     """
-    variables = dict(stage.init(key, previous))
+    run_key, step_key = keys
+    variables = dict(stage.init(jax.random.fold_in(run_key, 0), previous))
     if "params" not in variables:
         raise ValueError(
             f"init of stage {stage.name!r} gives {sorted(variables)}; expected 'params'"
@@ -264,7 +269,7 @@ def start(
     params = variables.pop("params")
     mask = parameters.trainable_mask(params, stage.trainable)
     optimizer = parameters.only_trainable(stage.optimizer, mask)
-    state = TrainState(np.int32(0), params, variables, jax.jit(optimizer.init)(params), key)
+    state = TrainState(np.int32(0), params, variables, jax.jit(optimizer.init)(params), step_key)
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(mask), strict=True)
     sizes = [(int(np.size(leaf)), trained) for leaf, trained in leaves]
     console.say(

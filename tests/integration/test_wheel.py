@@ -15,8 +15,8 @@ import soundfile
 from made_runs import make_run
 from places import ROOT
 
-from majl_jax.__main__ import COMMANDS
-from majl_jax.__main__ import main as majl_jax_command
+from majl_jax.terminal import COMMANDS
+from majl_jax.terminal import main as majl_jax_command
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +76,8 @@ def test_the_wheel_has_configs_and_split_lists_and_nothing_of_the_tests(wheel):
 
 def test_the_package_is_that_of_the_environment_with_its_own_files(run):
     code = (
-        "import majl_jax; from majl_jax import package_data as data; print(majl_jax.__file__);"
-        "print(len([*data.SPLITS.glob('*.txt')]), len([*data.CONFIGS.glob('*.py')]))"
+        "import majl_jax; from majl_jax import formats; print(majl_jax.__file__);"
+        "print(len([*formats.SPLITS.glob('*.txt')]), len([*formats.CONFIGS.glob('*.py')]))"
     )
     done = run("python", "-c", code)
     file, counts = done.stdout.splitlines()

@@ -74,7 +74,6 @@ def test_no_number_may_be_nan_infinite_or_none(name):
         ("mixit", "network.dtype", "float64", "one of float32, bfloat16"),
         ("jukebox", "codebook.decay", 1.0, "a number, at least 0, below 1"),
         ("jukebox", "losses.resolutions", ((64, 16, 0),), "a whole number, at least 1"),
-        ("jukebox", "data.reader", "tfdata", "one of tf.data, memory"),
         ("jukebox", "train.keep_last", 0, "a whole number, at least 1"),
     ],
 )

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import majl_jax
-from majl_jax import export
+from majl_jax.export import __main__ as export
 from majl_jax.separate import __main__ as separate
 from majl_jax.separate import loading, model_file
 

@@ -390,6 +390,14 @@ def test_only_trainable_leaves_change(tmp_path):
     assert np.all(last(tmp_path)["params"]["head"]["w"] != fresh["head"]["w"])
 
 
+def test_with_one_seed_networks_start_alike_in_every_stage_and_their_steps_differ(tmp_path):
+    kept = (("body/.*", False), (".*", True))
+    run(tuple(tiny.line_stage(name=name, trainable=kept) for name in ("one", "two")), tmp_path)
+    tiny.assert_equal(*(last(tmp_path, name)["params"]["body"] for name in ("one", "two")))
+    noise = {(row["stage"], row["step"]): row.get("noise") for row in rows(tmp_path)}
+    assert noise["one", 5] != noise["two", 5]
+
+
 @pytest.mark.parametrize("of_mean", [9.0, 4.0, math.nan])
 def test_a_mean_of_checkpoints_is_handed_over_only_where_it_validates_better(tmp_path, of_mean):
     scores = iter([1.0, 5.0, math.nan, 2.0, of_mean])
