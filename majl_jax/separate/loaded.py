@@ -90,11 +90,25 @@ class Loaded:
         return getattr(self.system, "stems", ())
 
     @overload
-    def __call__(self, audio: Audio, sample_rate_hz: Rate, **how: Any) -> Output: ...
+    def __call__(
+        self,
+        audio: Audio,
+        sample_rate_hz: Rate,
+        *,
+        overlap: float = ...,
+        batch_size: int = ...,
+        threshold: float | None = ...,
+    ) -> Output: ...
 
     @overload
     def __call__(
-        self, audio: Sequence[Audio], sample_rate_hz: Rate, **how: Any
+        self,
+        audio: Sequence[Audio],
+        sample_rate_hz: Rate,
+        *,
+        overlap: float = ...,
+        batch_size: int = ...,
+        threshold: float | None = ...,
     ) -> list[Output]: ...
 
     def __call__(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from majl_jax.audio import files
@@ -27,7 +28,7 @@ def rate(sample_rate_hz: Any) -> int:
 
 def checked(audio: Any, name: str) -> Float[np.ndarray, "time *channel"]:
     """The same as float32, if it is audio."""
-    if isinstance(audio, jax.core.Tracer):
+    if isinstance(audio, Tracer):
         raise TypeError("a model is called on songs; inside of jax.jit and jax.grad: model.apply")
     if not isinstance(audio, (np.ndarray, jax.Array)):
         raise ValueError(f"{name} is a {type(audio).__name__}; expected a NumPy or JAX array")

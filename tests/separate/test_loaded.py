@@ -136,6 +136,8 @@ def test_apply_is_pure_compiled_and_differentiable():
     found = jax.jit(model.apply)(model.variables, audio)
     np.testing.assert_allclose(found["stems"]["voice"], out.stems["voice"], atol=1e-6)
     assert found["salience"].shape == (len(out.pitch.f0_hz), 40)
+    two = jax.vmap(model.apply, in_axes=(None, 0))(model.variables, np.stack([audio, -audio]))
+    np.testing.assert_allclose(two["stems"]["voice"][1], -out.stems["voice"], atol=1e-6)
     column = model.apply(model.variables, audio[:, None])
     assert column["stems"]["voice"].shape == (5000, 1)
 

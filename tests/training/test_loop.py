@@ -131,7 +131,7 @@ def test_step_metrics_stay_on_the_device_between_log_lines(tmp_path, monkeypatch
     monkeypatch.setattr(parallel, "on_host", lambda tree: calls.append(1) or on_host(tree))
     options = {"log_every_steps": 20, "evaluate_every_steps": 40, "checkpoint_every_steps": 40}
     run(tiny.line_stage(steps=40), tmp_path, **options)
-    assert len(calls) <= 2 + 1 + 2  # two lines, one empty fetch before the save, two parts saved
+    assert len(calls) <= 2 + 1 + 3  # two lines, one empty fetch before the save, three parts
 
 
 # ---- resuming ------------------------------------------------------------------------------------
