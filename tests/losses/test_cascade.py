@@ -157,6 +157,7 @@ def test_frames_have_cases_and_weights_of_their_own():
     np.testing.assert_allclose(terms["pitch"], _plain_pitch(batch, of_frames), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["robust", "self_paced"])
 @pytest.mark.parametrize("grain", ["segment", "frame"])
 def test_the_weight_module_learns_and_its_inputs_carry_no_gradient(objective, grain):

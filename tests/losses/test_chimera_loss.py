@@ -106,6 +106,7 @@ def test_terms_without_a_weight_are_not_computed(original):
             _loss(params, statistics, sources, weights=wrong)
 
 
+@pytest.mark.slow
 def test_a_network_without_statistics():
     network = NETWORK.clone(norm="instance", dropout=0.2)
     variables = network.init(jax.random.key(0), jnp.zeros((1, 2, 17)))

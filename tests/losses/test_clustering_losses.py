@@ -325,7 +325,8 @@ def test_chunks_plan_less_memory():
     def planned(chunk_frames):
         def loss(kernel, hidden, y, w):
             def embed(part):
-                return _head({"kernel": kernel, "bias": 0.0}, part, dimensions)
+                bias = jnp.zeros(frequencies * dimensions)
+                return _head({"kernel": kernel, "bias": bias}, part, dimensions)
 
             if chunk_frames is None:
                 found = clustering.grams(embed(hidden), y, w)

@@ -148,6 +148,7 @@ def test_a_term_is_drawn_alike_whatever_other_terms_there_are(batch):
     np.testing.assert_allclose(alone["geometric"], together["geometric"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consistency", ["bce", "divergence", "categorical"])
 def test_stop_gradient_leaves_only_the_gradient_through_the_changed_sound(batch, consistency):
     """With it the gradient is that of a target computed from other, fixed parameters of the same

@@ -220,6 +220,7 @@ def test_the_scan_over_layers_is_one_layer_after_the_other():
     assert np.abs(_network()[0](_variables(), _spectrum()) - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_silence_has_finite_gradients():
     value, gradients = _network()[1](_variables(), jnp.zeros_like(_spectrum()))
     assert value == 0

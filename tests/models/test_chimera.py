@@ -226,6 +226,7 @@ def test_statistics_of_all_devices_are_those_of_the_whole_batch():
 # ---- numbers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", chimera.NORMS)
 def test_silence_has_finite_outputs_and_gradients(norm):
     _, variables, magnitude, _ = _original()

@@ -51,6 +51,7 @@ def test_published_parameter_counts(model, channels, expected):
 # ---- the original's outputs ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_whole_network_gives_the_original_s_waveforms():
     state, inputs, output, _ = golden_files.read("resunet_decouple_plus_full")
     variables = weights.convert("resunet_decouple_plus", state, channels=FIXTURE_CHANNELS)

@@ -265,6 +265,7 @@ def test_rematerialisation_covers_all_blocks_and_changes_no_gradient():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(a).max()))
 
 
+@pytest.mark.slow
 def test_half_precision_stays_near():
     _, variables, apply, _ = _network()
     _, _, in_half, _ = _network(dtype=jnp.bfloat16)
@@ -273,6 +274,7 @@ def test_half_precision_stays_near():
     assert 0 < np.linalg.norm(exact - near) / np.linalg.norm(exact) < 0.05
 
 
+@pytest.mark.slow
 def test_a_frame_sees_fifty_frames_on_either_side():
     _, variables, apply, _ = _network(skip_connections=True)
     features = _features(120, seed=5).at[1, 60].set(jnp.nan)

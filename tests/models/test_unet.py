@@ -67,6 +67,7 @@ def test_output_has_the_length_and_scales_with_the_level(narrow):
     np.testing.assert_allclose(model.apply(variables, 10 * audio), 10 * estimate, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mask_cannot_be_louder_than_the_mixture(narrow):
     model, variables, audio = narrow
     assert float((model.apply(variables, audio) ** 2).mean()) <= float((audio**2).mean())
@@ -81,6 +82,7 @@ def test_a_mask_of_one_returns_the_mixture_without_its_mean(narrow):
     assert float(jnp.abs(estimate - audio).max()) < 0.02  # of 0.1 rms
 
 
+@pytest.mark.slow
 def test_silence_gives_silence_and_a_finite_gradient(narrow):
     model, variables, audio = narrow
     silent = jnp.zeros_like(audio)

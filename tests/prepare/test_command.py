@@ -437,6 +437,7 @@ def test_two_at_once_are_refused(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_chosen_stems_are_kept_or_summed_and_the_others_are_gone(tmp_path, capsys):
     call = ["--dataset=chorales", "--tracks=train=1,valid=0,test=0", "--processes=1"]
     assert prepare.main([*call, f"--output={tmp_path / 'all'}"]) == 0

@@ -165,6 +165,7 @@ def test_blends_of_stereo_are_shared_or_not():
     np.testing.assert_array_equal(jukebox.mono(audio[:, :, :1], keys), audio[:, :, :1])
 
 
+@pytest.mark.slow
 def test_the_second_encoder_hears_one_blend_or_two(data):
     """Of stereo: with one blend for both, a mixture that is the stem alone has the stem's
     latents.

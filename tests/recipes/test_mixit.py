@@ -71,6 +71,7 @@ def test_the_stems_get_the_outputs_that_were_voted_for(run):
     np.testing.assert_allclose(chosen, all_outputs[:, :, np.array(heads["heads"])], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_validates_best_is_handed_over_of_last_best_and_their_mean(run):
     workdir, _ = run
     result = json.loads((workdir / "pretrain/result.json").read_text())
@@ -209,6 +210,7 @@ def test_a_wrong_config_is_refused_before_training(data, field, value, message):
         mixit.stages(_config(data, **{field: value}), pathlib.Path())
 
 
+@pytest.mark.slow
 def test_a_folder_of_music_needs_no_validation_songs_beside_a_set_that_has_some(data, tmp_path):
     for number in range(2):
         audio = np.random.default_rng(number).normal(0, 0.1, (20_000, 1)).astype(np.float32)
@@ -235,6 +237,7 @@ def test_the_presets_have_the_published_sizes(preset, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
 
 
+@pytest.mark.slow
 def test_a_song_is_separated_by_a_run(run, tmp_path):
     workdir, _ = run
     song = np.random.default_rng(0).normal(0, 0.1, (30_000, 1)).astype(np.float32)

@@ -244,6 +244,7 @@ def test_the_input_goes_on_from_its_saved_position(tmp_path, finished):
     assert rows(tmp_path) == rows(finished[0])
 
 
+@pytest.mark.slow
 def test_a_plateau_lowers_the_rate_and_a_resumed_run_knows(tmp_path):
     changes = {
         "plateau": schedules.Plateau("loss", patience=0),

@@ -73,6 +73,7 @@ def _closed_form():
     return tensors
 
 
+@pytest.mark.slow
 def test_the_whole_network_computes_what_the_original_computes():
     variables = weights.convert("timbre_trap", _closed_form())
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 1_303_753

@@ -138,6 +138,7 @@ def test_every_program_has_the_right_pitch(part):
             assert abs(cents) < 20, f"program {program}, MIDI {pitch}: {cents:.0f} cents off"
 
 
+@pytest.mark.slow
 def test_an_excerpt_is_rendered_alike_twice_and_otherwise_with_another_seed():
     again = short.__wrapped__()
     np.testing.assert_array_equal(short().audio, again.audio)

@@ -83,6 +83,7 @@ def _loop(variables, inputs):
     return hidden
 
 
+@pytest.mark.slow
 def test_outputs_and_all_gradients_are_those_of_a_loop():
     found = _ours()
     assert found[0].shape == (BATCH, FRAMES, 2 * UNITS)
@@ -126,6 +127,7 @@ def _reference_lstm(x, h_0, c_0, weights, lengths, features, units, layers, drop
     return rnn.lstm_ref(x, h_0, c_0, *unpacked, lengths, *sizes[:3], dropout, bidirectional)
 
 
+@pytest.mark.slow
 def test_cudnn_gets_the_same_parameters(monkeypatch):
     monkeypatch.setattr(rnn, "lstm", _reference_lstm)
     found = _value_and_gradients(BLSTM(UNITS, LAYERS, implementation="cudnn").apply)

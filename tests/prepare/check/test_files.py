@@ -97,7 +97,8 @@ def test_a_damaged_shard_of_the_other_format(tmp_path):
 
 def test_an_empty_split_and_a_shard_nobody_knows(copied):
     index = index_of(copied)
-    empty = {key: [] for key in index["splits"]["valid"]}
+    valid = index["splits"]["valid"]
+    empty = {key: [] if isinstance(value, list) else value for key, value in valid.items()}
     index["splits"]["valid"] = empty
     (copied / records.INDEX_FILE).write_text(json.dumps(index))
     found = names(look(copied))
