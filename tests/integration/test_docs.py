@@ -17,7 +17,8 @@ import soundfile
 from made_runs import make_run
 from places import ROOT
 
-from majl_jax import export, main
+from majl_jax import main
+from majl_jax.export import __main__ as export
 from majl_jax.training import loop
 
 TOY = "docs/adding-a-paper.md"

@@ -134,11 +134,13 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     assert json.loads((workdir / "teacher/result.json").read_text())["trained_steps"] == 3
     changed = json.loads((workdir / "config.json").read_text())["starts"][-1]["changed"]
     assert changed.keys() == {"data.directory", "evaluation.overlap", "stages.teacher.steps"}
-    index = json.loads((data / "chorales/index.json").read_text())
+    right = (data / "chorales/index.json").read_text()
+    index = json.loads(right)
     index["splits"]["train"]["crc32c"] ^= 1
     (data / "chorales/index.json").write_text(json.dumps(index))
     call += ["--config.stages.teacher.steps=3", "--config.evaluation.overlap=0.5"]
     assert "chorales (train): another content there than here" in _said(_main(*call))
+    (data / "chorales/index.json").write_text(right)
     (workdir / "teacher/result.json").write_text("")
     assert f"{workdir}/teacher/result.json is empty" in _said(_main(*call))
 
