@@ -10,7 +10,7 @@ import io
 import pathlib
 import struct
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,9 +19,6 @@ from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.synthesis import rendering
 from majl_jax.datasets.track import BadTrack, Recording, Track, no_pitch
-
-if TYPE_CHECKING:  # a package of the extra `band`
-    import mido
 
 STEMS = ("bass", "drums", "other")
 VOICES = 0
@@ -198,7 +195,7 @@ def read_song(data: bytes, *, name: str) -> Song:
     return Song(tuple(messages), end_s)
 
 
-def _messages(data: bytes, name: str) -> Iterator[tuple[float, "mido.Message"]]:
+def _messages(data: bytes, name: str) -> Iterator[tuple[float, Any]]:
     """The messages of channels with their times in seconds."""
     import mido
 
