@@ -97,6 +97,7 @@ LABELS = {
     "a device has none": (3, 4, 5, 6, 7),
     "unlike shares": (1, 2, 7),
 }
+# A worker compiles the programs of a recipe once: its tests stay together.
 labels = pytest.mark.parametrize("missing", LABELS.values(), ids=LABELS)
 
 
@@ -124,6 +125,7 @@ def _majl(data, separator, pitch, run):
     return stage.loss, stage.init(jax.random.key(1), None), _first(stage.batches(None))
 
 
+@pytest.mark.xdist_group("devices_majl")
 @pytest.mark.parametrize(("separator", "pitch", "run"), NETWORKS)
 @labels
 def test_majl(choir, separator, pitch, run, missing):
@@ -147,6 +149,7 @@ def _transfer(data, number, **fields):
     return stage.loss, stage.init(jax.random.key(1), None), _first(stage.batches(None))
 
 
+@pytest.mark.xdist_group("devices_transfer")
 @pytest.mark.parametrize("number", [0, 1], ids=["pretrain", "finetune"])
 @labels
 def test_transfer(stems, number, missing):
@@ -199,6 +202,7 @@ def test_mixit_on_mixtures(band):
     _agree(*_mixit(band, "pretrain"), order=pairs)
 
 
+@pytest.mark.xdist_group("devices_mixit")
 @labels
 def test_mixit_on_stems(band, missing):
     loss, variables, batch = _mixit(band, "scratch")
@@ -222,6 +226,7 @@ def _jukebox(data, name):
     return stage.loss, stage.init(jax.random.key(2), previous), _first(stage.batches(None))
 
 
+@pytest.mark.xdist_group("devices_jukebox")
 @pytest.mark.parametrize("name", ["music", "vqvae", "encoder"])
 @labels
 def test_jukebox(coded, name, missing):
@@ -246,6 +251,7 @@ def _ss_mpe(data):
     return stage.loss, stage.init(jax.random.key(1), None), _first(stage.batches(None))
 
 
+@pytest.mark.xdist_group("devices_ss_mpe")
 @labels
 def test_ss_mpe(notes, missing):
     loss, variables, batch = _ss_mpe(notes)
