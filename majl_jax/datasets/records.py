@@ -41,12 +41,9 @@ REPORT_FILE = "report.json"
 FORMATS = ("tfrecord", "array_record")
 THREADS = 16
 
-# Flags of majl_jax.prepare that decide what is in a data set.
-_CONTENT_FLAGS = (
-    "source",
+SHARED_FLAGS = (
     "sample_rate_hz",
     "hop_samples",
-    "channels",
     "record_seconds",
     "tracks",
     "seed",
@@ -54,6 +51,8 @@ _CONTENT_FLAGS = (
     "drop_silence",
     "stems",
 )
+"""Flags of majl_jax.prepare that decide what is in all data sets of a command."""
+_CONTENT_FLAGS = ("source", "channels", *SHARED_FLAGS)
 
 Folder = str | os.PathLike[str]
 CONTENT = "crc32c"  # in the index of a split, beside its columns

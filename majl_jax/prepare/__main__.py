@@ -20,17 +20,6 @@ from majl_jax.datasets import readers, records
 from majl_jax.prepare.preparation import prepare
 from majl_jax.prepare.selection import SPLITS, Options, PrepareError
 
-SHARED = (  # by all data sets of a command
-    "sample_rate_hz",
-    "hop_samples",
-    "record_seconds",
-    "tracks",
-    "seed",
-    "file_format",
-    "drop_silence",
-    "stems",
-)
-
 
 def parse_tracks(text: str) -> dict[str, int]:
     """`40` or `train=40,valid=8` to the largest number of tracks per split."""
@@ -143,7 +132,7 @@ def _options(parsed: argparse.Namespace, name: str) -> Options:
         source=parsed.source if reader.needs_source else None,
         channels=parsed.channels or reader.channels[0],
         reader_version=reader.version,
-        **{key: getattr(parsed, key) for key in SHARED},
+        **{key: getattr(parsed, key) for key in records.SHARED_FLAGS},
     )
 
 
