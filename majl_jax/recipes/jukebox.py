@@ -287,7 +287,7 @@ def _stage(setting: _Setting) -> Stage:
             schedules.linear_warmup(
                 options.learning_rate, warmup_steps=config.optimizer.warmup_steps
             ),
-            clip_norm=config.optimizer.clip_norm or None,
+            clip_norm=config.optimizer.clip_norm,
         ),
         steps=options.steps,
         best=score if config.evaluation.select_best else None,

@@ -380,4 +380,4 @@ def _optimizer(options: Any, stage: Any) -> Any:
             raise ValueError(
                 f"config.optimizer.schedule is {other!r}; expected constant, step or cosine"
             )
-    return optimizer.optimizer(rate, clip_norm=options.clip_norm or None)
+    return optimizer.optimizer(rate, clip_norm=options.clip_norm)

@@ -259,7 +259,7 @@ def _stage(setting: _Setting) -> Stage:
         optimizer=optimizer.optimizer(
             schedule,
             weight_decay=config.optimizer.weight_decay,
-            clip_norm=config.optimizer.clip_norm or None,
+            clip_norm=config.optimizer.clip_norm,
             accumulate_steps=options.accumulate_steps,
         ),
         steps=options.steps,

@@ -261,7 +261,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
                 config.stages[name].learning_rate, warmup_steps=config.optimizer.warmup_steps
             ),
             weight_decay=config.optimizer.weight_decay,
-            clip_norm=config.optimizer.clip_norm or None,
+            clip_norm=config.optimizer.clip_norm,
             rate_factors=(("decoder/.*", config.optimizer.decoder_factor), (".*", 1.0)),
         ),
         steps=config.stages[name].steps,

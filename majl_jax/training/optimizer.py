@@ -128,7 +128,7 @@ def optimizer(
     *,
     weight_decay: float = 0.0,
     rate_factors: Sequence[tuple[str, float]] = (),
-    clip_norm: float | None = None,
+    clip_norm: float = 0.0,
     auto_clip: AutoClip | None = None,
     plateau: bool = False,
     accumulate_steps: int = 1,
@@ -141,16 +141,16 @@ def optimizer(
         weight_decay: times the parameters, added to what Adam gives; 0: none.
         rate_factors: (pattern of paths, factor of the learning rate), the first that matches; ()
             for one rate.
-        clip_norm: largest global norm of the gradients; None: any.
+        clip_norm: largest global norm of the gradients; 0: any.
         auto_clip: the same, from the norms so far; None: any.
         plateau: whether a `Plateau` will lower the rate.
         accumulate_steps: so many steps' mean gradient makes one update; schedules count updates.
         adam: its constants.
     """
-    if clip_norm is not None and auto_clip is not None:
-        raise ValueError("clip by clip_norm or by auto_clip, not by both: set one to None")
+    if clip_norm and auto_clip is not None:
+        raise ValueError("clip by clip_norm or by auto_clip, not by both: leave one out")
     parts = []
-    if clip_norm is not None:
+    if clip_norm:
         parts.append(optax.clip_by_global_norm(clip_norm))
     if auto_clip is not None:
         parts.append(clip_by_percentile(auto_clip))
