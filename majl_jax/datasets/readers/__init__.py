@@ -26,6 +26,7 @@ from majl_jax.datasets.readers import (
     medleydb,
     mir1k,
     mir_st500,
+    modules,
     musdb18,
     musicnet,
     nsynth,
@@ -177,6 +178,10 @@ READERS: dict[str, Reader] = {
     "nsynth": _of(nsynth, sound="synthetic"),
     "fma": _of(fma, channels=(1, 2)),
     "fretsonfire": _of(fretsonfire, channels=(1, 2)),
+    "modules": _of(modules, channels=(1, 2)),
+    "modules_parts": Reader(
+        functools.partial(modules.tracks, view="parts"), modules.PARTS, channels=(1, 2)
+    ),
     "e_gmd": _of(e_gmd, sound="synthetic"),
     "audio_folder": _of(audio_folder, channels=(1, 2), sound="own files"),
     "stems_coherent": _stem_folders("by_song"),
