@@ -63,6 +63,20 @@ def read(data: bytes, name: str) -> ModuleFile:
         raise AudioFileError(f"{name}: {error}; expected one of {', '.join(KINDS)}") from error
 
 
+def steady(data: bytes) -> bytes:
+    """The file without the random volume and panning of an IT's instruments, which a player draws
+    anew each time.
+    """
+    if not data.startswith(b"IMPM"):
+        return data
+    out = bytearray(data)
+    orders, instruments = struct.unpack_from("<HH", data, 0x20)
+    if struct.unpack_from("<H", data, 0x2C)[0] & _IT_INSTRUMENTS:
+        for place in struct.unpack_from(f"<{instruments}I", data, 0xC0 + orders):
+            out[place + 0x1A : place + 0x1C] = bytes(2)
+    return bytes(out)
+
+
 def silenced(data: bytes, samples: Collection[Sample]) -> bytes:
     """The file with these samples silent; all else, their lengths and loops among it, as before."""
     out = bytearray(data)
@@ -190,6 +204,7 @@ def _xm_samples(data: bytes, place: int, count: int) -> tuple[list[Sample], int]
     return samples, place
 
 
+_IT_INSTRUMENTS = 4
 _IT_FLAGS, _IT_POINTER, _IT_COMPRESSED = 0x12, 0x48, 8
 
 
@@ -198,7 +213,7 @@ def _read_it(data: bytes) -> ModuleFile:
     flags = struct.unpack_from("<H", data, 0x2C)[0]
     places = struct.unpack_from(f"<{instruments + count}I", data, 0xC0 + orders)
     samples = [_it_sample(data, place) for place in places[instruments:]]
-    if not flags & 4:
+    if not flags & _IT_INSTRUMENTS:
         return ModuleFile("IT", _inside(samples, data), _names(samples), _one_each(count))
     keys = {}
     for number, place in enumerate(places[:instruments]):

@@ -23,6 +23,9 @@ BLOCK_SAMPLES = 1 << 14
 # Places in the table of functions openmpt_module_ext_interface_interactive (libopenmpt 0.3 on).
 _INTERACTIVE, _FUNCTIONS = b"interactive", 16
 _MUTE_CHANNEL, _PLAY_NOTE = 10, 14
+# Of following the rows.
+_FOLLOWED_HZ, _STEP = 8000, 16
+STEP_S = _STEP / _FOLLOWED_HZ
 Block = Float32[np.ndarray, "_ channel"]
 
 
@@ -69,6 +72,8 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.openmpt_module_get_metadata.restype = pointer
     library.openmpt_module_get_duration_seconds.argtypes = [pointer]
     library.openmpt_module_get_duration_seconds.restype = ctypes.c_double
+    read = library.openmpt_module_read_float_mono
+    read.argtypes, read.restype = [pointer, number, ctypes.c_size_t, pointer], ctypes.c_size_t
     library.openmpt_module_set_repeat_count.argtypes = [pointer, number]
     read = library.openmpt_module_read_interleaved_float_stereo
     read.argtypes, read.restype = [pointer, number, ctypes.c_size_t, pointer], ctypes.c_size_t
@@ -202,3 +207,20 @@ class Module:
             if not count:
                 return
             yield block[:count]
+
+    def follow(self) -> list[tuple[float, int, int]]:
+        """Plays to the end; when, in s and within `STEP_S`, which row of which pattern begins."""
+        read = self._library.openmpt_module_read_float_mono
+        order = self._library.openmpt_module_get_current_order
+        row = self._library.openmpt_module_get_current_row
+        pattern = self._library.openmpt_module_get_order_pattern
+        block, begun, last, samples = np.zeros(_STEP, np.float32), [], (-1, -1), 0
+        # There it goes to the row where the song begins again, and stops.
+        end = self.seconds * _FOLLOWED_HZ - _STEP
+        while count := read(self._module, _FOLLOWED_HZ, _STEP, block.ctypes.data):
+            now = order(self._module), row(self._module)
+            if now != last and samples < end:
+                begun.append((samples / _FOLLOWED_HZ, pattern(self._module, now[0]), now[1]))
+                last = now
+            samples += count
+        return begun

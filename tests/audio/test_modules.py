@@ -2,7 +2,20 @@
 
 import numpy as np
 import pytest
-from made_modules import CYCLE, ROW_S, Note, it, mod, noise, note_hz, s3m, song, tone, xm
+from made_modules import (
+    CYCLE,
+    ROW_S,
+    Note,
+    it,
+    it_with_instrument,
+    mod,
+    noise,
+    note_hz,
+    s3m,
+    song,
+    tone,
+    xm,
+)
 
 from majl_jax.audio import module_files, openmpt
 from majl_jax.audio.faults import AudioFileError
@@ -58,6 +71,18 @@ def test_a_compressed_wave_is_replaced_by_a_plain_silent_one():
     assert [one.compressed for one in again.samples] == [True, False, True]
     one = again.samples[1]
     assert one.offset == len(data) and quiet[one.offset :] == bytes(len(WAVES[1]))
+
+
+def test_random_volume_and_panning_of_an_it_are_off():
+    data = it_with_instrument(WAVES[0], volume=77, panning=88)
+    found = module_files.read(data, "a file")
+    assert found.keys[0, 60] == 0 and len(found.instruments) == len(found.samples) == 1
+    one = found.samples[0]
+    assert data[one.offset : one.offset + one.size] == WAVES[0]
+    quiet = module_files.steady(data)
+    changed = [(data[n], quiet[n]) for n in range(len(data)) if data[n] != quiet[n]]
+    assert changed == [(77, 0), (88, 0)] and len(quiet) == len(data)
+    assert module_files.steady(song()) == song() and module_files.steady(it(WAVES)) == it(WAVES)
 
 
 def test_an_instrument_of_an_xm_plays_a_wave_for_each_key():
@@ -117,6 +142,18 @@ def test_a_note_sounds_when_and_as_it_is_written():
     steady = sound[onset + 1000 : onset + 1000 + 32768]
     peak_hz = np.argmax(np.abs(np.fft.rfft(steady * np.hanning(32768)))) * RATE_HZ / 32768
     assert peak_hz == pytest.approx(note_hz(62, CYCLE), abs=RATE_HZ / 32768)
+
+
+@needs_libopenmpt
+def test_rows_are_followed_as_they_are_played():
+    module = openmpt.Module(song(patterns=2), "made up")
+    rows = module.follow()
+    assert [(pattern, row) for _, pattern, row in rows] == [
+        (p, r) for p in (0, 1) for r in range(64)
+    ]
+    np.testing.assert_allclose(
+        [time_s for time_s, *_ in rows], ROW_S * np.arange(128), atol=2 * openmpt.STEP_S
+    )
 
 
 @needs_libopenmpt

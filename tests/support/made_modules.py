@@ -127,3 +127,21 @@ def it(waves: Sequence[bytes], *, compressed: bool = False, signed: bool = True)
         out += struct.pack("<IIIIIIIBBBB", len(wave), 0, 0, 8363, 0, 0, place, 0, 0, 0, 0)
         place += len(wave)
     return bytes(out) + b"".join(waves)
+
+
+def it_with_instrument(wave: bytes, *, volume: int, panning: int) -> bytes:
+    """An IT with one instrument of a random volume and panning of these strengths."""
+    data = it([wave])
+    orders = 2
+    out = bytearray(data)
+    struct.pack_into("<H", out, 0x22, 1)
+    struct.pack_into("<H", out, 0x2C, 5)
+    # The list of places, and what stood behind it, make room for the place of the instrument.
+    list_at = 0xC0 + orders
+    (sample_at,) = struct.unpack_from("<I", out, list_at)
+    (wave_at,) = struct.unpack_from("<I", out, sample_at + 0x48)
+    struct.pack_into("<I", out, sample_at + 0x48, wave_at + 4)
+    out[list_at : list_at + 4] = struct.pack("<II", len(out) + 4, sample_at + 4)
+    instrument = b"IMPI" + bytes(0x16) + bytes([volume, panning])
+    instrument = instrument.ljust(0x40, b"\0") + bytes([60, 1] * 120)
+    return bytes(out) + instrument.ljust(554, b"\0")

@@ -182,6 +182,12 @@ READERS: dict[str, Reader] = {
     "modules_parts": Reader(
         functools.partial(modules.tracks, view="parts"), modules.PARTS, channels=(1, 2)
     ),
+    "modules_pitch": Reader(
+        functools.partial(modules.tracks, view="pitch"),
+        modules.VIEWS["pitch"],
+        channels=(1, 2),
+        voices=modules.MIXTURE_VOICES,
+    ),
     "e_gmd": _of(e_gmd, sound="synthetic"),
     "audio_folder": _of(audio_folder, channels=(1, 2), sound="own files"),
     "stems_coherent": _stem_folders("by_song"),

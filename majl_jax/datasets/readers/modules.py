@@ -1,5 +1,5 @@
-"""`modules`, `modules_parts`: tracker modules of games in Debian, played with libopenmpt sample by
-sample: music whose stems sum to the mixture.
+"""`modules`, `modules_parts`, `modules_pitch`: tracker modules of games in Debian, played with
+libopenmpt sample by sample: music whose stems sum to the mixture.
 """
 
 import dataclasses
@@ -11,15 +11,16 @@ import numpy as np
 from jaxtyping import Float32
 
 from majl_jax.audio import module_files, openmpt, resampling
-from majl_jax.datasets import module_parts, source_files, track
+from majl_jax.datasets import module_notes, module_parts, notes, source_files, track
 from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.datasets.track import Recording, Track
 
 STEMS = (module_parts.BASS, module_parts.DRUMS, module_parts.OTHER)
 PARTS = ("part1", "part2", "part3", "part4")
-VIEWS = {"stems": STEMS, "parts": PARTS}
+VIEWS = {"stems": STEMS, "parts": PARTS, "pitch": notes.MIXTURE}
 VOICES = 0
+MIXTURE_VOICES = 16  # of the view "pitch"
 SPLIT_LIST = SPLITS_FOLDER / "modules.txt"
 # Played at this rate or the grid's, whichever is higher: players do not filter for a lower one.
 PLAYED_HZ = 44_100
@@ -76,7 +77,8 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0, view: str = "stems"
     """The modules of the list below `source`, the root of a file system or a folder that the
     packages were unpacked into; what is not there is left out.
 
-    view: "stems", bass, drums and other, or "parts", the three loudest samples and the others.
+    view: "stems", bass, drums and other; "parts", the three loudest samples and the others; or
+      "pitch", the mixture and its pitches.
     Raises ModuleNotFoundError without libopenmpt.
     """
     del seed
@@ -115,13 +117,15 @@ def load(path: pathlib.Path, *, grid: Grid, view: str = "stems") -> Recording:
     """
     data = path.read_bytes()
     file = module_files.read(data, str(path))
+    data = module_files.steady(data)
+    if view == "pitch":
+        return load_pitch(data, file, grid=grid)
     groups, unsure = groups_of(data, file, str(path), view=view)
     stems = [render(data, file, group, grid=grid) for group in groups]
     rest = render(data, file, unsure, grid=grid) if unsure else np.zeros_like(stems[-1])
     energies = [float(np.sum(np.square(one, dtype=np.float64))) for one in [*stems, rest]]
     stems[-1] += rest
-    audio = track.stack(stems, grid=grid)
-    audio *= np.float32(min(1.0, PEAK / max(float(np.abs(audio.sum(axis=1)).max()), PEAK)))
+    audio = _scaled(stems, grid=grid)
     f0_hz, has_pitch = track.no_pitch(len(audio), stems=len(stems), grid=grid)
     recording = Recording(
         audio=audio,
@@ -133,6 +137,29 @@ def load(path: pathlib.Path, *, grid: Grid, view: str = "stems") -> Recording:
     )
     known = energies[-1] <= UNSURE_SHARE * sum(energies)
     return recording if known else track.unknown_stems(recording)
+
+
+def load_pitch(data: bytes, file: module_files.ModuleFile, *, grid: Grid) -> Recording:
+    """The mixture of a module with the pitches of its channels, labels where the sound agrees."""
+    audio = _scaled([render(data, file, range(len(file.samples)), grid=grid)], grid=grid)
+    frames = grid.frame_count(len(audio))
+    checked = module_notes.check(data, file, grid=grid, frames=frames)
+    f0_hz, has_pitch = checked.labels(MIXTURE_VOICES)
+    return Recording(
+        audio=audio,
+        stems=notes.MIXTURE,
+        has_stems=np.zeros(1, bool),
+        f0_hz=f0_hz,
+        has_pitch=has_pitch,
+        grid=grid,
+        voices=MIXTURE_VOICES,
+    )
+
+
+def _scaled(stems: list[np.ndarray], *, grid: Grid) -> Float32[np.ndarray, "time stem channel"]:
+    """The stems side by side, turned down together where their sum is beyond `PEAK`."""
+    audio = track.stack(stems, grid=grid)
+    return audio * np.float32(min(1.0, PEAK / max(float(np.abs(audio.sum(axis=1)).max()), PEAK)))
 
 
 def groups_of(

@@ -5,10 +5,10 @@ import pathlib
 
 import numpy as np
 import pytest
-from made_modules import mod, noise, note_hz, song, tone
+from made_modules import ROW_S, mod, noise, note_hz, song, tone
 
 from majl_jax.audio import module_files, openmpt
-from majl_jax.datasets import track
+from majl_jax.datasets import module_notes, track
 from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import modules
 from majl_jax.datasets.splits import read_split
@@ -101,6 +101,49 @@ def test_parts_are_the_loudest_samples_alone_and_the_others(tmp_path):
     scale = recording.audio[:, 0].std() / alone.std()
     np.testing.assert_allclose(recording.audio[:, 0], alone * scale, atol=1e-4)
     assert np.all(recording.audio[:, 3].std(axis=0) > 0.01)
+
+
+def melodies() -> tuple[bytes, list[tuple[float, float]]]:
+    """A module of a drum and a lead, and the lead's onsets in s and pitches in Hz."""
+    waves = [("snare", noise(), False), ("lead", tone(), True)]
+    notes = [(row, 0, 0, 60) for row in range(0, 64, 8)]
+    lead = [(row, 1, 1, 60 + row // 4 % 12) for row in range(4, 64, 4)]
+    return mod(waves, notes + lead), [(row * ROW_S, note_hz(midi)) for row, _, _, midi in lead]
+
+
+@needs_libopenmpt
+def test_the_pitches_of_the_mixture_are_those_of_the_notes(tmp_path):
+    data, lead = melodies()
+    recording = loaded(tmp_path, data, view="pitch")
+    assert recording.voices == modules.MIXTURE_VOICES and recording.stems == ("mixture",)
+    times_s = GRID.frame_times_s(len(recording.f0_hz))
+    expected_hz = np.zeros(len(times_s))
+    for onset_s, f0_hz in lead:
+        expected_hz[times_s >= onset_s] = f0_hz
+    known = recording.has_pitch[:, 0]
+    # Not the frames around an onset, which hold two notes.
+    assert known.mean() > 0.6 and not recording.has_pitch[~known].any()
+    apart = 1200 * np.abs(
+        np.log2(np.maximum(recording.f0_hz, 1e-9).max(axis=1) / np.maximum(expected_hz, 1e-9))
+    )
+    sounding = known & (recording.f0_hz.max(axis=1) > 0)
+    assert np.all(apart[sounding] < 20) and sounding.mean() > 0.6
+    assert np.all((recording.f0_hz > 0).sum(axis=1) <= 1)
+    assert np.all(recording.f0_hz[known & (times_s < lead[0][0] - 0.1)] == 0)
+
+
+@needs_libopenmpt
+def test_frames_in_which_the_sound_has_another_pitch_are_no_label(tmp_path, monkeypatch):
+    data, lead = melodies()
+    tunings = module_notes.tunings
+
+    def sharp(uses, sounds):
+        return {sample: f0_hz * 2 ** (1 / 12) for sample, f0_hz in tunings(uses, sounds).items()}
+
+    monkeypatch.setattr(module_notes, "tunings", sharp)
+    recording = loaded(tmp_path, data, view="pitch")
+    after = GRID.frame_times_s(len(recording.f0_hz)) > lead[0][0] + 0.1
+    assert not recording.f0_hz.any() and not recording.has_pitch[after].any()
 
 
 @needs_libopenmpt
