@@ -4,14 +4,15 @@
         --tracks=train=30,valid=2,test=8
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
-`:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:smoke` seconds,
-for tests; `:paper` the networks at their published sizes with the authors' hyper-parameters as far
-as they are known (those of DJCM, their earlier code; MAJL's own are not public).
+`:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:voice` the model
+of that name, hours; `:smoke` seconds, for tests; `:paper` the networks at their published sizes
+with the authors' hyper-parameters as far as they are known (those of DJCM, their earlier code;
+MAJL's own are not public).
 """
 
 from ml_collections import ConfigDict
 
-PRESETS = ("quickstart", "smoke", "experiment", "paper")
+PRESETS = ("quickstart", "smoke", "experiment", "voice", "paper")
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
@@ -28,6 +29,8 @@ def get_config(preset: str = "quickstart") -> ConfigDict:
     elif preset == "experiment":
         _quickstart(config)
         _experiment(config)
+    elif preset == "voice":
+        _voice(config)
     elif preset == "smoke":
         _quickstart(config)
         _smoke(config)
@@ -47,6 +50,9 @@ def _paper() -> ConfigDict:
     for name in ("pipeline", "naive_joint", "teacher", "student"):
         # 250 epochs of 2,893 segments of MIR-1K's training clips in batches of 16.
         config.stages[name] = ConfigDict({"steps": 45_000, "batch_size": 16, "learning_rate": 5e-4})
+        # Where its parameters come from, if not from the seed: a run, RUN:STAGE, a model file or
+        # weights, for all or a PART=, as "pitch=crepe-tiny". docs/runs.md has the list.
+        config.stages[name].start = ""
 
     config.data = ConfigDict()
     config.data.directory = "data/prepared"  # where majl_jax.prepare put the data sets
@@ -151,6 +157,13 @@ def _paper() -> ConfigDict:
     config.dwhs.tolerance_cents = 50.0
     config.dwhs.voicing = 0.5  # salience from which a frame is voiced
 
+    # Of every segment, on the device: audio/voice_remixing.py. DJCM has none.
+    config.augmentation = ConfigDict()
+    config.augmentation.others = 0.0  # probability of another segment's accompaniment
+    config.augmentation.gain_db = 0.0  # voice and accompaniment: ± this, each
+    config.augmentation.shifted = 0.0  # probability of another key, for both
+    config.augmentation.semitones = 3.0  # ± this
+
     config.pseudo_labels = ConfigDict()
     config.pseudo_labels.threshold = 0.7  # the paper's best
     config.pseudo_labels.granularity = "frame"  # pitch is kept or not by frame, "segment" or "song"
@@ -221,6 +234,27 @@ def _experiment(config: ConfigDict) -> None:
     config.harmof0.channels = (4, 8, 8, 8)
     config.evaluation.update(valid_tracks=0, test_tracks=16, examples=0, references=False)
     config.train.update(log_every_steps=50, evaluate_every_steps=300, checkpoint_every_steps=300)
+
+
+def _voice(config: ConfigDict) -> None:
+    """Real singing, trained until scores on validation rise no more: the shipped model."""
+    for stage in config.stages.values():
+        stage.update(steps=5000, batch_size=8, learning_rate=1e-3)
+        stage.start = "pitch=crepe-tiny"
+    config.run = ("teacher", "student")
+    config.data.update(labelled="mir1k", stems_only="remixed_stems", pitch_only="ultrastar")
+    config.data.target = "voice,vocals"
+    config.unet.update(channels=(8, 16, 32, 64, 128, 256), dropout=0.0)
+    config.crepe.update(capacity="tiny", dropout=0.1)
+    # Blurred targets without extra weight are what the published listener learned by: its
+    # confidence tells voiced frames from unvoiced ones.
+    config.losses.update(target_width_cents=25.0, positive_weight=1.0, pitch_frames=32)
+    config.balance.update(method="gradient_norm", pitch_share=0.1)
+    config.weights.pitch_on_target = 1.0
+    config.augmentation.update(others=0.5, gain_db=4.0, shifted=0.3)
+    config.optimizer.update(schedule="cosine", warmup_steps=100)
+    config.evaluation.update(overlap=0.25, bss_eval=False)
+    config.train.update(evaluate_every_steps=500, checkpoint_every_steps=250)
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -23,7 +23,8 @@ from etils import epath
 from jaxtyping import Array
 
 from majl_jax import parallel
-from majl_jax.batch import Variables
+from majl_jax.audio.voice_remixing import Remixing
+from majl_jax.batch import Key, Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
@@ -39,6 +40,7 @@ from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
 from majl_jax.pseudo_labels.filtering import Filter
+from majl_jax.recipes import warm_start
 from majl_jax.recipes.labels import BOTH, PITCH, STEMS, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
@@ -189,6 +191,8 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
     reader.named(config.data.reader, fields="config.data.")
+    for name in run:
+        warm_start.check(config.stages[name].start, field=f"config.stages.{name}.start")
     prepared, target = _open_sets(config, run)
     cascade = build(config)
     setting = _Setting(
@@ -274,7 +278,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
 
     return Stage(
         name=name,
-        init=lambda key, previous: cascade.init(key),  # the student starts afresh as well
+        init=functools.partial(_init, name, setting, cascade),
         batches=functools.partial(_batches, name, setting),
         loss=functools.partial(
             cascade_loss,
@@ -282,6 +286,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
             terms=CascadeTerms(
                 weights=config.weights.to_dict(),
                 mixture_gain=config.data.mixture_gain,
+                remixing=Remixing(**config.augmentation),
                 **config.losses.to_dict(),
             ),
             interface=_interface(config, name),
@@ -293,6 +298,18 @@ def _stage(name: str, setting: _Setting) -> Stage:
         best="sdr_plus_rpa" if config.evaluation.select_best else None,
         test=test,
     )
+
+
+def _init(
+    name: str, setting: _Setting, cascade: Cascade, key: Key, previous: Variables | None
+) -> Variables:
+    """The variables a stage starts from: fresh ones, the student's as well, but for what its
+    `start` names.
+    """
+    del previous
+    fresh, start = cascade.init(key), setting.config.stages[name].start
+    field = f"config.stages.{name}.start"
+    return warm_start.started(fresh, start, field=field) if start else fresh
 
 
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:

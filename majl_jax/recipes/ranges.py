@@ -71,7 +71,7 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (BELOW_1, "overlap *dropout drop_probability norm_momentum average_decay codebook.decay"),
     (BELOW_1, "teacher_decay"),
     (BETWEEN, "plateau_factor initial_salience"),
-    (FROM_0_TO_1, "*threshold voicing wrong_pitch shift_share"),
+    (FROM_0_TO_1, "*threshold voicing wrong_pitch shift_share others shifted"),
     (Range(0.0, 100.0), "clip_percentile"),
     (SIZE, "clip_history_steps"),
     # data and evaluation
@@ -79,6 +79,7 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (SIZE, "*_excerpts valid_batches window_frames evaluation.average chunk_frames"),
     (COUNT, "*_tracks evaluation.examples distinct_offsets"),
     (ANY, "threshold_db anchor_gain_db"),
+    (NOT_NEGATIVE, "majl.augmentation.gain_db"),
     (Range(pair=True), "snr_db gain_db"),
     (Range(0.0, above=True, pair=True), "rates"),
     (POSITIVE, "semitones"),
