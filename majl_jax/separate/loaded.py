@@ -257,7 +257,11 @@ class Loaded:
 
 
 def load(
-    source: str | os.PathLike[str], *, which: str = "best", device: str | None = None
+    source: str | os.PathLike[str],
+    *,
+    which: str = "best",
+    architecture: str | None = None,
+    device: str | None = None,
 ) -> Loaded:
     """Loads a model.
 
@@ -268,9 +272,10 @@ def load(
           each, a model file (`voice.safetensors`), or a name: of a model that comes with the
           package, or of published weights (`crepe-tiny` to `crepe-full`).
         which: of a run: "best" or "last" checkpoint of the stage.
+        architecture: of a file of published weights, as harmof0.
         device: "cpu", "gpu" or "tpu"; None: the best there is.
     """
-    system, variables, info = loading.find(source, which=which)
+    system, variables, info = loading.find(source, which=which, architecture=architecture)
     devices = jax.local_devices(backend=device) if device else None
     variables = jax.device_put(variables, devices[0] if devices else None)
     return Loaded(system, variables, info, devices)
