@@ -191,8 +191,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
     reader.named(config.data.reader, fields="config.data.")
-    for name in run:
-        warm_start.check(config.stages[name].start, field=f"config.stages.{name}.start")
+    warm_start.check_all(config)
     prepared, target = _open_sets(config, run)
     cascade = build(config)
     setting = _Setting(
@@ -307,9 +306,8 @@ def _init(
     `start` names.
     """
     del previous
-    fresh, start = cascade.init(key), setting.config.stages[name].start
-    field = f"config.stages.{name}.start"
-    return warm_start.started(fresh, start, field=field) if start else fresh
+    start = setting.config.stages[name].start
+    return warm_start.started(cascade.init(key), start, field=f"config.stages.{name}.start")
 
 
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:

@@ -15,6 +15,7 @@ has it, that part is taken, and else the source is the part.
 
 import functools
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,12 @@ from majl_jax.weights.filling import flat, nest
 SUFFIXES = (".npz", ".safetensors")
 _PUBLISHED = {f"crepe-{capacity}": capacity for capacity in CAPACITY}
 _SHOWN = 4  # paths that a message names
+
+
+def check_all(config: Any) -> None:
+    """`check` for every stage that `config.run` names."""
+    for name in config.run:
+        check(config.stages[name].start, field=f"config.stages.{name}.start")
 
 
 def check(start: str, *, field: str) -> None:
@@ -48,12 +55,18 @@ def check(start: str, *, field: str) -> None:
             )
 
 
-def started(fresh: Variables, start: str, *, field: str) -> dict[str, Any]:
+def started(fresh: Variables, start: str, *, field: str, anew: str = "") -> dict[str, Any]:
     """`fresh` with what the sources of `start` have of it, and a line that counts what was taken,
     what of a source was left and what of the network is new.
 
     A part that the network lacks, a source of which nothing is taken, and an array of another
-    shape are ValueErrors; field: the name of `start`.
+    shape are ValueErrors.
+
+    Args:
+        fresh: variables of the whole network.
+        start: the sources; "" leaves `fresh` as it is.
+        field: the name of `start`.
+        anew: paths that stay fresh whatever a source has, as a regular expression.
     """
     found = flat(fresh)
     for part, source in _listed(start):
@@ -63,9 +76,8 @@ def started(fresh: Variables, start: str, *, field: str) -> dict[str, Any]:
                 f"{field} names a part {part!r}; expected one of"
                 f" {', '.join(sorted(fresh['params']))}"
             )
-        loaded = _load(source)
-        given = flat(_only(loaded, part))
-        taken = sorted(set(given) & set(wanted))
+        given = flat(_only(load(source), part))
+        taken = [path for path in sorted(set(given) & set(wanted)) if not _matches(anew, path)]
         for path in taken:
             if np.shape(given[path]) != np.shape(wanted[path]):
                 raise ValueError(
@@ -78,7 +90,7 @@ def started(fresh: Variables, start: str, *, field: str) -> dict[str, Any]:
                 f"{field}: {source} has nothing that the network's {part or 'variables'} have: it"
                 f" begins with {', '.join(sorted(given)[:_SHOWN])}"
             )
-        left, new = sorted(set(given) - set(wanted)), sorted(set(wanted) - set(given))
+        left, new = sorted(set(given) - set(taken)), sorted(set(wanted) - set(taken))
         _say(source, part, len(taken), tuple(left), tuple(new))
         for path in taken:
             collection, _, rest = path.partition("/")
@@ -97,7 +109,12 @@ def _split(entry: str) -> tuple[str, str, str]:
     return entry.partition("=") if "=" in entry else ("", "", entry)
 
 
-def _load(source: str) -> Mapping[str, Any]:
+def _matches(pattern: str, path: str) -> bool:
+    return bool(pattern) and re.fullmatch(pattern, path) is not None
+
+
+def load(source: str) -> Mapping[str, Any]:
+    """The variables of one source."""
     if source in _PUBLISHED:
         return weights.load_crepe(_PUBLISHED[source])
     if pathlib.Path(source).suffix in SUFFIXES:

@@ -1,5 +1,7 @@
 """What a stage starts from: taken, left and new, and what is refused."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import smoke_runs
 
 from majl_jax import weights
 from majl_jax.recipes import warm_start
+from majl_jax.weights.filling import flat
 
 FIELD = "config.stages.teacher.start"
 
@@ -116,3 +119,35 @@ def test_a_stage_of_majl_begins_with_what_its_start_names(smoke, tmp_path):
     config.stages.teacher.start = "pitch=gone.npz"
     with pytest.raises(FileNotFoundError, match=r"config\.stages\.teacher\.start names gone"):
         smoke_runs.stages(config, tmp_path)
+
+
+def _of(recipe, stage, new):
+    return pytest.param(recipe, stage, new, marks=pytest.mark.xdist_group(recipe))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "new"),
+    [
+        _of("transfer", "finetune", "params/mask/"),
+        _of("ss_mpe", "finetune", ""),
+        _of("mixit", "scratch", ""),
+        _of("jukebox", "music", ""),
+    ],
+)
+def test_stages_of_the_other_recipes_do_too(smoke, tmp_path, recipe, stage, new):
+    config = smoke.config(recipe, run=(stage,))
+    begin = smoke.config(recipe)
+    first = next(iter(begin.run)) if recipe in ("transfer", "ss_mpe") else stage
+    begin.run = (first,)
+    variables = smoke_runs.stages(begin, tmp_path)[0].init(jax.random.key(1), None)
+    learnt = {k: v for k, v in variables.items() if k in ("params", "batch_stats", "codebook")}
+    weights.save(jax.tree.map(np.asarray, learnt), tmp_path / "learnt.npz")
+    with pytest.raises(ValueError, match="follow") if first != stage else contextlib.nullcontext():
+        smoke_runs.stages(config, tmp_path)
+    config.stages[stage].start = str(tmp_path / "learnt.npz")
+    begun = flat(smoke_runs.stages(config, tmp_path)[0].init(jax.random.key(0), None))
+    wanted = {path: leaf for path, leaf in flat(learnt).items() if path.startswith("params/")}
+    assert len(wanted) > 4
+    for path, leaf in wanted.items():
+        same = np.shape(leaf) == np.shape(begun[path]) and np.array_equal(leaf, begun[path])
+        assert same != bool(new and path.startswith(new)), path
