@@ -34,6 +34,7 @@ from majl_jax.datasets.readers import (
     stem_folders,
     su,
     trios,
+    ultrastar,
     urmp,
     vocadito,
 )
@@ -48,6 +49,8 @@ class Reader:
     voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they
       depend on it. sound: "real" recordings, "synthetic" ones, or the user's "own files". needs:
       packages that it cannot do without, by the names that pip knows them by.
+    octave_known: of its pitch labels, see `records.Layout`. flags: arguments that `tracks` takes
+      besides, each a flag of majl_jax.prepare.
     """
 
     tracks: Callable[..., list[Track]]
@@ -57,6 +60,8 @@ class Reader:
     needs_source: bool = True
     voices: int = 0
     sound: str = "real"
+    octave_known: bool = True
+    flags: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     find_stems: Callable[[str | None], tuple[str, ...]] | None = None
 
@@ -140,6 +145,9 @@ READERS: dict[str, Reader] = {
     "ikala_songs": _ikala("song"),
     "vocadito": _of(vocadito),
     "mir_st500": Reader(mir_st500.tracks, mir_st500.STEMS),
+    "ultrastar": Reader(
+        ultrastar.tracks, ultrastar.STEMS, octave_known=False, flags=("octave", "margin_s")
+    ),
     "quartets": _of(quartets, built_in=True),
     "quartets_unlabelled": dataclasses.replace(
         _of(quartets, built_in=True), tracks=functools.partial(quartets.tracks, view="unlabelled")
