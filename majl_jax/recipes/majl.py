@@ -14,6 +14,7 @@ experiments/majl/README.md.
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +23,7 @@ import jax
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import parallel
+from majl_jax import console, parallel
 from majl_jax.audio.voice_remixing import Remixing
 from majl_jax.batch import Key, Variables
 from majl_jax.datasets import records
@@ -134,6 +135,7 @@ def _on_grid(
         hop_samples=config.data.hop_samples,
         stems=stems,
         bin_cents=cascade.bin_cents,
+        threshold=config.evaluation.pitch_threshold,
         frame_reach_samples=cascade.pitch.reach_samples,
     )
 
@@ -183,7 +185,7 @@ class _Setting:
             report=report,
             progress=None if split == "valid" else f"{name}: {split}",
         )
-        return means(found)
+        return means(found) | {k: found[k] for k in ("threshold_best", "oa_best") if k in found}
 
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
@@ -266,14 +268,20 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return {**found, "sdr_plus_rpa": found["sdr_db"] + 100.0 * found["rpa"]}
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        return setting.score(
+        # Scores beside those at the fixed threshold: at the one that suits this system best on
+        # validation.
+        threshold = setting.score(name, variables, "valid", choose_threshold=True)["threshold_best"]
+        console.say(f"{name}: the threshold chosen on validation is {threshold:.2f}")
+        found = setting.score(
             name,
             variables,
             "test",
             ForReport(folder, config.evaluation.examples),
             bss_eval=config.evaluation.bss_eval,
             pitch_model=setting.listener if config.evaluation.references else None,
+            tuned_threshold=threshold if math.isfinite(threshold) else None,
         )
+        return found | {"threshold_tuned": threshold}
 
     return Stage(
         name=name,

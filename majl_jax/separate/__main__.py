@@ -167,13 +167,13 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
 def _options(
     flags: argparse.Namespace, model: Any, devices: Any, paths: Sequence[str]
 ) -> "Options":
-    from majl_jax.separate.outputs import Options, chosen_stems, threshold_of
+    from majl_jax.separate.outputs import Options, chosen_stems
 
     options = Options(
         overlap=flags.overlap,
         batch_size=flags.batch_size,
         pitch_only=flags.pitch_only,
-        threshold=threshold_of(model) if flags.threshold is None else flags.threshold,
+        threshold=model.threshold if flags.threshold is None else flags.threshold,
         format=flags.format,
         stems=tuple(name.strip() for name in flags.stems.split(",") if name.strip()),
         overwrite=flags.overwrite,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -142,6 +143,8 @@ def _model(info: cards.Info) -> tuple["SegmentModel | MultiPitchModel", cards.In
         info = dataclasses.replace(info, data=cards.sounds(module.data_sets(config)))
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     model = give(config)
+    if math.isfinite(tuned := info.scores.get("threshold_tuned") or math.nan):
+        model = dataclasses.replace(model, threshold=tuned)
     if info.pitch == "" and getattr(model, "bin_cents", None) is not None:
         model = _without_pitch(model)
     return model, cards.with_model(info, model)
@@ -175,7 +178,7 @@ def gives(model: "SegmentModel | MultiPitchModel") -> str:
     stems = getattr(model, "stems", None)
     out = ["all pitches"] if stems is None else [*stems]
     if getattr(model, "bin_cents", None) is not None:
-        out.append("pitch")
+        out.append("pitch" + f" (voiced from {model.threshold:g} on)" * (model.threshold != 0.5))
     rate_hz = model.sample_rate_hz
     return f"gives {', '.join(out)}; at {rate_hz} Hz, so nothing above {rate_hz // 2} Hz"
 
