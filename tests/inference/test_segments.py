@@ -340,8 +340,9 @@ def test_a_threshold_is_chosen_and_scores_at_it_stand_beside_the_others(tmp_path
         make_model(unsure), UNITY, tracks, target=tuned, report=ForReport(tmp_path)
     )
     assert found["vr_mean"] == 0.0 and found["vr_tuned_mean"] == 1.0
-    assert found["oa_tuned_mean"] != found["oa_mean"]
     rows = {r["track"]: r for r in read_rows(tmp_path / "tracks.jsonl") if r["system"] == "model"}
+    assert rows["one"]["oa"] == rows["nothing sung"]["vfa"] == 0.0
+    assert rows["one"]["oa_tuned"] == rows["nothing sung"]["vfa_tuned"] == 1.0
     assert rows["no pitch"]["oa_tuned"] is None
 
 
