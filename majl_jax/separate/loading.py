@@ -65,6 +65,19 @@ def find(
     return found
 
 
+DEFAULT = "voice"
+
+
+def default() -> str:
+    """The name of the model that separates where none is asked for."""
+    if DEFAULT not in names():
+        raise FileNotFoundError(
+            f"{SHIPPED / DEFAULT}{model_file.SUFFIX} does not exist: this installation comes without"
+            " its model. Give --checkpoint=RUN (the --workdir of a training run), or --pitch-only"
+        )
+    return DEFAULT
+
+
 def names() -> list[str]:
     """Models that are known by name."""
     shipped = sorted(path.stem for path in SHIPPED.glob(f"*{model_file.SUFFIX}"))
