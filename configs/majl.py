@@ -12,6 +12,8 @@ MAJL's own are not public).
 
 from ml_collections import ConfigDict
 
+from majl_jax.models.band_split import PRESETS as PRESETS_OF_LOCOFORMER
+
 PRESETS = ("quickstart", "smoke", "experiment", "voice", "paper")
 
 
@@ -73,7 +75,7 @@ def _paper() -> ConfigDict:
 
     # The two modules, by the name of their group of fields below; any separator works with any
     # pitch estimator.
-    config.separator = "unet"  # unet, resunet, light
+    config.separator = "unet"  # unet, resunet, light, chimera, locoformer, vqvae
     config.pitch = "crepe"  # crepe, harmof0
 
     config.unet = ConfigDict()
@@ -103,6 +105,40 @@ def _paper() -> ConfigDict:
     config.light.norm_momentum = 0.99
     config.light.dtype = "float32"
     config.light.remat = False
+
+    # Separators of the other papers: models/waveform_separators.py. A stage may start from what
+    # theirs learnt, as "separator/blstm=RUN:pretrain".
+    config.chimera = ConfigDict()  # transfer's, of one source
+    config.chimera.units = 500
+    config.chimera.layers = 4
+    config.chimera.dropout = 0.3
+    config.chimera.norm = "batch"  # instance
+    config.chimera.window_samples = 1024
+    config.chimera.dtype = "float32"
+
+    config.locoformer = ConfigDict(PRESETS_OF_LOCOFORMER["medium"])  # mixit's, of one output
+    config.locoformer.bands = (4,) * 16 + (8,) * 16 + (16,) * 12 + (64, 65)  # widths in bins
+    config.locoformer.kernel_size = 8
+    config.locoformer.order = "ft"
+    config.locoformer.pos_enc = "nope"
+    config.locoformer.decoder_tanh = "after_second"
+    config.locoformer.dropout = 0.1
+    config.locoformer.attention_dropout = 0.0
+    config.locoformer.attention = "auto"
+    config.locoformer.window_samples = 1024
+    config.locoformer.remat = "full"
+    config.locoformer.dtype = "float32"
+
+    config.vqvae = ConfigDict()  # jukebox's, level 0, without the codebook
+    config.vqvae.width = 32
+    config.vqvae.depth = 4
+    config.vqvae.multiplier = 2
+    config.vqvae.downs = (3,)
+    config.vqvae.strides = (2,)
+    config.vqvae.latent = 64
+    config.vqvae.dilation_growth = 3
+    config.vqvae.remat = "none"
+    config.vqvae.dtype = "float32"
 
     config.crepe = ConfigDict()
     config.crepe.capacity = "full"  # tiny, small, medium, large, full
@@ -207,6 +243,10 @@ def _quickstart(config: ConfigDict) -> None:
     config.resunet.update(channels=(4, 8, 8, 16, 16, 16), blocks=1, centre_stages=1)
     config.resunet.window_samples = 1024
     config.light.update(channels=(4, 8, 8, 16, 16, 16), window_samples=1024)
+    config.chimera.update(units=64, layers=2, dropout=0.0)
+    config.locoformer.update(layers=2, features=24, attention_features=24, heads=2, norm_groups=2)
+    config.locoformer.update(hidden=32, kernel_size=4, dropout=0.0, remat="none")
+    config.vqvae.update(width=24, latent=24)
     config.crepe.update(multiplier=1, dropout=0.0, norm_momentum=0.9)
     config.harmof0.update(channels=(8, 12, 16, 16))
     config.resunet.norm_momentum = config.light.norm_momentum = 0.9
@@ -263,6 +303,10 @@ def _smoke(config: ConfigDict) -> None:
         stage.update(steps=2, batch_size=4)
     for separator in (config.unet, config.resunet, config.light):
         separator.channels = (2, 2, 2, 2, 2, 2)
+    config.chimera.update(units=4, layers=1)
+    config.locoformer.update(layers=1, features=4, attention_features=4, heads=1, norm_groups=1)
+    config.locoformer.update(hidden=4, kernel_size=2, bands=(64,) * 7 + (65,))
+    config.vqvae.update(width=4, depth=2, multiplier=1, latent=4)
     config.harmof0.channels = (2, 2, 2, 2)
     config.losses.pitch_frames = 4
     config.evaluation.update(valid_tracks=1, test_tracks=1, examples=1)

@@ -99,6 +99,7 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (SIZE, "*.channels features kernel_size blocks centre_stages layers heads norm_groups"),
     (SIZE, "attention_features hidden outputs bands units embedding width depth halvings latent"),
     (SIZE, "complexity bins bins_per_octave codes"),
+    (SIZE, "vqvae.multiplier downs strides dilation_growth"),
     (COUNT, "multiplier"),
     (POSITIVE, "norm_epsilon frame_floor fmin_hz harmonics"),
     (NOT_NEGATIVE, "restart_below"),

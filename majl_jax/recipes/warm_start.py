@@ -9,8 +9,8 @@ the whole network or for a part of it.
     crepe.npz             weights of majl_jax.weights
     crepe-tiny            CREPE's published weights, of a package (tiny, small, …, full)
 
-A part is the name of one of the network's own ("pitch", "separator", "encoder"): of a source that
-has it, that part is taken, and else the source is the part.
+A part is the name of one of the network's own ("pitch", "separator", "separator/encoder"): of a
+source that has it, or its last name, that part is taken, and else the source is the part.
 """
 
 import functools
@@ -126,15 +126,26 @@ def load(source: str) -> Mapping[str, Any]:
 
 
 def _only(variables: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The part of each collection, where any has it; else all."""
-    if not part or part not in variables.get("params", {}):
-        return dict(variables)
-    return {name: tree[part] for name, tree in variables.items() if part in tree}
+    """The part of each collection, or what has its last name, where the parameters have it; else
+    all.
+    """
+    for path in filter(None, dict.fromkeys((part, part.rpartition("/")[2]))):
+        found = {name: _at(tree, path) for name, tree in variables.items()}
+        if found.get("params"):
+            return {name: tree for name, tree in found.items() if tree}
+    return dict(variables)
+
+
+def _at(tree: Any, path: str) -> Any:
+    """What stands at a/b of a tree, None if nothing does."""
+    for name in path.split("/"):
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _within(variables: Mapping[str, Any], part: str) -> dict[str, Any]:
     """{path: array} of a network or of a part of it."""
-    if part and part not in variables["params"]:
+    if part and _at(variables["params"], part) is None:
         return {}
     return flat(_only(variables, part))
 

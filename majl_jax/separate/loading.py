@@ -72,8 +72,9 @@ def default() -> str:
     """The name of the model that separates where none is asked for."""
     if DEFAULT not in names():
         raise FileNotFoundError(
-            f"{SHIPPED / DEFAULT}{model_file.SUFFIX} does not exist: this installation comes without"
-            " its model. Give --checkpoint=RUN (the --workdir of a training run), or --pitch-only"
+            f"{SHIPPED / DEFAULT}{model_file.SUFFIX} does not exist: this installation has no"
+            " model of its own. Give --checkpoint=RUN (the --workdir of a training run), or"
+            " --pitch-only"
         )
     return DEFAULT
 
