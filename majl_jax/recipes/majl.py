@@ -313,9 +313,12 @@ def _init(
     """The variables a stage starts from: fresh ones, the student's as well, but for what its
     `start` names.
     """
-    del previous
-    start = setting.config.stages[name].start
-    return warm_start.started(cascade.init(key), start, field=f"config.stages.{name}.start")
+    return warm_start.started(
+        cascade.init(key),
+        setting.config.stages[name].start,
+        field=f"config.stages.{name}.start",
+        previous=previous,
+    )
 
 
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:

@@ -8,6 +8,7 @@ the whole network or for a part of it.
     voice.safetensors     a model of majl_jax.export
     crepe.npz             weights of majl_jax.weights
     crepe-tiny            CREPE's published weights, of a package (tiny, small, …, full)
+    previous              what the stage before this one handed over
 
 A part is the name of one of the network's own ("pitch", "separator", "separator/encoder"): of a
 source that has it, or its last name, that part is taken, and else the source is the part.
@@ -30,6 +31,7 @@ from majl_jax.weights.filling import flat, nest
 
 SUFFIXES = (".npz", ".safetensors")
 _PUBLISHED = {f"crepe-{capacity}": capacity for capacity in CAPACITY}
+PREVIOUS = "previous"
 _SHOWN = 4  # paths that a message names
 
 
@@ -42,6 +44,8 @@ def check_all(config: Any) -> None:
 def check(start: str, *, field: str) -> None:
     """A ValueError or FileNotFoundError if a source of `start` is not there; field: its name."""
     for part, source in _listed(start):
+        if source == PREVIOUS:
+            continue
         if source in _PUBLISHED:
             weights.load_crepe(_PUBLISHED[source])
         elif pathlib.Path(source).suffix in SUFFIXES:
@@ -55,7 +59,14 @@ def check(start: str, *, field: str) -> None:
             )
 
 
-def started(fresh: Variables, start: str, *, field: str, anew: str = "") -> dict[str, Any]:
+def started(
+    fresh: Variables,
+    start: str,
+    *,
+    field: str,
+    anew: str = "",
+    previous: Variables | None = None,
+) -> dict[str, Any]:
     """`fresh` with what the sources of `start` have of it, and a line that counts what was taken,
     what of a source was left and what of the network is new.
 
@@ -67,6 +78,7 @@ def started(fresh: Variables, start: str, *, field: str, anew: str = "") -> dict
         start: the sources; "" leaves `fresh` as it is.
         field: the name of `start`.
         anew: paths that stay fresh whatever a source has, as a regular expression.
+        previous: what the stage before handed over; None: there is none yet.
     """
     found = flat(fresh)
     for part, source in _listed(start):
@@ -76,7 +88,10 @@ def started(fresh: Variables, start: str, *, field: str, anew: str = "") -> dict
                 f"{field} names a part {part!r}; expected one of"
                 f" {', '.join(sorted(fresh['params']))}"
             )
-        given = flat(_only(load(source), part))
+        if source == PREVIOUS and previous is None:  # only shapes are asked for
+            continue
+        loaded = previous if source == PREVIOUS else load(source)
+        given = flat(_only(loaded or {}, part))
         taken = [path for path in sorted(set(given) & set(wanted)) if not _matches(anew, path)]
         for path in taken:
             if np.shape(given[path]) != np.shape(wanted[path]):

@@ -96,6 +96,22 @@ def test_published_weights_by_name():
     np.testing.assert_array_equal(kernel, weights.load_crepe("tiny")["params"]["conv1"]["kernel"])
 
 
+def test_what_the_stage_before_handed_over_is_a_source_too():
+    warm_start.check("previous, pitch=previous", field=FIELD)
+    before = filled(network(), 3.0)
+    found = warm_start.started(network(), "pitch=previous", field=FIELD, previous=before)
+    assert np.all(found["params"]["pitch"]["dense"]["bias"] == 3.0)
+    assert np.all(found["params"]["separator"]["conv"]["kernel"] == 0.0)
+    blank = warm_start.started(network(), "previous", field=FIELD)
+    assert np.all(blank["params"]["pitch"]["dense"]["bias"] == 0.0)
+
+
+def test_a_part_within_a_part():
+    learnt = {"params": {"conv": {"kernel": np.ones(4, np.float32)}, "other": {"x": np.ones(1)}}}
+    found = warm_start.started(network(), "separator/conv=previous", field=FIELD, previous=learnt)
+    assert np.all(found["params"]["separator"]["conv"]["kernel"] == 1.0)
+
+
 def test_nothing_is_checked_or_taken_without_a_start():
     warm_start.check("", field=FIELD)
 
