@@ -105,12 +105,11 @@ def _dry_run(
     import jax
 
     from majl_jax import console
-    from majl_jax.datasets import records
-    from majl_jax.separate import cards
+    from majl_jax.datasets import records, sounds
     from majl_jax.training import loop, preflight
 
     console.say(f"config: {config.recipe}, stages {', '.join(config.run)}, seed {config.seed}")
-    learnt = cards.sounds(recipe.data_sets(config)) if hasattr(recipe, "data_sets") else {}
+    learnt = sounds.of(recipe.data_sets(config)) if hasattr(recipe, "data_sets") else {}
     for name in data:
         prepared = records.open_prepared(pathlib.Path(config.data.directory) / name)
         grid = prepared.layout

@@ -7,6 +7,7 @@ from typing import Any
 
 import majl_jax
 from majl_jax import formats
+from majl_jax.datasets import sounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Info:
     cite: str = ""
 
     def __str__(self) -> str:
-        trained = f", trained on {in_words(self.data)}" if self.data else ""
+        trained = f", trained on {sounds.in_words(self.data)}" if self.data else ""
         return f"{self.about}{trained}{self.note}"
 
     @property
@@ -60,23 +61,6 @@ def from_json(said: Mapping[str, Any]) -> Info:
     known = {field.name for field in dataclasses.fields(Info)}
     card = {key: value for key, value in said.items() if key in known}
     return Info(**{**card, "stems": tuple(card.get("stems", ()))})
-
-
-def in_words(data: Mapping[str, str]) -> str:
-    """Data sets by their names, and whether they are recordings."""
-    by_sound: dict[str, list[str]] = {}
-    for name, sound in data.items():
-        by_sound.setdefault(sound, []).append(name)
-    only = " only" if list(by_sound) == ["synthetic"] else ""
-    return ", ".join(f"{', '.join(found)} ({kind}{only})" for kind, found in by_sound.items())
-
-
-def sounds(names: Sequence[str]) -> dict[str, str]:
-    """Of data sets, by the names of their folders, whether they are recordings."""
-    from majl_jax.datasets.readers import READERS
-
-    readers = {name: READERS.get(name.rsplit("/", 1)[-1]) for name in names}
-    return {name: one.sound if one else "unknown" for name, one in readers.items()}
 
 
 def of_run(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import majl_jax
 from majl_jax import formats
+from majl_jax.datasets import sounds
 from majl_jax.separate import cards, model_file, published
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
@@ -154,7 +155,7 @@ def _model(info: cards.Info) -> tuple["SegmentModel | MultiPitchModel", cards.In
     module = importlib.import_module(f"majl_jax.recipes.{info.recipe}")
     # A config of before may lack what would tell it, and so may a recipe of one's own.
     with contextlib.suppress(AttributeError, KeyError):
-        info = dataclasses.replace(info, data=cards.sounds(module.data_sets(config)))
+        info = dataclasses.replace(info, data=sounds.of(module.data_sets(config)))
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     model = give(config)
     if math.isfinite(tuned := info.scores.get("threshold_tuned") or math.nan):
