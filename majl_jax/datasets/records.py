@@ -52,6 +52,7 @@ SHARED_FLAGS = (
     "stems",
     "octave",
     "margin_s",
+    "names",
 )
 """Flags of majl_jax.prepare that decide what is in all data sets of a command."""
 _CONTENT_FLAGS = ("source", "channels", *SHARED_FLAGS)

@@ -20,7 +20,7 @@ from majl_jax.datasets import readers, records
 from majl_jax.prepare.preparation import prepare
 from majl_jax.prepare.selection import SPLITS, Options, PrepareError
 
-FLAGS_OF_READERS = ("octave", "margin_s")
+FLAGS_OF_READERS = ("octave", "margin_s", "names")
 
 
 def parse_tracks(text: str) -> dict[str, int]:
@@ -139,6 +139,9 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
         "--margin_s",
         type=float,
         help="of ultrastar: frames nearer to where the notes change are no label",
+    )
+    parser.add_argument(
+        "--names", default="", metavar="FILE", help="of stems_named: which name is of which stem"
     )
 
 

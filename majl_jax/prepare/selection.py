@@ -41,6 +41,7 @@ class Options:
     stems: str = ""  # "stem, name=stem+stem"; empty: all, as they are
     octave: str = ""  # this and what follows: flags of some readers; empty or None: as they have it
     margin_s: float | None = None
+    names: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -56,7 +57,7 @@ class Options:
         """The stems of the records and what of the data set each is the sum of; ValueError where
         it has not that stem.
         """
-        stems = readers.READERS[self.dataset].stems_of(self.source)
+        stems = readers.READERS[self.dataset].stems_of(self.source, **self.of_reader())
         if not self.stems:
             return {stem: (stem,) for stem in stems}
         groups = stem_groups.parse_sources(self.stems)

