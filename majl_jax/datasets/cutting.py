@@ -22,6 +22,7 @@ class Layout:
 
     voices: how many pitches a frame has, in no particular order; 0: one per stem, voice i being
       that of stem i.
+    octave_known: whether labels of pitch are attested in their octave; else only their chroma is.
     """
 
     stems: tuple[str, ...]
@@ -30,6 +31,7 @@ class Layout:
     hop_samples: int
     record_samples: int
     voices: int = 0
+    octave_known: bool = True
 
     def __post_init__(self) -> None:
         if self.record_samples <= 0 or self.record_samples % self.hop_samples:

@@ -50,6 +50,9 @@ SHARED_FLAGS = (
     "file_format",
     "drop_silence",
     "stems",
+    "octave",
+    "margin_s",
+    "names",
 )
 """Flags of majl_jax.prepare that decide what is in all data sets of a command."""
 _CONTENT_FLAGS = ("source", "channels", *SHARED_FLAGS)

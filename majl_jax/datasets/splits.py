@@ -1,8 +1,9 @@
 """Splits of data sets that bring none: drawn by a seed, the same on every machine."""
 
+import collections
 import hashlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from majl_jax import formats
 
@@ -32,6 +33,29 @@ def seeded_split(names: Iterable[str], *, seed: int) -> dict[str, str]:
     valid = max(1, round((len(order) - test) / HELD_OUT))
     splits = ["test"] * test + ["valid"] * valid + ["train"] * (len(order) - test - valid)
     return dict(zip(order, splits, strict=True))
+
+
+def seeded_split_of_groups(groups: Mapping[str, str], *, seed: int) -> dict[str, str]:
+    """The same for names of which those of one group stay together: {name: group}.
+
+    In the order of the seed, each group that fits goes to test, then to valid; where none fits, a
+    smallest one. Names of fewer than three groups are all train.
+    """
+    sizes = collections.Counter(groups.values())
+    order = shuffled(sizes, seed=seed)
+    if len(order) < FEWEST:
+        return dict.fromkeys(groups, "train")
+    split_of: dict[str, str] = {}
+    for split in ("test", "valid"):
+        left = [group for group in order if group not in split_of]
+        room = max(1, round(sum(sizes[group] for group in left) / HELD_OUT))
+        if all(sizes[group] > room for group in left):
+            room = min(sizes[group] for group in left)
+        for group in left:
+            if sizes[group] <= room:
+                split_of[group] = split
+                room -= sizes[group]
+    return {name: split_of.get(group, "train") for name, group in groups.items()}
 
 
 def read_split(path: pathlib.Path) -> list[list[str]]:

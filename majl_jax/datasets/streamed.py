@@ -36,6 +36,7 @@ class Streamed:
     known: bool  # whether the stems are labels; else the only one is a mixture
     grid: Grid
     voices: int = 0
+    remarks: tuple[str, ...] = ()
 
     def load(self) -> Recording:
         """All of it, by one gain where it is beyond full scale."""
@@ -56,6 +57,7 @@ class Streamed:
             has_pitch=has_pitch,
             grid=self.grid,
             voices=self.voices,
+            remarks=self.remarks,
         )
 
     def measure(self) -> tuple[int, float, Callable[[], Iterator[np.ndarray]]]:

@@ -41,6 +41,7 @@ class Recording:
     grid: Grid
     notes: tuple[np.ndarray, ...] = ()  # per voice float32 [note, 3], where the data set has notes
     voices: int = 0  # of the labels; 0: one per stem
+    remarks: tuple[str, ...] = ()  # what stands in the report beside the track, if anything
 
 
 @dataclasses.dataclass(frozen=True)

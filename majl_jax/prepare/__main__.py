@@ -20,6 +20,8 @@ from majl_jax.datasets import readers, records
 from majl_jax.prepare.preparation import prepare
 from majl_jax.prepare.selection import SPLITS, Options, PrepareError
 
+FLAGS_OF_READERS = ("octave", "margin_s", "names")
+
 
 def parse_tracks(text: str) -> dict[str, int]:
     """`40` or `train=40,valid=8` to the largest number of tracks per split."""
@@ -74,6 +76,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             parser.error(
                 f"--channels={parsed.channels}: {name} has {' or '.join(map(str, choices))}"
             )
+        for flag in FLAGS_OF_READERS:
+            if getattr(parsed, flag) not in ("", None) and flag not in readers.READERS[name].flags:
+                takers = [other for other, one in readers.READERS.items() if flag in one.flags]
+                parser.error(f"--{flag} is for {', '.join(takers)}, not for {name}")
     return parsed
 
 
@@ -122,6 +128,20 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stems", default="", metavar="STEM,NAME=STEM+STEM", help="only these, or sums of them"
+    )
+    parser.add_argument(
+        "--octave",
+        default="",
+        metavar="heard|written|N",
+        help="of ultrastar: as heard (by default), as written, or N octaves higher than written",
+    )
+    parser.add_argument(
+        "--margin_s",
+        type=float,
+        help="of ultrastar: frames nearer to where the notes change are no label",
+    )
+    parser.add_argument(
+        "--names", default="", metavar="FILE", help="of stems_named: which name is of which stem"
     )
 
 

@@ -78,15 +78,15 @@ def load_whole(one: track.Track, layout: records.Layout) -> records.Record:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _load_whole(one, layout)
+        return records.whole(_load_checked(one, layout), one.id)
 
 
-def _load_whole(one: track.Track, layout: records.Layout) -> records.Record:
+def _load_checked(one: track.Track, layout: records.Layout) -> track.Recording:
     with _faults_named():
         recording = one.load()
         track.check(recording)
         _check_layout(recording, layout)
-        return records.whole(recording, one.id)
+        return recording
 
 
 @contextlib.contextmanager
@@ -160,10 +160,12 @@ def _write_whole(one: track.Track, layout: records.Layout, path: pathlib.Path) -
 
         def remarks() -> list[str]:
             told = [str(w.message) for w in caught if issubclass(w.category, AudioFileWarning)]
+            told += recording.remarks
             return [track.printable(text) for text in dict.fromkeys(told)]
 
         if one.streamed is None:
-            whole = _load_whole(one, layout)
+            recording = _load_checked(one, layout)
+            whole = records.whole(recording, one.id)
             whole_files.write(path, whole, [whole["stems"]], remarks=remarks)
             return
         with _faults_named():

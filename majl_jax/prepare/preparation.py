@@ -246,12 +246,12 @@ def _refuse_many_bad(job: Job, skipped: Mapping[str, str], what_now: str) -> Non
 
 def _refuse_other_options(directory: epath.Path, options: Options) -> None:
     prepared, wanted = records.open_prepared(directory), dataclasses.asdict(options)
-    made_with = {
-        "channels": prepared.layout.channels,
-        "drop_silence": False,
-        "stems": "",
-        **prepared.options,
+    usual = {
+        field.name: field.default
+        for field in dataclasses.fields(options)
+        if field.default is not dataclasses.MISSING
     }
+    made_with = usual | {"channels": prepared.layout.channels} | dict(prepared.options)
     different = [name for name in wanted if made_with.get(name) != wanted[name]]
     if different == ["source"] and CONTENT in made_with:
         # The same files may lie elsewhere now.

@@ -39,17 +39,25 @@ class Options:
     reader_version: int
     drop_silence: bool = False
     stems: str = ""  # "stem, name=stem+stem"; empty: all, as they are
+    octave: str = ""  # this and what follows: flags of some readers; empty or None: as they have it
+    margin_s: float | None = None
+    names: str = ""
 
     @property
     def grid(self) -> Grid:
         """The grid that audio and labels are brought to."""
         return Grid(self.sample_rate_hz, self.hop_samples, self.channels)
 
+    def of_reader(self) -> dict[str, Any]:
+        """What the reader is told besides the grid and the seed."""
+        told = {name: getattr(self, name) for name in readers.READERS[self.dataset].flags}
+        return {name: value for name, value in told.items() if value not in ("", None)}
+
     def groups(self) -> stem_groups.Groups:
         """The stems of the records and what of the data set each is the sum of; ValueError where
         it has not that stem.
         """
-        stems = readers.READERS[self.dataset].stems_of(self.source)
+        stems = readers.READERS[self.dataset].stems_of(self.source, **self.of_reader())
         if not self.stems:
             return {stem: (stem,) for stem in stems}
         groups = stem_groups.parse_sources(self.stems)
@@ -67,6 +75,7 @@ class Options:
             hop_samples=self.hop_samples,
             record_samples=hops * self.hop_samples,
             voices=reader.voices,
+            octave_known=reader.octave_known,
         )
 
 
@@ -80,7 +89,9 @@ def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str
             f"{options.dataset} needs {', '.join(lacking)}, not installed: pip install "
             f"{' '.join(lacking)}"
         )
-    found = reader.tracks(options.source, grid=options.grid, seed=options.seed)
+    found = reader.tracks(
+        options.source, grid=options.grid, seed=options.seed, **options.of_reader()
+    )
     if options.stems:
         found = chosen_stems.choose(found, options.groups())
     found = [dataclasses.replace(one, id=track.printable(one.id)) for one in found]

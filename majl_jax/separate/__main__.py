@@ -1,6 +1,10 @@
 """Audio files in, stems, pitch and pictures out.
 
+    python -m majl_jax.separate song.mp3 --output=DIR
     python -m majl_jax.separate song.mp3 --checkpoint=RUN --output=DIR
+
+The first takes the model `voice`, which comes with the package: the singing voice, its pitch, and
+what accompanies it; the second what a training run has learnt.
 
 Each song gets a folder DIR/<song>/ with <stem>.wav, accompaniment.wav (the song minus the stem),
 pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's
@@ -87,8 +91,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     sources = [options.checkpoint, options.model, options.weights]
     if len([*filter(None, sources)]) > 1:
         parser.error("--checkpoint, --model and --weights name a model each: give one of them")
-    if not any(sources) and not options.pitch_only:
-        parser.error("give --checkpoint=RUN (the --workdir of a training run), or --pitch-only")
     if bool(options.weights) != bool(options.architecture):
         parser.error("--weights=FILE and --architecture=NAME belong together: give both")
     if (options.stage or options.recipe or options.which != "best") and not options.checkpoint:
@@ -144,7 +146,9 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     from majl_jax import console
     from majl_jax.inference.segments import SegmentModel
 
-    source = flags.checkpoint or flags.weights or flags.model or published.default_pitch()
+    source = flags.checkpoint or flags.weights or flags.model
+    if source is None:
+        source = published.default_pitch() if flags.pitch_only else loading.default()
     if not flags.checkpoint and not flags.weights and source not in loading.names():
         known = ", ".join(loading.names())
         raise ValueError(f"--model is {source}; expected a name: {known}")
@@ -167,13 +171,13 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
 def _options(
     flags: argparse.Namespace, model: Any, devices: Any, paths: Sequence[str]
 ) -> "Options":
-    from majl_jax.separate.outputs import Options, chosen_stems, threshold_of
+    from majl_jax.separate.outputs import Options, chosen_stems
 
     options = Options(
         overlap=flags.overlap,
         batch_size=flags.batch_size,
         pitch_only=flags.pitch_only,
-        threshold=threshold_of(model) if flags.threshold is None else flags.threshold,
+        threshold=model.threshold if flags.threshold is None else flags.threshold,
         format=flags.format,
         stems=tuple(name.strip() for name in flags.stems.split(",") if name.strip()),
         overwrite=flags.overwrite,

