@@ -3,12 +3,14 @@
 import importlib.util
 import pathlib
 import textwrap
+from collections.abc import Collection
 from typing import NamedTuple
 
 from etils import epath
 
+from majl_jax.audio import openmpt
 from majl_jax.datasets import readers, records
-from majl_jax.datasets.readers import debian_music, fretsonfire
+from majl_jax.datasets.readers import debian_music, fretsonfire, modules
 
 ROOT = pathlib.Path("/")  # where packages are installed
 
@@ -39,6 +41,7 @@ medleydb | songs of many kinds | voice, rest, pitch | 30 of 196 songs | CC BY-NC
 musdb18 musdb18_hq musdb18_no_medleydb musdb18_hq_no_medleydb | pop and rock | drums, bass, other, vocals | 10 h, 4.7 or 31 GB | academic use | zenodo.org/record/1117372, 3338373
 slakh2100 slakh2100_redux slakh2100_author babyslakh | rendered songs | bass, drums, guitar, piano, others | 145 h | CC BY 4.0 | zenodo.org/record/4599666, 4603870
 fretsonfire | metal and rock | guitar, rest | 27 min, 58 MB | CC BY-SA 3.0, MIT | Debian
+modules modules_parts modules_pitch | tracker modules of games | bass, drums, other; parts; pitches | 7.0 h | GPL, BSD, public domain | Debian
 debian_music | music of free games | none | 17.9 h, 816 MB | GPL, CC BY(-SA) and others | Debian
 dagstuhl_choirset | choir | female, male voices | 55.5 min | CC BY 4.0 | zenodo.org/record/4618287
 stems_coherent stems_coherent_by_source stems_incoherent stems_named | stems of your own | stems | | | your own
@@ -78,25 +81,38 @@ def state(entry: Entry, output: records.Folder) -> str:
     elif entry.origin == RENDERED:
         told.append("built in")
     elif entry.origin == PACKAGED:
-        told.append(_music() if "debian_music" in entry.names else _songs())
+        told.append(_STATES.get(entry.names[0], _songs)())
     else:
         told.append("--source=")
     return "; ".join(told)
 
 
 def _music() -> str:
-    """How many of the packages of music are there, and what installs the others."""
     places = debian_music.PACKAGES.items()
     lacking = [name for name, place in places if not debian_music.find_files(ROOT, place)]
+    return _of_packages(len(places), lacking, f"{debian_music.INSTALL} {' '.join(lacking)}")
+
+
+def _modules() -> str:
+    rows = [one for one in modules.listed() if not one.left_out]
+    lacking = {one.package for one in rows if not modules.find(ROOT, one)}
+    packages = len({one.package for one in rows})
+    return _of_packages(packages, lacking, modules.install({*lacking, openmpt.PACKAGE}))
+
+
+def _of_packages(count: int, lacking: Collection[str], install: str) -> str:
+    """How many packages are there, and what installs the others."""
     if not lacking:
         return INSTALLED
-    install = f"{debian_music.INSTALL} {' '.join(lacking)}"
-    there = len(places) - len(lacking)
-    return f"{there} of {len(places)} packages, {INSTALLED}; {install}" if there else install
+    there = count - len(lacking)
+    return f"{there} of {count} packages, {INSTALLED}; {install}" if there else install
 
 
 def _songs() -> str:
     return INSTALLED if (ROOT / fretsonfire.SONGS).is_dir() else fretsonfire.INSTALL
+
+
+_STATES = {"debian_music": _music, "modules": _modules}
 
 
 def text(output: records.Folder, *, width: int) -> str:
