@@ -13,6 +13,7 @@ import json
 import logging as standard_logging
 import pathlib
 import re
+import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: checkpoints,
 _PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print all fields of the config, and end")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "check config, data, grid, a batch, memory and disk, write nothing, and end"
+)
+_TRACKER = flags.DEFINE_string(
+    "tracker", None, "file of Python whose tracker(workdir, config) gives what is told all scores"
 )
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "several hosts, as JAX detects the cluster")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
@@ -55,6 +59,8 @@ def train(arguments: list[str]) -> None:
         return
     if _WORKDIR.value is None:
         raise ValueError("flag --workdir is missing: the folder of the run")
+    if _TRACKER.value and not pathlib.Path(_TRACKER.value).is_file():
+        raise FileNotFoundError(f"--tracker: {_TRACKER.value} is no file")
 
     from majl_jax import parallel
 
@@ -79,7 +85,8 @@ def train(arguments: list[str]) -> None:
     manifest.write_manifest(workdir, config, seed=config.seed, data=data)
     parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
     evaluated_with = manifest.mark(config.get("evaluation", {}))
-    options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with)
+    tracker = _tracker(workdir, config) if parallel.is_first_process() else None
+    options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with, tracker=tracker)
     loop.run(stages, workdir, jax.random.key(config.seed), options)
     if parallel.is_first_process():
         from majl_jax.report import run_page
@@ -88,6 +95,16 @@ def train(arguments: list[str]) -> None:
         if rows:
             print(f"\nheld-out tracks, means\n{text_table(rows)}")
         print(f"report: {run_page.write_report(workdir)}")
+
+
+def _tracker(workdir: pathlib.Path, config: Any) -> Any:
+    """What the file of --tracker gives for this run; None without one."""
+    if _TRACKER.value is None:
+        return None
+    make = runpy.run_path(_TRACKER.value).get("tracker")
+    if make is None:
+        raise ValueError(f"--tracker: {_TRACKER.value} has no function tracker(workdir, config)")
+    return make(workdir, config.to_dict())
 
 
 def _print_config(config: Any) -> None:

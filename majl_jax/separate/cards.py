@@ -63,6 +63,36 @@ def from_json(said: Mapping[str, Any]) -> Info:
     return Info(**{**card, "stems": tuple(card.get("stems", ()))})
 
 
+def markdown(info: Info, address: str) -> str:
+    """A card as a page, with what it takes to use the model at this address."""
+    scores = {name: value for name, value in info.scores.items() if value is not None}
+    rows = [f"| {name} | {value:.4g} |" for name, value in scores.items()]
+    heard = f"{info.sample_rate_hz} Hz, so nothing above {info.sample_rate_hz // 2} Hz"
+    lines = [
+        "---",
+        f"license: {info.licence.lower() or 'unknown'}",
+        "library_name: majl_jax",
+        "---",
+        "",
+        f"# {info.recipe or 'majl_jax'}: {', '.join(info.stems) or 'pitch'}",
+        "",
+        f"- trained on: {sounds.in_words(info.data) or 'unknown'}",
+        f"- gives: {', '.join([*info.stems, *['pitch'] * bool(info.pitch)])}; at {heard}",
+        f"- stage {info.stage}, step {info.step}; commit {info.commit or 'unknown'}",
+        f"- cite: {info.cite}",
+        "",
+        "```python",
+        "import majl_jax",
+        "",
+        f'model = majl_jax.load("{address}")',
+        "```",
+        "",
+    ]
+    if rows:
+        lines += ["| score on held-out tracks | |", "|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
 def of_run(
     run: pathlib.Path, said: Mapping[str, Any], meta: Mapping[str, Any], *, which: str, paper: str
 ) -> Info:

@@ -269,8 +269,8 @@ def load(
 
     Args:
         source: the folder of a run (`runs/majl`), RUN:STAGE, a folder of runs with other stems
-          each, a model file (`voice.safetensors`), or a name: of a model that comes with the
-          package, or of published weights (`crepe-tiny` to `crepe-full`).
+          each, a model file (`voice.safetensors`) or its address (`hf://OWNER/NAME`), or the name
+          of a model of the package or of published weights (`crepe-tiny` to `crepe-full`).
         which: of a run: "best" or "last" checkpoint of the stage.
         architecture: of a file of published weights, as harmof0.
         device: "cpu", "gpu" or "tpu"; None: the best there is.

