@@ -50,8 +50,9 @@ def _paper() -> ConfigDict:
     config.stages = ConfigDict()
     for name in ("music", "vqvae", "encoder"):
         config.stages[name] = ConfigDict({"steps": 80_000, "batch_size": 4, "learning_rate": 3e-4})
-    # Converted weights (.npz of majl_jax.weights --architecture=jukebox_vqvae) that `vqvae` starts
-    # from; "" without.
+        # Converted weights (.npz of majl_jax.weights --architecture=jukebox_vqvae), RUN or
+        # RUN:STAGE that it starts from; "" without. docs/runs.md
+        config.stages[name].start = ""
     config.stages.vqvae.start = "data/weights/jukebox_level0.npz"
     # "random", as the paper says; "pretrained", of the file of weights or of `music`; "stem", that
     # of `vqvae`.

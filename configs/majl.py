@@ -4,14 +4,17 @@
         --tracks=train=30,valid=2,test=8
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
-`:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:smoke` seconds,
-for tests; `:paper` the networks at their published sizes with the authors' hyper-parameters as far
-as they are known (those of DJCM, their earlier code; MAJL's own are not public).
+`:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:voice` the model
+of that name, hours; `:smoke` seconds, for tests; `:paper` the networks at their published sizes
+with the authors' hyper-parameters as far as they are known (those of DJCM, their earlier code;
+MAJL's own are not public).
 """
 
 from ml_collections import ConfigDict
 
-PRESETS = ("quickstart", "smoke", "experiment", "paper")
+from majl_jax.models.band_split import PRESETS as PRESETS_OF_LOCOFORMER
+
+PRESETS = ("quickstart", "smoke", "experiment", "voice", "paper")
 
 
 def get_config(preset: str = "quickstart") -> ConfigDict:
@@ -28,6 +31,8 @@ def get_config(preset: str = "quickstart") -> ConfigDict:
     elif preset == "experiment":
         _quickstart(config)
         _experiment(config)
+    elif preset == "voice":
+        _voice(config)
     elif preset == "smoke":
         _quickstart(config)
         _smoke(config)
@@ -47,6 +52,9 @@ def _paper() -> ConfigDict:
     for name in ("pipeline", "naive_joint", "teacher", "student"):
         # 250 epochs of 2,893 segments of MIR-1K's training clips in batches of 16.
         config.stages[name] = ConfigDict({"steps": 45_000, "batch_size": 16, "learning_rate": 5e-4})
+        # Where its parameters come from, if not from the seed: a run, RUN:STAGE, a model file or
+        # weights, for all or a PART=, as "pitch=crepe-tiny". docs/runs.md has the list.
+        config.stages[name].start = ""
 
     config.data = ConfigDict()
     config.data.directory = "data/prepared"  # where majl_jax.prepare put the data sets
@@ -67,7 +75,7 @@ def _paper() -> ConfigDict:
 
     # The two modules, by the name of their group of fields below; any separator works with any
     # pitch estimator.
-    config.separator = "unet"  # unet, resunet, light
+    config.separator = "unet"  # unet, resunet, light, chimera, locoformer, vqvae
     config.pitch = "crepe"  # crepe, harmof0
 
     config.unet = ConfigDict()
@@ -97,6 +105,40 @@ def _paper() -> ConfigDict:
     config.light.norm_momentum = 0.99
     config.light.dtype = "float32"
     config.light.remat = False
+
+    # Separators of the other papers: models/waveform_separators.py. A stage may start from what
+    # theirs learnt, as "separator/blstm=RUN:pretrain".
+    config.chimera = ConfigDict()  # transfer's, of one source
+    config.chimera.units = 500
+    config.chimera.layers = 4
+    config.chimera.dropout = 0.3
+    config.chimera.norm = "batch"  # instance
+    config.chimera.window_samples = 1024
+    config.chimera.dtype = "float32"
+
+    config.locoformer = ConfigDict(PRESETS_OF_LOCOFORMER["medium"])  # mixit's, of one output
+    config.locoformer.bands = (4,) * 16 + (8,) * 16 + (16,) * 12 + (64, 65)  # widths in bins
+    config.locoformer.kernel_size = 8
+    config.locoformer.order = "ft"
+    config.locoformer.pos_enc = "nope"
+    config.locoformer.decoder_tanh = "after_second"
+    config.locoformer.dropout = 0.1
+    config.locoformer.attention_dropout = 0.0
+    config.locoformer.attention = "auto"
+    config.locoformer.window_samples = 1024
+    config.locoformer.remat = "full"
+    config.locoformer.dtype = "float32"
+
+    config.vqvae = ConfigDict()  # jukebox's, level 0, without the codebook
+    config.vqvae.width = 32
+    config.vqvae.depth = 4
+    config.vqvae.multiplier = 2
+    config.vqvae.downs = (3,)
+    config.vqvae.strides = (2,)
+    config.vqvae.latent = 64
+    config.vqvae.dilation_growth = 3
+    config.vqvae.remat = "none"
+    config.vqvae.dtype = "float32"
 
     config.crepe = ConfigDict()
     config.crepe.capacity = "full"  # tiny, small, medium, large, full
@@ -151,6 +193,13 @@ def _paper() -> ConfigDict:
     config.dwhs.tolerance_cents = 50.0
     config.dwhs.voicing = 0.5  # salience from which a frame is voiced
 
+    # Of every segment, on the device: audio/voice_remixing.py. DJCM has none.
+    config.augmentation = ConfigDict()
+    config.augmentation.others = 0.0  # probability of another segment's accompaniment
+    config.augmentation.gain_db = 0.0  # voice and accompaniment: ± this, each
+    config.augmentation.shifted = 0.0  # probability of another key, for both
+    config.augmentation.semitones = 3.0  # ± this
+
     config.pseudo_labels = ConfigDict()
     config.pseudo_labels.threshold = 0.7  # the paper's best
     config.pseudo_labels.granularity = "frame"  # pitch is kept or not by frame, "segment" or "song"
@@ -194,6 +243,10 @@ def _quickstart(config: ConfigDict) -> None:
     config.resunet.update(channels=(4, 8, 8, 16, 16, 16), blocks=1, centre_stages=1)
     config.resunet.window_samples = 1024
     config.light.update(channels=(4, 8, 8, 16, 16, 16), window_samples=1024)
+    config.chimera.update(units=64, layers=2, dropout=0.0)
+    config.locoformer.update(layers=2, features=24, attention_features=24, heads=2, norm_groups=2)
+    config.locoformer.update(hidden=32, kernel_size=4, dropout=0.0, remat="none")
+    config.vqvae.update(width=24, latent=24)
     config.crepe.update(multiplier=1, dropout=0.0, norm_momentum=0.9)
     config.harmof0.update(channels=(8, 12, 16, 16))
     config.resunet.norm_momentum = config.light.norm_momentum = 0.9
@@ -223,12 +276,37 @@ def _experiment(config: ConfigDict) -> None:
     config.train.update(log_every_steps=50, evaluate_every_steps=300, checkpoint_every_steps=300)
 
 
+def _voice(config: ConfigDict) -> None:
+    """Real singing, trained until scores on validation rise no more: the shipped model."""
+    for stage in config.stages.values():
+        stage.update(steps=5000, batch_size=8, learning_rate=1e-3)
+        stage.start = "pitch=crepe-tiny"
+    config.run = ("teacher", "student")
+    config.data.update(labelled="mir1k", stems_only="remixed_stems", pitch_only="ultrastar")
+    config.data.target = "voice,vocals"
+    config.unet.update(channels=(8, 16, 32, 64, 128, 256), dropout=0.0)
+    config.crepe.update(capacity="tiny", dropout=0.1)
+    # Blurred targets without extra weight are what the published listener learned by: its
+    # confidence tells voiced frames from unvoiced ones.
+    config.losses.update(target_width_cents=25.0, positive_weight=1.0, pitch_frames=32)
+    config.balance.update(method="gradient_norm", pitch_share=0.1)
+    config.weights.pitch_on_target = 1.0
+    config.augmentation.update(others=0.5, gain_db=4.0, shifted=0.3)
+    config.optimizer.update(schedule="cosine", warmup_steps=100)
+    config.evaluation.update(overlap=0.25, bss_eval=False)
+    config.train.update(evaluate_every_steps=500, checkpoint_every_steps=250)
+
+
 def _smoke(config: ConfigDict) -> None:
     """A few steps of the smallest networks: does every part run?"""
     for stage in config.stages.values():
         stage.update(steps=2, batch_size=4)
     for separator in (config.unet, config.resunet, config.light):
         separator.channels = (2, 2, 2, 2, 2, 2)
+    config.chimera.update(units=4, layers=1)
+    config.locoformer.update(layers=1, features=4, attention_features=4, heads=1, norm_groups=1)
+    config.locoformer.update(hidden=4, kernel_size=2, bands=(64,) * 7 + (65,))
+    config.vqvae.update(width=4, depth=2, multiplier=1, latent=4)
     config.harmof0.channels = (2, 2, 2, 2)
     config.losses.pitch_frames = 4
     config.evaluation.update(valid_tracks=1, test_tracks=1, examples=1)

@@ -87,8 +87,10 @@ def _paper(size: str) -> ConfigDict:
             decay_every=220,
             decay_factor=0.98,
         )
-    # Converted weights (.npz of majl_jax.weights) to start from in the place of pretrain's.
-    config.stages.supervised.start = ""
+    # A run, RUN:STAGE, a model file or weights that a stage starts from; supervised in the place of
+    # pretrain's. docs/runs.md
+    for stage in config.stages.values():
+        stage.start = ""
 
     config.data = ConfigDict()
     config.data.directory = "data/prepared/mixit"  # where majl_jax.prepare put the data sets

@@ -54,6 +54,9 @@ def _paper() -> ConfigDict:
     for stage in config.stages.values():
         # Times the weights of all terms but `supervised`; 0: labels only
         stage.self_supervised = 1.0
+        # A run, RUN:STAGE, a model file or weights that it starts from; `finetune` needs no
+        # `reference` then. docs/runs.md
+        stage.start = ""
 
     config.data = ConfigDict()
     config.data.directory = "data/prepared/multi_pitch"  # where majl_jax.prepare put the data sets

@@ -45,6 +45,9 @@ def _paper() -> ConfigDict:
     config.stages = ConfigDict()
     for name, steps in (("pretrain", 10_000), ("finetune", 2_000), ("scratch", 12_000)):
         config.stages[name] = ConfigDict({"steps": steps, "batch_size": 24, "learning_rate": 1e-3})
+        # A run, RUN:STAGE, a model file or weights that it starts from; `finetune` without its mask
+        # layer, and then needs no `pretrain`. docs/runs.md
+        config.stages[name].start = ""
     # Data sets and their sources, "SET: source, source=stem+stem; SET: ..."; every set of a stage
     # has the same sources.
     config.stages.pretrain.data = "musdb18: vocals, accompaniment=bass+drums+other"

@@ -5,8 +5,9 @@
     python -m experiments majl --table=main --dry_run
     python -m experiments majl --redraw
 
-Each run is trained by `majl_jax.main` in a process of its own, several at a time. A killed run goes
-on where it stopped. Results: results.jsonl, tables.md and figures/ in the paper's folder; with
+Each run is trained by `majl_jax.main` in a process of its own, several at a time, or as a job of a
+cluster: --launcher=slurm --launch=slurm_partition=gpu. A killed run goes on where it stopped.
+Results: results.jsonl, tables.md and figures/ in the paper's folder; with
 --results=FOLDER/results.jsonl all of them in that folder.
 """
 
@@ -16,7 +17,7 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from experiments import grid, results, summary
+from experiments import grid, launching, results, summary
 from experiments.experiment import Experiment, Run
 from majl_jax import terminal
 
@@ -62,6 +63,14 @@ def _add_options(parser: argparse.ArgumentParser, experiment: Experiment) -> Non
     add("--runs", default="", help="only these runs of the tables, with commas")
     add("--seeds", default="0,1,2")
     add("--jobs", type=int, default=2, help="trainings at a time")
+    add("--launcher", choices=launching.LAUNCHERS, default="local", help="slurm: by submitit")
+    add(
+        "--launch",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of submitit, as timeout_min=240, gpus_per_node=1, slurm_partition=gpu",
+    )
     add("--config", default=config)
     add("--set", action="append", default=[], help="--set=--config.FIELD=VALUE")
     add("--data", type=pathlib.Path, default=grid.ROOT / "data" / "prepared")
@@ -85,6 +94,9 @@ def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None
     for name in ("workdir", "data", "results", *experiment.sources):
         if getattr(options, name) is not None:
             setattr(options, name, getattr(options, name).resolve())
+    options.launch = dict(_parameter(text, parser) for text in options.launch)
+    if options.launch and options.launcher == "local":
+        parser.error("--launch is of a cluster's launcher: give --launcher=slurm as well")
     there = ", ".join(experiment.tables)
     if not options.table and not options.redraw:
         parser.error(f"--table is missing; there are {there}")
@@ -97,6 +109,13 @@ def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None
         options.trained_on = experiment.data(options)
     except ValueError as error:
         parser.error(str(error))
+
+
+def _parameter(text: str, parser: argparse.ArgumentParser) -> tuple[str, int | str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        parser.error(f"--launch={text}: expected NAME=VALUE, as timeout_min=240")
+    return name, int(value) if value.isdigit() else value
 
 
 def listing() -> Iterator[str]:
@@ -149,7 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     grid.prepare(data.sets)
     for name in options.table:
-        how.train_all(_wanted(options, name))
+        if options.launcher == "local":
+            how.train_all(_wanted(options, name))
+        else:
+            launched = {"launcher": options.launcher, "parameters": options.launch}
+            launching.train_all(how, _wanted(options, name), **launched)
         results.write(options.results, results.collect(how, name, experiment.tables[name]))
         summary.write(experiment, options.results, options.workdir)
     return 0

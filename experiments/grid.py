@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from experiments.experiment import Data, DataSet, Run
 
@@ -63,8 +63,21 @@ class Grid:
             if stage not in borrowed and not (folder / stage / "result.json").exists()
         ]
 
-    def train(self, run: Run, seed: int, core: int | None) -> float:
+    def train(
+        self,
+        run: Run,
+        seed: int,
+        core: int | None,
+        *,
+        call: Callable[..., int] = subprocess.call,
+    ) -> float:
         """Runs one training as a process of its own; its seconds, 0 if it was complete.
+
+        Args:
+            run: what is trained.
+            seed: of it.
+            core: that it runs on; None: on all.
+            call: runs the command, as `subprocess.call` does.
 
         Raises:
             RuntimeError: it failed; its last words are in console.log of its folder.
@@ -81,16 +94,15 @@ class Grid:
             # A process starts where the thread stands that starts it.
             os.sched_setaffinity(0, {core})
         with (folder / "console.log").open("a") as log:
-            done = subprocess.run(
+            status = call(
                 self.command(run, seed),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env={"JAX_COMPILATION_CACHE_DIR": str(self.compiled), **os.environ},
-                check=False,
             )
-        if done.returncode:
-            raise RuntimeError(f"{folder}: exit status {done.returncode}; see {folder}/console.log")
+        if status:
+            raise RuntimeError(f"{folder}: exit status {status}; see {folder}/console.log")
         return time.monotonic() - started
 
     def train_all(self, runs: Sequence[Run]) -> None:
@@ -114,7 +126,7 @@ class Grid:
                 cores.put(core)
 
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-            for some in _in_turn(runs):
+            for some in in_turn(runs):
                 pairs = itertools.product(self.seeds, some)
                 jobs = [pool.submit(work, run, seed) for seed, run in pairs]
                 for job in concurrent.futures.as_completed(jobs):
@@ -133,7 +145,7 @@ class Grid:
             yield f"  {shlex.join(self.command(run, seed))}"
 
 
-def _in_turn(runs: Sequence[Run]) -> Iterator[list[Run]]:
+def in_turn(runs: Sequence[Run]) -> Iterator[list[Run]]:
     """The runs that borrow from no other, those that borrow from them, and so on."""
     depths = {run.name: len(list(run.with_lenders())) for run in runs}
     for depth in sorted(set(depths.values())):

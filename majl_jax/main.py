@@ -2,17 +2,20 @@
 
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
-The same command goes on where a killed run stopped. Several hosts: start it once per process, with
---distributed where JAX knows the cluster (Slurm, TPU pods, Kubernetes, Open MPI), else with
---coordinator, --processes and --process_id.
+The same command goes on where a killed run stopped. --print_config prints all fields and ends;
+--dry_run checks all that can be checked before training, writes nothing and ends. Several hosts:
+start it once per process, with --distributed where JAX knows the cluster (Slurm, TPU pods,
+Kubernetes, Open MPI), else with --coordinator, --processes and --process_id.
 """
 
 import importlib
+import json
 import logging as standard_logging
 import pathlib
 import re
+import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -26,8 +29,13 @@ RECIPES = ("majl", "ss_mpe", "transfer", "mixit", "jukebox")  # modules of majl_
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="configs/NAME.py:PRESET, or NAME:PRESET of the package"
 )
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "folder of the run: checkpoints, metrics, report", required=True
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, metrics, report")
+_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print all fields of the config, and end")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "check config, data, grid, a batch, memory and disk, write nothing, and end"
+)
+_TRACKER = flags.DEFINE_string(
+    "tracker", None, "file of Python whose tracker(workdir, config) gives what is told all scores"
 )
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "several hosts, as JAX detects the cluster")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0")
@@ -46,6 +54,13 @@ def train(arguments: list[str]) -> None:
     config = _CONFIG.value
     if config.get("recipe") not in RECIPES:
         raise ValueError(f"config.recipe is {config.get('recipe')!r}; expected one of {RECIPES}")
+    if _PRINT_CONFIG.value:
+        _print_config(config)
+        return
+    if _WORKDIR.value is None:
+        raise ValueError("flag --workdir is missing: the folder of the run")
+    if _TRACKER.value and not pathlib.Path(_TRACKER.value).is_file():
+        raise FileNotFoundError(f"--tracker: {_TRACKER.value} is no file")
 
     from majl_jax import parallel
 
@@ -64,10 +79,14 @@ def train(arguments: list[str]) -> None:
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
     data = records.contents(config.data.directory, _words(config.to_dict()))
+    if _DRY_RUN.value:
+        _dry_run(config, recipe, stages, data, workdir)
+        return
     manifest.write_manifest(workdir, config, seed=config.seed, data=data)
     parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
     evaluated_with = manifest.mark(config.get("evaluation", {}))
-    options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with)
+    tracker = _tracker(workdir, config) if parallel.is_first_process() else None
+    options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with, tracker=tracker)
     loop.run(stages, workdir, jax.random.key(config.seed), options)
     if parallel.is_first_process():
         from majl_jax.report import run_page
@@ -76,6 +95,54 @@ def train(arguments: list[str]) -> None:
         if rows:
             print(f"\nheld-out tracks, means\n{text_table(rows)}")
         print(f"report: {run_page.write_report(workdir)}")
+
+
+def _tracker(workdir: pathlib.Path, config: Any) -> Any:
+    """What the file of --tracker gives for this run; None without one."""
+    if _TRACKER.value is None:
+        return None
+    make = runpy.run_path(_TRACKER.value).get("tracker")
+    if make is None:
+        raise ValueError(f"--tracker: {_TRACKER.value} has no function tracker(workdir, config)")
+    return make(workdir, config.to_dict())
+
+
+def _print_config(config: Any) -> None:
+    """Prints all fields as YAML, tuples as lists."""
+    import yaml
+
+    plain = json.loads(json.dumps(config.to_dict()))
+    print(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None).rstrip())
+
+
+def _dry_run(
+    config: Any, recipe: Any, stages: Any, data: Mapping[str, Any], workdir: pathlib.Path
+) -> None:
+    """Prints what is found of the data and by `preflight.check`; raises where training would."""
+    import jax
+
+    from majl_jax import console
+    from majl_jax.datasets import records, sounds
+    from majl_jax.training import loop, preflight
+
+    console.say(f"config: {config.recipe}, stages {', '.join(config.run)}, seed {config.seed}")
+    learnt = sounds.of(recipe.data_sets(config)) if hasattr(recipe, "data_sets") else {}
+    for name in data:
+        prepared = records.open_prepared(pathlib.Path(config.data.directory) / name)
+        grid = prepared.layout
+        splits = ", ".join(
+            f"{split} {len(set(one.track))} tracks ({len(one)} records)"
+            for split, one in prepared.splits.items()
+        )
+        console.say(
+            f"data: {name} ({learnt.get(name, 'scored only')}): {splits}; {grid.sample_rate_hz} Hz,"
+            f" {grid.channels} channel{'s' * (grid.channels > 1)}, labels every"
+            f" {1000 * grid.hop_samples / grid.sample_rate_hz:.4g} ms"
+        )
+    options = loop.Options(**config.train.to_dict())
+    for line in preflight.check(stages, workdir, jax.random.key(config.seed), options):
+        console.say(line)
+    console.say("dry run: nothing is in the way, and nothing was written")
 
 
 def _hush_orbax() -> None:

@@ -19,7 +19,7 @@ from majl_jax.evaluation.target import score_track, take_from_record
 from majl_jax.inference.decoding import decode_pitch
 from majl_jax.inference.segments import apply_track
 from majl_jax.pseudo_labels import labelling
-from majl_jax.separate import loading
+from majl_jax.separate import loading, published
 
 HOP_SAMPLES, RATE_HZ = 320, 16_000
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     target = labelling.stem_number(records.open_prepared(options.data), options.target)
-    crepe, published, _ = loading.published_pitch(hop_samples=HOP_SAMPLES)
+    crepe, weights, _ = published.pitch(hop_samples=HOP_SAMPLES)
     separators = {
         stage: loading.load_run(options.run, stage=stage)[:2]
         for stage in (options.stages.split(",") if options.run else ())
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outputs = apply_track(separator, variables, take.mixture)
             heard[f"separated by {stage}"] = outputs["stems"][:, 0]
         for name, audio in heard.items():
-            salience = apply_track(crepe, published, audio)["salience"]
+            salience = apply_track(crepe, weights, audio)["salience"]
             found = decode_pitch(salience, crepe.bin_cents)
             estimate = None if name == "true voice" else audio
             rows.append(score_track(take, name, estimate=estimate, pitch=found))

@@ -1,4 +1,4 @@
-"""WAV files, written whole or not at all."""
+"""WAV and FLAC files, written whole or not at all."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,7 @@ import types
 import warnings
 
 import numpy as np
+from jaxtyping import Int32
 
 from majl_jax import atomic
 from majl_jax.audio import int16
@@ -16,6 +17,9 @@ from majl_jax.audio.faults import AudioFileWarning, reason
 from majl_jax.audio.resampling import Audio
 
 WAV_LIMIT_BYTES = 4_000_000_000  # beyond it the same samples are written as RF64
+SUBTYPES = {"FLOAT": 4, "PCM_24": 3, "PCM_16": 2}
+"""libsndfile's names, and bytes per sample."""
+FLAC_CHANNELS, FLAC_RATE_HZ = 8, 655_350
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +39,11 @@ class Written:
 
 
 class WavWriter:
-    """Writes blocks into a WAV file that appears under its name only once it is complete.
+    """Writes blocks into a file that appears under its name only once it is complete: FLAC where
+    that ends in .flac, else WAV.
 
-    subtype "FLOAT" keeps what lies beyond full scale; "PCM_16" limits it to full scale and warns.
+    subtype "FLOAT" keeps what lies beyond full scale; "PCM_24" and "PCM_16", the two of FLAC, limit
+    it to full scale and warn.
     """
 
     def __init__(
@@ -51,12 +57,19 @@ class WavWriter:
     ) -> None:
         import soundfile
 
-        if subtype not in ("FLOAT", "PCM_16"):
-            raise ValueError(f"subtype is {subtype!r}; expected 'FLOAT' or 'PCM_16'")
         self.path = pathlib.Path(path)
+        is_flac = self.path.suffix.lower() == ".flac"
+        known = [one for one in SUBTYPES if not is_flac or one != "FLOAT"]
+        if subtype not in known:
+            raise ValueError(f"subtype is {subtype!r}; expected one of {', '.join(known)}")
+        if is_flac and (channels > FLAC_CHANNELS or sample_rate_hz > FLAC_RATE_HZ):
+            raise ValueError(
+                f"{self.path}: FLAC holds at most {FLAC_CHANNELS} channels and {FLAC_RATE_HZ} Hz,"
+                f" not {channels} at {sample_rate_hz} Hz: write WAV"
+            )
         self._draft = atomic.draft_of(self.path)
-        self._limit = subtype == "PCM_16"
-        large = expected_samples * channels * (2 if self._limit else 4) > WAV_LIMIT_BYTES
+        self._subtype = subtype
+        large = expected_samples * channels * SUBTYPES[subtype] > WAV_LIMIT_BYTES
         self._samples, self._peak, self._clipped = 0, 0.0, 0
         self.written: Written | None = None
         with atomic.explained(self.path):
@@ -69,7 +82,7 @@ class WavWriter:
                 "w",
                 samplerate=int(sample_rate_hz),
                 channels=channels,
-                format="RF64" if large else "WAV",
+                format="FLAC" if is_flac else "RF64" if large else "WAV",
                 subtype=subtype,
             )
         except (OSError, soundfile.LibsndfileError) as error:
@@ -84,10 +97,10 @@ class WavWriter:
             raise ValueError(f"{self.path}: refused to write NaN or infinite samples")
         magnitude = np.abs(block)
         self._peak = max(self._peak, float(magnitude.max(initial=0.0)))
-        if self._limit:
-            beyond = np.round(magnitude * int16.FULL_SCALE) > int16.FULL_SCALE
-            self._clipped += int(beyond.sum())
-            block = int16.from_float(block)
+        if self._subtype != "FLOAT":
+            full = 2.0 ** (8 * SUBTYPES[self._subtype] - 1)
+            self._clipped += int((np.round(magnitude * full) > full).sum())
+            block = int16.from_float(block) if self._subtype == "PCM_16" else _of_24_bits(block)
         try:
             self._file.write(block)
         except (
@@ -150,6 +163,12 @@ class WavWriter:
             self.close()
         else:
             self.abort()
+
+
+def _of_24_bits(audio: Audio) -> Int32[np.ndarray, "time channel"]:
+    """Float audio as 24-bit integers in the upper bits of 32, as libsndfile takes them."""
+    whole = np.clip(np.round(audio * np.float64(1 << 23)), -(1 << 23), (1 << 23) - 1)
+    return whole.astype(np.int32) << 8
 
 
 def write_wav(

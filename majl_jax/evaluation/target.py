@@ -19,7 +19,7 @@ from majl_jax.evaluation.take import Take, take_from_record
 from majl_jax.inference.decoding import Pitch, decode_pitch
 from majl_jax.inference.segments import SEGMENTING, Segmenting, SegmentModel, apply_track
 from majl_jax.metrics import separation
-from majl_jax.metrics.pitch import melody_scores
+from majl_jax.metrics.pitch import best_voicing_threshold, melody_scores
 
 Answer = tuple[np.ndarray | None, Pitch | None]
 """A stem [time, channel] and its pitch, each None where a system does not give it."""
@@ -38,6 +38,11 @@ class Target:
     """Confidence that makes a frame voiced."""
     bss_eval: bool = False
     """Whether BSS Eval v4 is computed too, which is slow."""
+    tuned_threshold: float | None = None
+    """One more confidence, whose melody scores are given as rpa_tuned, oa_tuned, …."""
+    choose_threshold: bool = False
+    """Whether the result has threshold_best, the confidence with the highest mean OA of the tracks,
+    and oa_best."""
 
 
 FIRST_STEM = Target()
@@ -71,6 +76,7 @@ def score_tracks(
     """
     listen = functools.partial(_listen, variables=variables, segmenting=segmenting)
     rows: list[Row] = []
+    curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         take = take_from_record(
             record,
@@ -81,9 +87,10 @@ def score_tracks(
         )
         stem, pitch = listen(model, take.mixture)
         answers = {system: (stem, pitch), **_references(take, target.pitch_model, listen)}
-        judged = {"pitch_threshold": target.pitch_threshold, "bss_eval": target.bss_eval}
         for name, (estimate, f0) in answers.items():
-            rows.append(score_track(take, name, estimate=estimate, pitch=f0, **judged))
+            rows.append(score_track(take, name, estimate=estimate, pitch=f0, target=target))
+        if target.choose_threshold and pitch is not None:
+            curves += _labelled(take, pitch)
         if (folder := report.example_folder(take.name, number)) is not None:
             write_example(
                 folder,
@@ -94,7 +101,10 @@ def score_tracks(
                 seconds=report.example_seconds,
             )
     report.keep_rows(rows)
-    return flatten(aggregate(rows), system)
+    found = flatten(aggregate(rows), system)
+    if target.choose_threshold:
+        found["threshold_best"], found["oa_best"] = best_voicing_threshold(curves)
+    return found
 
 
 def _references(
@@ -131,8 +141,7 @@ def score_track(
     *,
     estimate: Float[np.ndarray, "time channel"] | None,
     pitch: Pitch | None,
-    pitch_threshold: float = 0.5,
-    bss_eval: bool = False,
+    target: Target = FIRST_STEM,
 ) -> Row:
     """Returns the scores of a system on a track; None, with a reason in "skipped": undefined.
 
@@ -143,8 +152,7 @@ def score_track(
         system: name of what is judged.
         estimate: its stem, full scale 1; None: it gives none.
         pitch: f0_hz and confidence of each frame; None: it gives none.
-        pitch_threshold: confidence that makes a frame voiced.
-        bss_eval: whether BSS Eval v4 is computed too.
+        target: what is computed, and from which confidences frames are voiced.
     """
     row: Row = {
         "track": take.name,
@@ -153,9 +161,12 @@ def score_track(
     }
     skipped: dict[str, str] = {}
     if estimate is not None:
-        row |= _separation(take, estimate, bss_eval, skipped)
+        row |= _separation(take, estimate, target.bss_eval, skipped)
     if pitch is not None:
-        row |= _melody(take, pitch, pitch_threshold, skipped)
+        row |= _melody(take, pitch, target.pitch_threshold, skipped)
+        if target.tuned_threshold is not None:
+            tuned = _melody(take, pitch, target.tuned_threshold, {})
+            row |= {f"{k}_tuned": v for k, v in tuned.items() if not k.endswith("mirex")}
     for name, value in row.items():
         if isinstance(value, float) and math.isnan(value):
             row[name] = None
@@ -234,6 +245,15 @@ def _melody(
         "rpa_mirex": guesses["rpa"],
         "rca_mirex": guesses["rca"],
     }
+
+
+def _labelled(take: Take, pitch: Pitch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The labelled frames of a track, (f0, confidence, true f0), if there are any."""
+    frames = min(len(pitch[0]), len(take.f0_hz))
+    known = take.has_pitch[:frames]
+    curves = pitch[0][:frames], pitch[1][:frames], take.f0_hz[:frames]
+    finite = np.isfinite(curves[0]).all() and np.isfinite(curves[1]).all()
+    return [(curves[0][known], curves[1][known], curves[2][known])] if known.any() & finite else []
 
 
 def write_example(

@@ -4,12 +4,14 @@ pickle.
     python -m majl_jax.export runs/majl --output=voice.safetensors
 
 `majl_jax.separate --checkpoint=voice.safetensors` and `majl_jax.load("voice.safetensors")` take it.
+With --output=hf://OWNER/NAME it goes to a repository of the hub, with its card.
 """
 
 import argparse
 import dataclasses
 import pathlib
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from majl_jax import terminal
@@ -22,16 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=terminal.program("export"), description=summary)
     add = parser.add_argument
     add("run", metavar="RUN", help="the --workdir of a training run, or RUN:STAGE")
-    add("--output", required=True, type=pathlib.Path, help="file to write, .safetensors")
+    add("--output", required=True, help="file to write, .safetensors, or hf://OWNER/NAME")
     add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
     add("--licence", default="", help="of the parameters, for the card, as CC-BY-4.0")
     add("--overwrite", action="store_true", help="replace the file if it is there")
     add("--debug", action="store_true", help=terminal.DEBUG_HELP)
     options = parser.parse_args(arguments)
-    if options.output.exists() and not options.overwrite:
-        raise FileExistsError(f"{options.output} exists already: pass --overwrite to replace it")
+    path = pathlib.Path(options.output)
+    if path.exists() and not options.overwrite:
+        raise FileExistsError(f"{path} exists already: pass --overwrite to replace it")
 
-    from majl_jax.separate import loading, model_file
+    from majl_jax.separate import hub, loading, model_file
 
     model, variables, info = loading.find(options.run, which=options.which)
     if not info.config:
@@ -40,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "RUN:STAGE"
         )
     info = dataclasses.replace(info, licence=options.licence or info.licence)
-    model_file.write(options.output, variables, info)
-    size = options.output.stat().st_size / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        to_hub = hub.is_address(options.output)
+        path = pathlib.Path(folder) / hub.FILE if to_hub else path
+        model_file.write(path, variables, info)
+        size = path.stat().st_size / 1e6
+        if to_hub:
+            hub.publish(path, options.output, info)
     print(f"{options.output}: {info}; {size:.1f} MB; {loading.gives(model)}")
     if not info.licence:
         print("no licence is stated: --licence=NAME puts one on the card", file=sys.stderr)

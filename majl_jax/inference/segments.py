@@ -38,6 +38,8 @@ class SegmentModel:
     stems: tuple[str, ...] = ()
     bin_cents: np.ndarray | None = None
     """Centre of each salience bin in cents above 10 Hz; None when there is no salience."""
+    threshold: float = 0.5
+    """Confidence that makes a frame voiced."""
     crossfade: bool = True
     """Whether overlapping segments fade into each other; False: the plain mean where they
     overlap.

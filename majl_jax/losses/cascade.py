@@ -13,12 +13,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
 from majl_jax.audio import mixing, pitch, stft
+from majl_jax.audio.voice_remixing import Remixing, remix
 from majl_jax.batch import Batch
 from majl_jax.losses import hard_samples, salience_terms, separation, weighting
 from majl_jax.losses.interface import Interface, balanced
 from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import TASKS, over_segments
 
+_REMIXING = 3  # folded into a step's key
 OPTIONAL = ("pitch_on_target", "weighting")  # terms that exist in some stages only
 
 
@@ -38,6 +40,8 @@ class CascadeTerms:
     """Frames per segment whose pitch loss is taken."""
     mixture_gain: float = 1.0
     """The mixture is this times the sum of the stems."""
+    remixing: Remixing = dataclasses.field(default_factory=Remixing)
+    """How examples are changed before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +111,18 @@ def cascade_loss(
     frame_key, dropout_key = jax.random.split(key)
     # The first example's number tells the devices apart, so that they drop different units.
     keys = jax.random.split(jax.random.fold_in(dropout_key, batch["index"][0]))
-    stems = mixing.to_float(batch["stems"])
-    truth = _truth(batch, stems[:, :, 0, 0], frame_key, cascade.bin_cents, terms)
+    stems, f0_hz = remix(
+        mixing.to_float(batch["stems"])[..., 0],
+        batch["has_stems"].all(axis=1),
+        batch["f0_hz"],
+        batch["index"],
+        key=jax.random.fold_in(key, _REMIXING),
+        options=terms.remixing,
+    )
+    truth = _truth(batch, stems[:, :, 0], f0_hz, frame_key, cascade.bin_cents, terms)
     estimate, separator_state = cascade.separate(
         {"params": params, **mutables},
-        terms.mixture_gain * mixing.mixture(stems)[..., 0],
+        terms.mixture_gain * stems.sum(axis=2),
         key=keys[0],
     )
     fixed = _Fixed(cascade, terms, dynamic)
@@ -136,12 +147,17 @@ def _updated(mutables: Any, states: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _truth(
-    batch: Batch, source: Array, key: Any, bin_cents: np.ndarray, terms: CascadeTerms
+    batch: Batch,
+    source: Array,
+    pitch_hz: Array,
+    key: Any,
+    bin_cents: np.ndarray,
+    terms: CascadeTerms,
 ) -> _Truth:
-    frames = batch["f0_hz"].shape[1]
+    frames = pitch_hz.shape[1]
     index = _draw_frames(mixing.example_keys(key, batch["index"]), frames, terms.pitch_frames)
     f0_hz, has_pitch = (
-        jnp.take_along_axis(batch[name][:, :, 0], index, 1) for name in ("f0_hz", "has_pitch")
+        jnp.take_along_axis(x[:, :, 0], index, 1) for x in (pitch_hz, batch["has_pitch"])
     )
     targets = _pitch_targets(f0_hz, bin_cents, terms.target_width_cents)
     return _Truth(source, batch["has_stems"][:, 0], index, f0_hz, has_pitch, targets)

@@ -65,6 +65,36 @@ def melody_scores(
     return {name: float(value) for name, value in scores.items()}
 
 
+VOICING_THRESHOLDS = np.arange(1, 100) / 100.0
+
+
+def best_voicing_threshold(
+    tracks: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], *, tolerance_cents: float = 50.0
+) -> tuple[float, float]:
+    """(threshold, mean overall accuracy): of 0.01, 0.02, …, 0.99 the confidence from which a frame
+    is voiced so that the mean OA of the tracks is highest; the middle one of several.
+
+    OA = the share of frames that are voiced, in truth and estimate, and right in pitch, or unvoiced
+    in both. NaN without tracks.
+
+    Args:
+        tracks: (pitch, confidence, true pitch) of each one's labelled frames, in Hz, 0 = unvoiced.
+        tolerance_cents: errors below it are right.
+    """
+    accuracies = []
+    for guess_hz, confidence, truth_hz in tracks:
+        guess, truth = (np.maximum(x, 1e-6).astype(np.float64) for x in (guess_hz, truth_hz))
+        near = np.abs(1200.0 * np.log2(guess / truth)) < tolerance_cents
+        right = (truth_hz > 0) & (guess_hz > 0) & near
+        sure = (confidence[None] >= VOICING_THRESHOLDS[:, None]) & (guess_hz > 0)[None]
+        accuracies.append(np.where(sure, right[None], (truth_hz <= 0)[None]).mean(1))
+    if not accuracies:
+        return float("nan"), float("nan")
+    mean = np.mean(accuracies, axis=0)
+    best = np.flatnonzero(mean >= mean.max() - 1e-12)
+    return float(VOICING_THRESHOLDS[best[len(best) // 2]]), float(mean.max())
+
+
 def multi_pitch_scores(
     estimate_times_s: Float[np.ndarray, "_frame"],
     estimate_hz: Sequence[np.ndarray],

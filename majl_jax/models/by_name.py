@@ -10,13 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from majl_jax.audio.pitch import CREPE_BIN_CENTS
+from majl_jax.models.band_split import BandSplitLocoformer
 from majl_jax.models.crepe import Crepe
 from majl_jax.models.harmof0 import HARMOF0_BIN_CENTS, HarmoF0
 from majl_jax.models.light_decouple import LightDecouple
 from majl_jax.models.resunet import ResUNetDecouplePlus
 from majl_jax.models.unet import UNet
+from majl_jax.models.vqvae import VqVaeSizes
+from majl_jax.models.waveform_separators import (
+    ChimeraSeparator,
+    LocoformerSeparator,
+    VqVaeSeparator,
+)
 
-SEPARATORS = ("unet", "resunet", "light")
+SEPARATORS = ("unet", "resunet", "light", "chimera", "locoformer", "vqvae")
 PITCH_ESTIMATORS = ("crepe", "harmof0")
 
 
@@ -32,6 +39,16 @@ def separator(name: str, fields: Mapping[str, Any], *, hop_samples: int) -> nn.M
             return ResUNetDecouplePlus(**arguments)
         case "light":
             return LightDecouple(**arguments)
+        case "chimera":
+            return ChimeraSeparator(**arguments)
+        case "locoformer":
+            stft = {key: arguments.pop(key) for key in ("window_samples", "hop_samples")}
+            network = BandSplitLocoformer(sources=1, audio_channels=1, **arguments)
+            return LocoformerSeparator(network, **stft)
+        case "vqvae":
+            del arguments["hop_samples"]
+            others = {key: arguments.pop(key) for key in ("remat", "dtype")}
+            return VqVaeSeparator(VqVaeSizes(**arguments), **others)
     raise ValueError(f"config.separator is {name!r}; expected {', '.join(SEPARATORS)}")
 
 

@@ -39,6 +39,7 @@ from majl_jax.losses import reconstruction
 from majl_jax.losses import vqvae as losses
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples, hop
+from majl_jax.recipes import warm_start
 from majl_jax.recipes.labels import require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
@@ -148,8 +149,7 @@ def _check(config: Any) -> None:
     ):
         if value not in known:
             raise ValueError(f"config.{field} is {value!r}; expected one of {', '.join(known)}")
-    if start and not pathlib.Path(start).is_file():
-        raise FileNotFoundError(f"config.stages.vqvae.start names {start}, which is no file")
+    warm_start.check_all(config)
     if start and "music" in run:
         raise ValueError(
             f"config.run is {run} and config.stages.vqvae.start names {start}: vqvae starts from"
@@ -295,7 +295,7 @@ def _stage(setting: _Setting) -> Stage:
 
 
 def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
-    """What a stage starts from: see STAGES, `start` of vqvae and `init` of encoder."""
+    """What a stage starts from: see STAGES, their `start` and `init` of encoder."""
     config, name = setting.config, setting.name
     sizes, keys = setting.encoder.sizes, jax.random.split(key)
     fresh = {
@@ -307,9 +307,9 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     if name == "encoder":
         return _second_encoder(setting, fresh["encoder"], previous)
     codebook = vector_quantizer.empty(config.codebook.codes, sizes.latent)._asdict()
-    params, start = fresh, config.stages.vqvae.start
-    if name == "vqvae" and start:
-        loaded = weights.load(pathlib.Path(start))
+    params, start = fresh, setting.options.start
+    if start:
+        loaded = _whole(warm_start.load(start))
         wanted = {"params": fresh, "codebook": {"vectors": codebook["vectors"]}}
         weights.check_shapes(loaded, wanted, where=start)
         params = loaded["params"]
@@ -352,10 +352,21 @@ def _second_encoder(setting: _Setting, fresh: Any, previous: Variables | None) -
             "stem": lambda: {"encoder": stem["encoder"]},
             "pretrained": lambda: {"encoder": previous["pretrained"]["encoder"]},
         }[config.stages.encoder.init]()
+    params = warm_start.started(
+        {"params": params}, setting.options.start, field="config.stages.encoder.start"
+    )["params"]
     variables = {"params": params, "stem": stem, "codebook": codebook}
     if config.optimizer.average_decay:
         variables["averaged"] = params
     return jax.tree.map(jnp.array, variables)
+
+
+def _whole(loaded: Variables) -> Variables:
+    """Of a file of weights or a run: both networks and the rows of the codebook."""
+    found = {"params": _trained(loaded)}
+    if "codebook" in loaded:
+        found["codebook"] = {"vectors": loaded["codebook"]["vectors"]}
+    return found
 
 
 def _trained(variables: Variables) -> Any:

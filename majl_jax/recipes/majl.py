@@ -14,6 +14,7 @@ experiments/majl/README.md.
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,8 +23,9 @@ import jax
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import parallel
-from majl_jax.batch import Variables
+from majl_jax import console, parallel
+from majl_jax.audio.voice_remixing import Remixing
+from majl_jax.batch import Key, Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
 from majl_jax.datasets.input.sources import Source, target_first
@@ -39,6 +41,7 @@ from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
 from majl_jax.pseudo_labels.filtering import Filter
+from majl_jax.recipes import warm_start
 from majl_jax.recipes.labels import BOTH, PITCH, STEMS, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
@@ -132,6 +135,7 @@ def _on_grid(
         hop_samples=config.data.hop_samples,
         stems=stems,
         bin_cents=cascade.bin_cents,
+        threshold=config.evaluation.pitch_threshold,
         frame_reach_samples=cascade.pitch.reach_samples,
     )
 
@@ -181,7 +185,7 @@ class _Setting:
             report=report,
             progress=None if split == "valid" else f"{name}: {split}",
         )
-        return means(found)
+        return means(found) | {k: found[k] for k in ("threshold_best", "oa_best") if k in found}
 
 
 def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
@@ -189,6 +193,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
     reader.named(config.data.reader, fields="config.data.")
+    warm_start.check_all(config)
     prepared, target = _open_sets(config, run)
     cascade = build(config)
     setting = _Setting(
@@ -263,18 +268,24 @@ def _stage(name: str, setting: _Setting) -> Stage:
         return {**found, "sdr_plus_rpa": found["sdr_db"] + 100.0 * found["rpa"]}
 
     def test(variables: Variables, folder: pathlib.Path) -> dict[str, float]:
-        return setting.score(
+        # Scores beside those at the fixed threshold: at the one that suits this system best on
+        # validation.
+        threshold = setting.score(name, variables, "valid", choose_threshold=True)["threshold_best"]
+        console.say(f"{name}: the threshold chosen on validation is {threshold:.2f}")
+        found = setting.score(
             name,
             variables,
             "test",
             ForReport(folder, config.evaluation.examples),
             bss_eval=config.evaluation.bss_eval,
             pitch_model=setting.listener if config.evaluation.references else None,
+            tuned_threshold=threshold if math.isfinite(threshold) else None,
         )
+        return found | {"threshold_tuned": threshold}
 
     return Stage(
         name=name,
-        init=lambda key, previous: cascade.init(key),  # the student starts afresh as well
+        init=functools.partial(_init, name, setting, cascade),
         batches=functools.partial(_batches, name, setting),
         loss=functools.partial(
             cascade_loss,
@@ -282,6 +293,7 @@ def _stage(name: str, setting: _Setting) -> Stage:
             terms=CascadeTerms(
                 weights=config.weights.to_dict(),
                 mixture_gain=config.data.mixture_gain,
+                remixing=Remixing(**config.augmentation),
                 **config.losses.to_dict(),
             ),
             interface=_interface(config, name),
@@ -292,6 +304,20 @@ def _stage(name: str, setting: _Setting) -> Stage:
         steps=config.stages[name].steps,
         best="sdr_plus_rpa" if config.evaluation.select_best else None,
         test=test,
+    )
+
+
+def _init(
+    name: str, setting: _Setting, cascade: Cascade, key: Key, previous: Variables | None
+) -> Variables:
+    """The variables a stage starts from: fresh ones, the student's as well, but for what its
+    `start` names.
+    """
+    return warm_start.started(
+        cascade.init(key),
+        setting.config.stages[name].start,
+        field=f"config.stages.{name}.start",
+        previous=previous,
     )
 
 

@@ -41,6 +41,7 @@ from majl_jax.losses import mixit as losses
 from majl_jax.losses import weighting
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.layers import attention
+from majl_jax.recipes import warm_start
 from majl_jax.recipes.labels import STEMS, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, parameters, schedules
@@ -158,13 +159,14 @@ def _check(config: Any) -> None:
         STAGES,
         field="config.run",
         follows={} if start else {"supervised": "pretrain"},
-        advice=(
-            ", or config.stages.supervised.start has to name a file of weights (.npz, made by"
-            " majl_jax.weights)"
-        ),
+        advice=(", or config.stages.supervised.start has to name a run, a model file or weights"),
     )
-    if start and not pathlib.Path(start).is_file():
-        raise FileNotFoundError(f"config.stages.supervised.start names {start}, which is no file")
+    warm_start.check_all(config)
+    if "=" in start or "," in start:
+        raise ValueError(
+            f"config.stages.supervised.start is {start!r}; expected one source of a whole network:"
+            " the stems get the outputs of it that are most like them"
+        )
     if "pretrain" in run and start:
         raise ValueError(
             f"config.run is {run} and config.stages.supervised.start names {start}: supervised"
@@ -274,9 +276,10 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     shape = (1, network.audio_channels, 2, sum(network.bands))
     fresh = jax.jit(network.init)(key, jnp.zeros(shape, jnp.complex64))
     if setting.name != "supervised":
-        return fresh
+        field = f"config.stages.{setting.name}.start"
+        return warm_start.started(fresh, options.start, field=field)
     if options.start:
-        previous = weights.load(pathlib.Path(options.start))
+        previous = warm_start.load(options.start)
     if previous is None:
         return fresh
     config, params = setting.config.copy_and_resolve_references(), previous["params"]

@@ -38,6 +38,7 @@ from majl_jax.evaluation.multi_pitch import Judging, score_tracks
 from majl_jax.inference import multi_pitch
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
+from majl_jax.recipes import warm_start
 from majl_jax.recipes.labels import PITCH, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
@@ -163,8 +164,10 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     """The stages that `config.run` names, in its order."""
     del workdir
     check_ranges(config)
-    run = chosen(config.run, STAGES, field="config.run", follows={"finetune": "reference"})
+    follows = {} if config.stages.finetune.start else {"finetune": "reference"}
+    run = chosen(config.run, STAGES, field="config.run", follows=follows)
     reader.named(config.data.reader, fields="config.data.")
+    warm_start.check_all(config)
     front_end, network = build(config)
     setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
     _check_data(setting)
@@ -218,6 +221,10 @@ def _stage(name: str, setting: _Setting) -> Stage:
             params = _starting_at(params, config.network.initial_salience)
         else:
             params = previous["params"]
+        started = warm_start.started(
+            {"params": params}, config.stages[name].start, field=f"config.stages.{name}.start"
+        )
+        params = started["params"]
         if not settings.teacher_decay:
             return {"params": params}
         # A copy: the step gives away its arguments' memory.

@@ -34,11 +34,13 @@ from majl_jax.inference.chimera import Separator
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import chimera as losses
 from majl_jax.models.chimera import Chimera
+from majl_jax.recipes import warm_start
 from majl_jax.recipes.labels import STEMS, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, parameters, schedules
 from majl_jax.training.stage import Stage, chosen
 
+MASK_LAYER = "params/mask/.*"
 STAGES = ("pretrain", "finetune", "scratch")
 AUGMENTATIONS = ("none", "pitch", "stretch")
 MIXINGS = ("coherent", "incoherent")
@@ -120,8 +122,10 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     del workdir
     check_ranges(config)
     reader.named(config.data.reader, fields="config.data.")
+    warm_start.check_all(config)
     found = []
-    for name in chosen(config.run, STAGES, field="config.run", follows={"finetune": "pretrain"}):
+    follows = {} if config.stages.finetune.start else {"finetune": "pretrain"}
+    for name in chosen(config.run, STAGES, field="config.run", follows=follows):
         setting = _open(config, name)
         stage = _stage(setting)
         dry_run.trace_loss(stage, _batch_shapes(setting))
@@ -198,12 +202,20 @@ def _stage(setting: _Setting) -> Stage:
 
 
 def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
-    """Fresh variables; in `finetune` all but the mask layer are those of the stage before."""
+    """Fresh variables, or those that its `start` names; in `finetune` all but the mask layer are
+    those of the stage before.
+    """
     shape = (1, 2, setting.network.frequency_bins)
     fresh = jax.jit(functools.partial(setting.network.init, train=False))(key, jnp.zeros(shape))
-    if setting.name != "finetune" or previous is None:
-        return fresh
-    return parameters.partial_restore(fresh, previous, (("params/mask/.*", None), ("(.*)", r"\1")))
+    if setting.name == "finetune" and previous is not None:
+        rules = ((MASK_LAYER, None), ("(.*)", r"\1"))
+        fresh = parameters.partial_restore(fresh, previous, rules)
+    return warm_start.started(
+        fresh,
+        setting.options.start,
+        field=f"config.stages.{setting.name}.start",
+        anew=MASK_LAYER if setting.name == "finetune" else "",
+    )
 
 
 def _batches(setting: _Setting) -> Batches:

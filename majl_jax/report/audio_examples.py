@@ -2,12 +2,15 @@
 pitch.
 """
 
+import base64
 import csv
+import io
 import math
+import os
 import pathlib
 import urllib.parse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,14 +21,40 @@ from majl_jax.report import page, svg
 MOST_EXAMPLES = 8
 
 
-def examples(stages: Sequence[str], workdir: pathlib.Path) -> list[str]:
+Link = Callable[[pathlib.Path], str]
+"""What a page finds a file by."""
+
+
+def beside(folder: pathlib.Path) -> Link:
+    """Paths as a page in this folder has them."""
+
+    def link(path: pathlib.Path) -> str:
+        relative = os.path.relpath(path, folder)
+        return urllib.parse.quote(pathlib.PurePath(relative).as_posix())
+
+    return link
+
+
+def embedded(path: pathlib.Path) -> str:
+    """The file itself, as a part of the page; sound as FLAC, which is half as large."""
+    if path.suffix != ".wav":
+        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    import soundfile
+
+    audio, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
+    packed = io.BytesIO()
+    soundfile.write(packed, audio, rate_hz, format="FLAC")
+    return f"data:audio/flac;base64,{base64.b64encode(packed.getvalue()).decode()}"
+
+
+def examples(stages: Sequence[str], workdir: pathlib.Path, link: Link) -> list[str]:
     """The first examples of every stage, those of the last stage unfolded."""
     parts: list[str] = []
     for stage in reversed(stages):
         folders = sorted(p for p in (workdir / stage / "examples").glob("*") if p.is_dir())
         if not folders:
             continue
-        shown = "".join(_example(folder, workdir) for folder in folders[:MOST_EXAMPLES])
+        shown = "".join(_example(folder, link) for folder in folders[:MOST_EXAMPLES])
         if len(folders) > MOST_EXAMPLES:
             rest = len(folders) - MOST_EXAMPLES
             shown += f'<p class="note">{rest} more in {page.text(stage)}/examples.</p>'
@@ -40,7 +69,7 @@ def examples(stages: Sequence[str], workdir: pathlib.Path) -> list[str]:
     ]
 
 
-def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
+def _example(folder: pathlib.Path, link: Link) -> str:
     sounds, faults = {}, {}
     names = sorted(path.stem for path in folder.glob("*.wav"))
     for name in sorted(names, key=lambda name: name != "mixture"):
@@ -63,23 +92,20 @@ def _example(folder: pathlib.Path, workdir: pathlib.Path) -> str:
             reference=reference,
             title=f"{folder.name}: {name}",
         )
-        link = _link(folder / f"{name}.wav", workdir)
-        player = f'<audio controls preload="none" src="{link}"></audio>'
+        source = page.text(link(folder / f"{name}.wav"))
+        said = page.text(f"{folder.name}: {name}")
+        player = f'<audio controls preload="none" src="{source}" aria-label="{said}"></audio>'
         figures.append(page.figure(name, picture + player))
     figures += [page.figure(n, f'<p class="note">{page.text(f)}</p>') for n, f in faults.items()]
     below = _pitch(folder / "pitch.csv")
     if (folder / "picture.png").is_file():
-        link = _link(folder / "picture.png", workdir)
-        picture = f'<img src="{link}" alt="pitches of {page.text(folder.name)}" width="100%">'
+        source = page.text(link(folder / "picture.png"))
+        picture = f'<img src="{source}" alt="pitches of {page.text(folder.name)}" width="100%">'
         below += page.figure("pitches", picture)
     return (
         f'<section class="example"><h3>{page.text(folder.name)}</h3>'
         f'<div class="three">{"".join(figures)}</div>{below}</section>'
     )
-
-
-def _link(path: pathlib.Path, workdir: pathlib.Path) -> str:
-    return page.text(urllib.parse.quote(path.relative_to(workdir).as_posix()))
 
 
 def _spectrogram(audio: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,4 +139,4 @@ def _pitch(path: pathlib.Path) -> str:
         '<span class="key truth"></span>truth &nbsp; <span class="key estimate"></span>estimate, '
         "where its confidence makes it voiced"
     )
-    return page.figure("pitch", chart, key)
+    return page.wide_figure("pitch", chart, key)

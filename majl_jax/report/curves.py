@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from majl_jax.evaluation.rows import Row
-from majl_jax.report import page, score_tables, svg
+from majl_jax.report import page, score_tables, svg, words
 from majl_jax.training import run_log
 
 ASIDE = ("grad_norm", "steps_per_s", "skipped", "learning_rate", "clip_norm")  # shown last
@@ -28,10 +28,14 @@ class StageFiles:
     rows: list[Row]
 
     def curve(self, kind: str, key: str) -> tuple[list[svg.Number], list[svg.Number | None]]:
-        """Steps and values of one term; values that were not finite are None."""
+        """Steps and values of one term, in the unit that `words.term` says; values that were not
+        finite are None.
+        """
         lines = sorted(self.lines, key=lambda r: r["step"])  # a checkpoint may be scored later on
         points = [(r["step"], r[key]) for r in lines if r["kind"] == kind and key in r]
-        return [x for x, _ in points], [None if y in _INFINITE else y for _, y in points]
+        factor = words.factor(key.rpartition("/")[2])
+        finite = [None if y is None or y in _INFINITE else factor * y for _, y in points]
+        return [x for x, _ in points], finite
 
     def keys(self, kind: str) -> list[str]:
         """Names of all terms of a kind, in order of appearance."""
@@ -55,7 +59,7 @@ def training_curves(stages: Sequence[StageFiles], manifest: Mapping[str, Any]) -
         parts.append(f"<h3>{page.text(stage.name)}</h3>")
         parts.append(f'<p class="note">{page.text(_progress(stage, manifest))}</p>')
         drawn = [(key, _chart(stage, key)) for key in _chart_keys(stage)]
-        figures = [page.figure(key, chart) for key, chart in drawn]
+        figures = [page.figure(words.term(key), chart) for key, chart in drawn]
         parts.append(f'<div class="charts">{"".join(figures[:9])}</div>')
         if figures[9:]:
             more = f'<div class="charts">{"".join(figures[9:])}</div>'
@@ -98,7 +102,7 @@ def _chart(stage: StageFiles, key: str) -> str:
     step = (stage.result or {}).get("step", -1)
     kept = dict(zip(*stage.curve("valid", key), strict=True)).get(step)
     mark = None if kept is None else (step, kept)
-    title = f"{stage.name}: {key}"
+    title = f"{stage.name}: {words.term(key)}"
     last_step = max(line["step"] for line in stage.lines)
     return svg.line_chart(
         series, title=title, references=references, mark=mark, last_step=last_step
@@ -129,8 +133,5 @@ def _dynamic_weights(stage: StageFiles) -> list[str]:
         width=1000,
         height=240,
     )
-    legend = " ".join(
-        f'<span class="entry"><span class="key {one.style}"></span>{page.text(one.name)}</span>'
-        for one in series
-    )
-    return [page.figure("Dynamic weights", chart, legend)]
+    legend = page.legend((one.style, words.term(one.name)) for one in series)
+    return [page.wide_figure("Dynamic weights", chart, legend)]

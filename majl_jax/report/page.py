@@ -36,6 +36,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.4rem; 
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
+.scroll + .scroll { margin-top: 1.6rem; }
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th { font-weight: 600; text-align: right; color: var(--soft); white-space: nowrap; }
 th, td { padding: 0.42rem 0.5rem; vertical-align: baseline; }
@@ -53,15 +54,16 @@ td .sd { display: block; color: var(--soft); font-size: 0.76rem; line-height: 1.
 details { margin: 0.9rem 0; }
 summary { cursor: pointer; color: var(--soft); }
 summary:hover { color: var(--ink); }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 0.7rem 0.8rem 0.6rem; min-width: 0; }
 figure h4 { margin: 0 0 0.25rem; font-size: 0.85rem; font-weight: 600; overflow-wrap: anywhere; }
 figcaption { font-size: 0.8rem; }
-.three { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 1rem; margin-bottom: 1rem; }
+.three { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap: 1rem; margin-bottom: 1rem; }
 .example { margin: 0 0 2.4rem; }
 audio { width: 100%; height: 36px; margin-top: 0.4rem; display: block; }
+.wide svg { min-width: 940px; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg text { font: 10.5px system-ui, "Liberation Sans", sans-serif; fill: var(--soft); font-variant-numeric: tabular-nums; }
+svg text { font: 12px system-ui, "Liberation Sans", sans-serif; fill: var(--soft); font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg image ~ .grid { stroke: #fff; stroke-opacity: 0.13; }
 svg .axis, svg .tick { stroke: var(--soft); stroke-width: 1; }
@@ -89,7 +91,31 @@ svg .mark { fill: none; stroke: var(--good); stroke-width: 2; }
 .ring { display: inline-block; width: 0.75em; height: 0.75em; border: 2px solid var(--good); border-radius: 50%; margin-right: 0.35em; }
 .state { font-weight: 600; } .state.done { color: var(--good); } .state.open { color: var(--bad); }
 @media (max-width: 600px) { main { padding: 1.6rem 1rem 3rem; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.5rem; } }
-@media print { details { display: block; } audio { display: none; } }
+@media print {
+  :root {
+    --page: #fff; --card: #fff; --ink: #000; --soft: #55534e; --line: #d5d2ca;
+    --train: #3867a8; --valid: #c4622d; --truth: #8a8678; --estimate: #c4622d; --good: #22663f; --bad: #b3402e;
+  }
+  .c0 { --many: #3867a8; } .c1 { --many: #c4622d; } .c2 { --many: #2f7d4f; } .c3 { --many: #8a5aa8; }
+  .c4 { --many: #a8892c; } .c5 { --many: #2f929a; } .c6 { --many: #b8436a; } .c7 { --many: #6b6963; }
+  html { color-scheme: light; }
+  body { font-size: 11pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  main { max-width: none; padding: 0; }
+  h1, h2, h3 { break-after: avoid; }
+  figure, tr, .example h3 { break-inside: avoid; }
+  .scroll { overflow: visible; }
+  table, .small table { font-size: 7.5pt; }
+  td .sd { font-size: 6.5pt; }
+  td.note { font-size: inherit; }
+  th { white-space: normal; }
+  th, td, .small td, .small th { padding: 0.2rem 0.3rem; }
+  .wide svg { min-width: 0; }
+  .charts, .three { grid-template-columns: repeat(3, 1fr); gap: 0.6rem; }
+  pre { max-height: none; overflow: visible; }
+  audio { display: none; }
+  details:not([open]) { display: none; }
+}
+@page { margin: 15mm; }
 """
 
 
@@ -113,7 +139,7 @@ def table(head: Sequence[str], groups: Sequence[Sequence[str]], style: str = "")
     """A table of ready-made cells: head are <th>, groups are <tr> in one <tbody> each."""
     bodies = "".join(f"<tbody>{''.join(rows)}</tbody>" for rows in groups)
     return (
-        f'<div class="scroll {style}"><table><thead><tr>{"".join(head)}</tr></thead>'
+        f'<div class="scroll {style}" role="group" aria-label="table" tabindex="0"><table><thead><tr>{"".join(head)}</tr></thead>'
         f"{bodies}</table></div>"
     )
 
@@ -126,6 +152,20 @@ def details(summary: str, body: str, *, open_: bool = False) -> str:
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """A list of names and ready-made values; empty ones are left out."""
     return f"<dl>{''.join(f'<dt>{text(n)}</dt><dd>{v}</dd>' for n, v in pairs if v)}</dl>"
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """What lines of these styles are."""
+    return " ".join(
+        f'<span class="entry"><span class="key {style}"></span>{text(name)}</span>'
+        for style, name in entries
+    )
+
+
+def wide_figure(title: str, body: str, caption: str = "") -> str:
+    """A framed picture that keeps its width where the screen has less, and is scrolled there."""
+    region = f'role="group" aria-label="{text(title)}" tabindex="0"'
+    return figure(title, f'<div class="scroll wide" {region}>{body}</div>', caption)
 
 
 def figure(title: str, body: str, caption: str = "") -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from majl_jax.report import page, svg
-from majl_jax.report.score_tables import NOTHING
+from majl_jax.report.words import NOTHING
 
 # ---- pseudo labels ------------------------------------------------------------------------------
 
@@ -33,7 +33,8 @@ def pseudo_labels(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not sets:
         return []
     columns = [_label_column(said) for said in sets.values()]
-    head = ["<th></th>", *(f"<th>{page.text(name)}</th>" for name in sets), "<th></th>"]
+    columns_head = [f"<th>{page.text(name)}</th>" for name in sets]
+    head = ['<th class="text">of</th>', *columns_head, '<th class="text">meaning</th>']
     rows = []
     for number, (label, meaning) in enumerate(LABEL_ROWS.items()):
         cells = "".join(f"<td>{page.text(column[number])}</td>" for column in columns)
@@ -41,6 +42,7 @@ def pseudo_labels(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     parts = ["<h2>Pseudo labels</h2>", page.table(head, [rows], "small")]
     if figures := "".join(_kept_figure(name, said) for name, said in sets.items()):
         parts += [
+            "<h3>Kept at each threshold</h3>",
             '<p class="note">The share of labels that each threshold keeps, by the teacher\'s own '
             "confidence: there is no truth to compare these labels with. &nbsp; "
             '<span class="ring"></span>the threshold that was used</p>',

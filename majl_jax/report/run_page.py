@@ -1,13 +1,18 @@
 """The page of one run: heading, scores, curves, examples."""
 
+import contextlib
 import datetime
+import importlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
 
 from majl_jax import atomic, formats
+from majl_jax.datasets import sounds
 from majl_jax.evaluation.rows import read_rows
 from majl_jax.report import audio_examples, page, pseudo_labels, score_tables
 from majl_jax.report.curves import StageFiles, training_curves
@@ -16,8 +21,42 @@ from majl_jax.training import run_log
 OF_A_RUN = ("config.json", "metrics.jsonl", "*/result.json", "*/tracks.jsonl")
 
 
-def write_report(workdir: str | os.PathLike) -> pathlib.Path:
-    """Writes report.html into a run's folder and returns its path."""
+class Run(NamedTuple):
+    """What is in the folder of a run."""
+
+    workdir: pathlib.Path
+    manifest: dict[str, Any]
+    stages: list[StageFiles]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its fields; none where config.json does not say them."""
+        return self.manifest.get("config") or {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether all stages are complete, those that have not begun as well."""
+        complete = {stage.name for stage in self.stages if stage.result is not None}
+        planned = self.config.get("run")
+        wanted = {*(planned if isinstance(planned, list) else [])}
+        return bool(self.stages) and complete >= wanted | {stage.name for stage in self.stages}
+
+    def trained_on(self) -> dict[str, str]:
+        """Its data sets, each "real", "synthetic", "own" files or "unknown"; none where its recipe
+        cannot tell.
+        """
+        recipe = str(self.config.get("recipe", ""))
+        if not recipe.isidentifier():
+            return {}
+        # A config of before may lack what would tell it, and so may a recipe of one's own.
+        with contextlib.suppress(AttributeError, KeyError, ImportError, TypeError, ValueError):
+            module = importlib.import_module(f"majl_jax.recipes.{recipe}")
+            return sounds.of(module.data_sets(ml_collections.ConfigDict(self.config)))
+        return {}
+
+
+def read_run(workdir: str | os.PathLike) -> Run:
+    """What is in a folder; FileNotFoundError where it is no run."""
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(f"{workdir} is no folder; give the --workdir of a training run")
@@ -25,19 +64,37 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         raise FileNotFoundError(
             f"{workdir} holds no run (none of {', '.join(OF_A_RUN)}); give the --workdir of one"
         )
-    manifest = _read_json(workdir / "config.json") or {}
-    stages = _stages(workdir)
+    return Run(workdir, _read_json(workdir / "config.json") or {}, _stages(workdir))
+
+
+def write_report(
+    workdir: str | os.PathLike,
+    *,
+    output: pathlib.Path | None = None,
+    single_file: bool = False,
+) -> pathlib.Path:
+    """Writes the page of a run and returns its path.
+
+    Args:
+        workdir: folder of the run.
+        output: the file; None: report.html in that folder.
+        single_file: whether the sound of examples is in the page, else it is played from the run's
+          folder.
+    """
+    run = read_run(workdir)
+    workdir, stages = run.workdir, run.stages
+    path = output or workdir / "report.html"
+    link = audio_examples.embedded if single_file else audio_examples.beside(path.parent)
     body = [
-        *_heading(workdir, manifest, stages),
+        *_heading(run),
         "<h2>Results on held-out tracks</h2>",
         *score_tables.results({stage.name: stage.rows for stage in stages}),
         *pseudo_labels.pseudo_labels(_pseudo_labels(workdir)),
         "<h2>Training</h2>",
-        *training_curves(stages, manifest),
+        *training_curves(stages, run.manifest),
         "<h2>Examples</h2>",
-        *audio_examples.examples([stage.name for stage in stages], workdir),
+        *audio_examples.examples([stage.name for stage in stages], workdir, link),
     ]
-    path = workdir / "report.html"
     atomic.write_text(path, page.page(f"{workdir.resolve().name}: report", body))
     return path
 
@@ -76,21 +133,16 @@ def _pseudo_labels(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
 # ---- heading ------------------------------------------------------------------------------------
 
 
-def _heading(
-    workdir: pathlib.Path, manifest: Mapping[str, Any], stages: Sequence[StageFiles]
-) -> list[str]:
-    config = manifest.get("config") or {}
+def _heading(run: Run) -> list[str]:
+    manifest, config = run.manifest, run.config
     starts = manifest.get("starts") or [{}]
     last = starts[-1]
     versions, hardware = last.get("versions") or {}, last.get("hardware") or {}
-    complete = {stage.name for stage in stages if stage.result is not None}
-    run = config.get("run")
-    planned = run if isinstance(run, list) else []
-    done = bool(stages) and complete >= {*planned, *(stage.name for stage in stages)}
-    state = ("done", "finished") if done else ("open", "not finished")
+    state = ("done", "finished") if run.finished else ("open", "not finished")
     recipe = page.text(config.get("recipe", "")) + " · " if config.get("recipe") else ""
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     pairs = [
+        ("trained on", page.text(sounds.in_words(run.trained_on()))),
         ("commit", page.text(last.get("commit") or "")),
         ("seed", page.text(manifest.get("seed", ""))),
         (
@@ -101,7 +153,7 @@ def _heading(
         ("versions", page.text(", ".join(f"{k} {v}" for k, v in versions.items()))),
     ]
     parts = [
-        f"<h1>{page.text(workdir.resolve().name)}</h1>",
+        f"<h1>{page.text(run.workdir.resolve().name)}</h1>",
         f'<p class="lead">{recipe}<span class="state {state[0]}">{state[1]}</span> · '
         f"page written {now}</p>",
         page.facts(pairs),

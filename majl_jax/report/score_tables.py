@@ -1,59 +1,16 @@
-"""The results of a run as HTML: systems against metrics, single tracks, and what pseudo labels
-were kept.
-"""
+"""The results of a run as HTML: systems against scores, stems against scores, single tracks."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from majl_jax.evaluation.rows import Row, aggregate
-from majl_jax.report import page
+from majl_jax.report import page, words
 
 REFERENCES = {"mixture": "mixture, untouched", "true stem": "true stem"}
-NOTHING = "\N{EN DASH}"
-MINUS_INFINITY = "\N{MINUS SIGN}\N{INFINITY}"
-Table = Mapping[str, Mapping[str, Mapping[str, float]]]  # what scores.aggregate returns
-
-
-class Metric(NamedTuple):
-    """How a score is shown."""
-
-    label: str
-    meaning: str
-    factor: float = 1
-    digits: int = 2
-    higher_is_better: bool = True
-
-
-METRICS = {
-    "sdr_db": Metric("SDR dB", "global signal-to-distortion ratio"),
-    "nsdr_db": Metric("NSDR dB", "SDR gained over the untouched mixture"),
-    "si_sdr_db": Metric("SI-SDR dB", "scale-invariant SDR"),
-    "usdr_db": Metric("uSDR dB", "utterance-level SDR"),
-    "sdr_v4_db": Metric("SDRv4 dB", "BSS Eval v4, median of 1 s windows"),
-    "isr_v4_db": Metric("ISRv4 dB", "BSS Eval v4, image to spatial distortion"),
-    "sir_v4_db": Metric("SIRv4 dB", "BSS Eval v4, source to interference"),
-    "sar_v4_db": Metric("SARv4 dB", "BSS Eval v4, sources to artefacts"),
-    "rpa": Metric("RPA %", "raw pitch accuracy; frames estimated as unvoiced are wrong", 100, 1),
-    "rca": Metric("RCA %", "raw chroma accuracy; frames estimated as unvoiced are wrong", 100, 1),
-    "oa": Metric("OA %", "overall accuracy", 100, 1),
-    "vr": Metric("VR %", "voicing recall", 100, 1),
-    "vfa": Metric("VFA %", "voicing false alarm; lower is better", 100, 1, False),
-    "f1": Metric("F1 %", "frame-wise F1 of all pitches, within half a semitone", 100, 1),
-    "f1_tuned": Metric("F1* %", "F1 at the threshold that was best on validation tracks", 100, 1),
-    "average_precision": Metric("AP %", "average precision: no threshold, skill alone", 100, 1),
-    "contrast": Metric("contrast", "loudest bin above the median one, in logits; 0: blank output"),
-    "precision": Metric("P %", "precision of the pitches", 100, 1),
-    "recall": Metric("R %", "recall of the pitches", 100, 1),
-    "accuracy": Metric("Acc %", "right pitches over right, missed and wrong ones", 100, 1),
-    "polyphony": Metric("pitches", "estimated per frame"),
-    "activation_mass": Metric("activity", "sum of the salience per frame; 0: blank output"),
-    "silent_share": Metric(
-        "silent %", "sounding frames without a pitch; lower is better", 100, 1, False
-    ),
-    "rpa_mirex": Metric("RPA* %", "raw pitch accuracy, guesses in unvoiced frames count", 100, 1),
-    "rca_mirex": Metric("RCA* %", "raw chroma accuracy, guesses in unvoiced frames count", 100, 1),
-}
+MOST_COLUMNS = 8  # a table with more is parted in separation and pitch
+Statistics = Mapping[str, Mapping[str, float | int]]
+"""{score: {mean, std, median, weighted, count, skipped, infinite}}, as of `rows.aggregate`."""
 NOTE = (
     "Mean ± standard deviation over tracks; point at a number for median and length-weighted mean. "
     "The best system of a column is bold. The mixture is judged as if it were the estimate; the "
@@ -61,111 +18,188 @@ NOTE = (
 )
 
 
+class System(NamedTuple):
+    """A row of a table."""
+
+    label: str
+    values: Statistics
+    is_reference: bool = False
+    """It does not compete."""
+
+
 def results(rows_of_stages: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The table of systems, what was left out of it, and a folded table of tracks per system."""
+    """The tables of systems, what was left out of them, and a folded table of tracks per system."""
     judged = {stage: aggregate(rows) for stage, rows in rows_of_stages.items() if rows}
     if not judged:
         return ['<p class="note">No stage has been tested yet.</p>']
-    found = {name for table in judged.values() for values in table.values() for name in values}
-    names = [n for n in METRICS if n in found] + sorted(found - set(METRICS))
-    best = _best(list(judged.values()), names)
     groups, infinite, skips, tracks = [], [], [], []
     for stage, table in judged.items():
         systems = sorted(table, key=lambda system: system in REFERENCES)
-        groups.append([_system_row(stage, s, table[s], names, best) for s in systems])
+        groups.append([_system(stage, name, table[name]) for name in systems])
         for found, kind in ((infinite, "infinite"), (skips, "skipped")):
             labels = {s: f"{stage}, {s}" if s != stage else s for s in systems}
             found += [_counted(labels[s], table[s], kind) for s in systems]
         for system in systems:
             if system not in REFERENCES:
                 rows = [row for row in rows_of_stages[stage] if row["system"] == system]
-                tracks.append(_track_table(_label(stage, system), rows, names))
-    head = ['<th class="text">system</th>', "<th>tracks</th>", *map(_head_cell, names)]
+                tracks.append(_track_table(label(stage, system), rows, names_of(groups)))
     note = NOTE
     if said := "; ".join(filter(None, infinite)):
-        note += f" Infinite, and so the means ({MINUS_INFINITY}: a silent estimate): {said}."
+        note += f" Infinite, and so the means ({words.MINUS_INFINITY}: a silent estimate): {said}."
     if left_out := "; ".join(filter(None, skips)):
         note += f" Undefined, so left out: {left_out}; the reasons are in tracks.jsonl."
-    return [page.table(head, groups), f'<p class="note">{page.text(note)}</p>', *tracks]
+    return [*tables(groups, "tracks"), f'<p class="note">{page.text(note)}</p>', *tracks]
 
 
-def _metric(name: str) -> Metric:
-    return METRICS.get(name, Metric(name, name, 1, 3))
-
-
-def _label(stage: str, system: str) -> str:
+def label(stage: str, system: str) -> str:
+    """What a system of a stage is called."""
     return stage if system == stage else f"{stage}, {REFERENCES.get(system, system)}"
 
 
+def _system(stage: str, name: str, values: Statistics) -> System:
+    is_reference = name in REFERENCES
+    return System(REFERENCES[name] if is_reference else label(stage, name), values, is_reference)
+
+
+def names_of(groups: Sequence[Sequence[System]]) -> list[str]:
+    """The scores that systems have, those that are known first, in their order."""
+    found = {name for group in groups for system in group for name in system.values}
+    return [n for n in words.METRICS if n in found] + sorted(found - set(words.METRICS))
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def tables(groups: Sequence[Sequence[System]], counted: str) -> list[str]:
+    """Systems against scores, with separation and pitch apart where that is wide, then every stem
+    against the scores that there are of stems.
+
+    counted: what a mean is taken over.
+    """
+    names = names_of(groups)
+    stems = words.by_stem(names)
+    of_stems = {name for scores in stems.values() for name in scores.values()}
+    whole = [name for name in names if name not in of_stems]
+    best = _best(groups, names)
+    columns = [whole]
+    if len(whole) > MOST_COLUMNS:
+        separation = [name for name in whole if name in words.SEPARATION]
+        columns = [separation, [name for name in whole if name not in separation]]
+    parts = [_of_systems(groups, some, best, counted) for some in columns if some]
+    return parts + ([_of_stems(groups, stems, best)] if stems else [])
+
+
+def _of_systems(
+    groups: Sequence[Sequence[System]],
+    names: Sequence[str],
+    best: Mapping[str, float | int],
+    counted: str,
+) -> str:
+    head = ['<th class="text">system</th>', f"<th>{counted}</th>", *map(_head_cell, names)]
+    rows = []
+    for group in groups:
+        shown = [system for system in group if not names or {*names} & {*system.values}]
+        rows.append([_system_row(system, names, best) for system in shown])
+    return page.table(head, [some for some in rows if some])
+
+
+def _system_row(system: System, names: Sequence[str], best: Mapping[str, float | int]) -> str:
+    count = max((int(v["count"] + v["skipped"]) for v in system.values.values()), default=0)
+    cells = [f'<td class="text">{page.text(system.label)}</td><td>{count}</td>']
+    cells += [_value_cell(name, system, best) for name in names]
+    return f'<tr class="{_style(system)}">{"".join(cells)}</tr>'
+
+
+def _style(system: System) -> str:
+    return "reference" if system.is_reference else "system"
+
+
+def _of_stems(
+    groups: Sequence[Sequence[System]],
+    stems: Mapping[str, Mapping[str, str]],
+    best: Mapping[str, float | int],
+) -> str:
+    """A body per stem, with a row per system."""
+    known = {score for scores in stems.values() for score in scores}
+    scores = [n for n in words.METRICS if n in known] + sorted(known - set(words.METRICS))
+    bodies = []
+    for stem, names in sorted(stems.items()):
+        systems = [s for group in groups for s in group if {*names.values()} & {*s.values}]
+        # References are the same for all stages: once is enough.
+        lines = dict.fromkeys(
+            (
+                _style(system),
+                f'<td class="text">{page.text(system.label)}</td>'
+                + "".join(_value_cell(names.get(one, ""), system, best, one) for one in scores),
+            )
+            for system in sorted(systems, key=lambda one: one.is_reference)
+        )
+        shown = [page.text(stem), *[""] * (len(lines) - 1)]
+        bodies.append(
+            [
+                f'<tr class="{style}"><td class="text">{name}</td>{line}</tr>'
+                for name, (style, line) in zip(shown, lines, strict=True)
+            ]
+        )
+    head = ['<th class="text">stem</th>', '<th class="text">system</th>', *map(_head_cell, scores)]
+    return page.table(head, bodies, "stems")
+
+
 def _head_cell(name: str) -> str:
-    metric = _metric(name)
+    metric = words.metric(name)
     return f'<th title="{page.text(metric.meaning)}">{page.text(metric.label)}</th>'
 
 
-def _best(tables: Sequence[Table], names: Sequence[str]) -> dict[str, float]:
-    """The best mean per metric where there is something to compare; references do not compete."""
+def _best(groups: Sequence[Sequence[System]], names: Sequence[str]) -> dict[str, float | int]:
+    """The best mean per score where there is something to compare; references do not compete."""
     best = {}
+    of_stems = {n: score for found in words.by_stem(names).values() for score, n in found.items()}
     for name in names:
         means = [
-            values[name]["mean"]
-            for table in tables
-            for system, values in table.items()
-            if system not in REFERENCES and name in values and values[name]["count"]
+            system.values[name]["mean"]
+            for group in groups
+            for system in group
+            if not system.is_reference and name in system.values and system.values[name]["count"]
         ]
         if len(means) > 1:
-            best[name] = max(means) if _metric(name).higher_is_better else min(means)
+            higher = words.metric(of_stems.get(name, name)).higher_is_better
+            best[name] = max(means) if higher else min(means)
     return best
 
 
-def _system_row(
-    stage: str,
-    system: str,
-    values: Mapping[str, Mapping[str, float]],
-    names: Sequence[str],
-    best: Mapping[str, float],
+def _value_cell(
+    name: str, system: System, best: Mapping[str, float | int], score: str | None = None
 ) -> str:
-    tracks = max((int(v["count"] + v["skipped"]) for v in values.values()), default=0)
-    reference = system in REFERENCES
-    label = REFERENCES[system] if reference else _label(stage, system)
-    cells = [f'<td class="text">{page.text(label)}</td><td>{tracks}</td>']
-    for name in names:
-        cells.append(_value_cell(name, values.get(name), None if reference else best.get(name)))
-    return f'<tr class="{"reference" if reference else "system"}">{"".join(cells)}</tr>'
-
-
-def _value_cell(name: str, value: Mapping[str, float] | None, best: float | None) -> str:
+    """A cell of the score `name`, which is shown as `score` is."""
+    value, score = system.values.get(name), score or name
     if value is None:
         return "<td></td>"
     if not value["count"]:
-        return f'<td title="undefined on every track">{NOTHING}</td>'
+        return f'<td title="undefined on every track">{words.NOTHING}</td>'
     mean, std, median, weighted = (
-        _shown(name, value[kind]) for kind in ("mean", "std", "median", "weighted")
+        words.shown(score, value[kind]) for kind in ("mean", "std", "median", "weighted")
     )
     tip = f"median {median}, length-weighted mean {weighted}, n = {value['count']:g}"
-    mean = f"<strong>{mean}</strong>" if value["mean"] == best else mean
-    return f'<td title="{tip}">{mean}<span class="sd"> ± {std}</span></td>'
+    is_best = not system.is_reference and value["mean"] == best.get(name)
+    mean = f"<strong>{mean}</strong>" if is_best else mean
+    spread = f'<span class="sd"> ± {std}</span>' * (value["count"] > 1)
+    return f'<td title="{tip}">{mean}{spread}</td>'
 
 
-def _shown(name: str, value: float | None) -> str:
-    metric = _metric(name)
-    if value is None or math.isnan(value):
-        return NOTHING
-    if math.isinf(value):
-        return MINUS_INFINITY if value < 0 else MINUS_INFINITY[1:]
-    return f"{value * metric.factor:.{metric.digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _counted(label: str, values: Mapping[str, Mapping[str, float]], kind: str) -> str:
+def _counted(label: str, values: Statistics, kind: str) -> str:
     counts: dict[int, list[str]] = {}
     for name, value in values.items():
         if value[kind]:
-            counts.setdefault(int(value[kind]), []).append(_metric(name).label.split()[0])
+            counts.setdefault(int(value[kind]), []).append(words.metric(name).label.split()[0])
     said = [f"{', '.join(names)} of {count}" for count, names in sorted(counts.items())]
     return f"{label}: {', '.join(said)} track(s)" if said else ""
 
 
 def _track_table(label: str, rows: Sequence[Row], names: Sequence[str]) -> str:
-    used = [name for name in names if any(name in row for row in rows)]
+    """All tracks; of scores of stems the first kind alone, for the rest is in tracks.jsonl."""
+    of_stems = [list(scores.values()) for scores in words.by_stem(names).values()]
+    left_out = {name for scores in of_stems for name in scores[1:]}
+    used = [n for n in names if n not in left_out and any(n in row for row in rows)]
 
     def worst_first(row: Row) -> float:
         value: Any = row.get(used[0]) if used else None
@@ -176,8 +210,7 @@ def _track_table(label: str, rows: Sequence[Row], names: Sequence[str]) -> str:
         cells = [f'<td class="text">{page.text(row["track"])}</td><td>{row["seconds"]:.1f}</td>']
         for name in used:
             reason = (row.get("skipped") or {}).get(name, "")
-            shown = _shown(name, row.get(name))
-            cells.append(f'<td title="{page.text(reason)}">{shown}</td>')
+            cells.append(f'<td title="{page.text(reason)}">{words.shown(name, row.get(name))}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = ['<th class="text">track</th>', "<th>seconds</th>", *map(_head_cell, used)]
     table = page.table(head, [lines], "small")

@@ -100,7 +100,9 @@ def line_chart(
     series = [_thinned(s) for s in series]
     points = [(x, y) for s in series for x, y in zip(s.x, s.y, strict=True) if _finite(y)]
     if not points:
-        return _svg(width, height, [_text(width / 2, height / 2, "no finite value yet", "middle")])
+        return _svg(
+            width, height, [_text(width / 2, height / 2, "no finite value yet", "middle")], title
+        )
     ys = [y for _, y in points] + [level for _, level in references]
     low, high = min(ys + [0] * from_zero), max(ys)
     log = low > 0 and high / low > 30
@@ -168,7 +170,7 @@ def pitch_chart(series: Sequence[Series], *, seconds: Number, width: int = 1000)
     height = 220
     voiced = [y for s in series for y in s.y if _finite(y) and y > 0]
     if not voiced:
-        return _svg(width, 60, [_text(width / 2, 34, "no voiced frame", "middle")])
+        return _svg(width, 60, [_text(width / 2, 34, "no voiced frame", "middle")], "pitch")
     limits = min(voiced) / 1.06, max(voiced) * 1.06
     x_axis = Axis(0, seconds, LEFT, width - RIGHT)
     y_axis = Axis(*limits, height - BOTTOM, TOP, log=True)
@@ -307,7 +309,7 @@ def _text(x: Number, y: Number, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
 
 
-def _svg(width: int, height: int, parts: Sequence[str], title: str = "") -> str:
+def _svg(width: int, height: int, parts: Sequence[str], title: str) -> str:
     label = html.escape(title, quote=True)
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
     return f"{head}{''.join(parts)}</svg>"

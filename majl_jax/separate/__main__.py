@@ -1,34 +1,40 @@
 """Audio files in, stems, pitch and pictures out.
 
+    python -m majl_jax.separate song.mp3 --output=DIR
     python -m majl_jax.separate song.mp3 --checkpoint=RUN --output=DIR
+
+The first takes the model `voice`, which comes with the package: the singing voice, its pitch, and
+what accompanies it; the second what a training run has learnt.
 
 Each song gets a folder DIR/<song>/ with <stem>.wav, accompaniment.wav (the song minus the stem),
 pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's
-sample rate and channels. Memory does not grow with the length of a song.
+sample rate and channels. Memory does not grow with the length of a song. Of folders all audio
+files are songs, also further in; DIR mirrors their tree.
 
 A run of the recipe transfer gives all of its sources; its pre-training (--stage=pretrain), which
 has no masks, clusters each song by k-means. A folder of runs of the recipe jukebox, one per stem,
 gives all of their stems. A run of the recipe ss_mpe transcribes instead: pitches.csv (a line per
-frame: time, then all pitches in Hz, separated by tabs), pitches.mid (notes) and picture.png.
+pitch: time,frequency,confidence), pitches.txt (a line per frame: time, then all pitches in Hz,
+separated by tabs), pitches.mid (notes) and picture.png.
 
 --pitch-only writes pitch and picture alone; without --checkpoint it uses the published weights of
-CREPE (tiny) and needs no training.
+CREPE (the smallest that is installed) and needs no training. Other published weights:
+--weights=FILE --architecture=NAME.
 """
 
 import argparse
 import contextlib
-import itertools
 import pathlib
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from majl_jax import atomic, terminal
 from majl_jax.audio import files, libav
-from majl_jax.separate import loading
+from majl_jax.separate import inputs, loading, published
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.separate.outputs import Options
@@ -47,7 +53,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "songs",
         nargs="+",
         metavar="SONG",
-        help="audio files: WAV, FLAC, Ogg, MP3, AIFF; with PyAV MP4, Matroska, AAC as well",
+        help="audio files, folders of them, or quoted patterns as 'music/**/*.flac'; WAV, FLAC, "
+        "Ogg, MP3, AIFF; with PyAV MP4, Matroska, AAC as well",
     )
     add("--output", required=True, metavar="DIR", help="folder that gets a folder per song")
     add(
@@ -56,14 +63,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the --workdir of a training run, RUN:STAGE, a model file (.safetensors), or a name, "
         "as crepe-full",
     )
+    add("--model", metavar="NAME", help="a model by its name, as crepe-full")
+    add("--weights", metavar="FILE", help="published weights, as their authors have them or .npz")
+    add("--architecture", metavar="NAME", help="of --weights, as harmof0")
     add("--stage", help="stage of the run whose parameters are used (default: the last)")
     add("--recipe", help="insist on a run of this recipe, for instance ss_mpe")
     add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
+    add("--stems", default="", metavar="NAME,...", help="these only, and the rest of the song")
     add("--pitch-only", action="store_true", help="no stems; without --checkpoint: published CREPE")
     add("--threshold", type=float, help="confidence that makes a pitch (0..1; default: 0.5)")
     add("--overlap", type=float, default=0.5, help="overlap of segments, 0 <= overlap < 1")
     add("--batch-size", type=int, default=8, help="segments per call of the model")
-    add("--format", choices=("float", "int16"), default="float", help="sample format of the stems")
+    add(
+        "--format",
+        choices=("float", "int16", "int24", "flac"),
+        default="float",
+        help="of the stems: WAV with such samples, or FLAC with 24 bits (default: float)",
+    )
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to run (default: the best there is)")
     add("--overwrite", action="store_true", help="replace results of an earlier call")
     add("--skip-existing", action="store_true", help="leave songs alone whose files are all there")
@@ -72,12 +88,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--debug", action="store_true", help=terminal.DEBUG_HELP)
     add("--pitch-bends", action="store_true", help="pitches.mid follows the pitch of every frame")
     options = parser.parse_args(arguments)
-    if not options.checkpoint and not options.pitch_only:
-        parser.error("give --checkpoint=RUN (the --workdir of a training run), or --pitch-only")
+    sources = [options.checkpoint, options.model, options.weights]
+    if len([*filter(None, sources)]) > 1:
+        parser.error("--checkpoint, --model and --weights name a model each: give one of them")
+    if bool(options.weights) != bool(options.architecture):
+        parser.error("--weights=FILE and --architecture=NAME belong together: give both")
     if (options.stage or options.recipe or options.which != "best") and not options.checkpoint:
         parser.error(
             "--stage, --recipe and --which choose from a run: give --checkpoint=RUN as well"
         )
+    if options.stems and options.pitch_only:
+        parser.error("--stems chooses stems and --pitch-only writes none: give one of them")
     if not 0 <= options.overlap < 1:
         parser.error(f"--overlap is {options.overlap}; expected 0 <= overlap < 1")
     if options.threshold is not None and not 0 <= options.threshold <= 1:
@@ -87,45 +108,37 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _folders(songs: Sequence[str], output: pathlib.Path) -> list[pathlib.Path]:
-    """One folder per song, named after it; songs of the same name get a number as well."""
-    folders: list[pathlib.Path] = []
-    for song in songs:
-        name = files.safe_name(pathlib.Path(song).stem)
-        tries = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        folders.append(next(output / t for t in tries if output / t not in folders))
-    return folders
-
-
 @terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 if every file was done, 1 if one was not, 2 for a wrong call."""
     flags = _parse(arguments)
-    unread = [song for song in flags.songs if libav.lacking(song)]
+    output = pathlib.Path(flags.output)
+    songs, faults = inputs.songs(flags.songs, output)
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    unread = [song.path for song in songs if libav.lacking(song.path)]
     if unread:
-        told = f"{len(unread)} of {len(flags.songs)} files are read with {libav.HOW_TO_INSTALL}"
+        told = f"{len(unread)} of {len(songs)} files are read with {libav.HOW_TO_INSTALL}"
         print(f"error: {told}: {', '.join(unread)}", file=sys.stderr)
-    if len(unread) == len(flags.songs):
+    if len(unread) == len(songs):
         return 1
     import jax
 
     devices = jax.local_devices(backend=flags.device) if flags.device else None
     model, variables = _load(flags)
-    output = pathlib.Path(flags.output)
-    _remove_leftovers(output)
-    options = _options(flags, model, devices)
-    folders = _folders(flags.songs, output)
-    counts = [f"[{number}/{len(folders)}]" for number in range(1, len(folders) + 1)]
+    options = _options(flags, model, devices, [song.path for song in songs])
+    _remove_leftovers([*(output.iterdir() if output.is_dir() else ()), *(s.folder for s in songs)])
+    counts = [f"[{number}/{len(songs)}]" for number in range(1, len(songs) + 1)]
     with _terminable():
         failed = [
-            song
-            for song, folder, count in zip(flags.songs, folders, counts, strict=True)
-            if song in unread
-            or not _separate_and_say(song, folder, model, variables, options, count, flags.debug)
+            song.path
+            for song, count in zip(songs, counts, strict=True)
+            if song.path in unread
+            or not _separate_and_say(song, model, variables, options, count, flags.debug)
         ]
     if failed:
-        print(f"{len(failed)} of {len(folders)} files failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        print(f"{len(failed)} of {len(songs)} files failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed or faults else 0
 
 
 def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
@@ -133,12 +146,19 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     from majl_jax import console
     from majl_jax.inference.segments import SegmentModel
 
-    if flags.checkpoint:
-        model, variables, info = loading.find(
-            flags.checkpoint, stage=flags.stage, which=flags.which, recipe=flags.recipe
-        )
-    else:
-        model, variables, info = loading.published_pitch()
+    source = flags.checkpoint or flags.weights or flags.model
+    if source is None:
+        source = published.default_pitch() if flags.pitch_only else loading.default()
+    if not flags.checkpoint and not flags.weights and source not in loading.names():
+        known = ", ".join(loading.names())
+        raise ValueError(f"--model is {source}; expected a name: {known}")
+    model, variables, info = loading.find(
+        source,
+        stage=flags.stage,
+        which=flags.which,
+        recipe=flags.recipe,
+        architecture=flags.architecture,
+    )
     print(f"model: {info}; {loading.gives(model)}", flush=True)
     if flags.pitch_only and isinstance(model, SegmentModel) and model.bin_cents is None:
         raise ValueError(
@@ -148,28 +168,34 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     return loading.announced(model, console.say), variables
 
 
-def _options(flags: argparse.Namespace, model: Any, devices: Any) -> "Options":
-    from majl_jax.separate.outputs import Options, threshold_of
+def _options(
+    flags: argparse.Namespace, model: Any, devices: Any, paths: Sequence[str]
+) -> "Options":
+    from majl_jax.separate.outputs import Options, chosen_stems
 
-    return Options(
+    options = Options(
         overlap=flags.overlap,
         batch_size=flags.batch_size,
         pitch_only=flags.pitch_only,
-        threshold=threshold_of(model) if flags.threshold is None else flags.threshold,
-        subtype="PCM_16" if flags.format == "int16" else "FLOAT",
+        threshold=model.threshold if flags.threshold is None else flags.threshold,
+        format=flags.format,
+        stems=tuple(name.strip() for name in flags.stems.split(",") if name.strip()),
         overwrite=flags.overwrite,
         skip_existing=flags.skip_existing,
-        inputs=flags.songs,
+        inputs=paths,
         allow_truncated=flags.allow_truncated,
         picture=not flags.no_picture,
         pitch_bends=flags.pitch_bends,
         devices=devices,
     )
+    # Names of stems that there are not come out here, before the first song.
+    chosen_stems(model, options)
+    return options
 
 
-def _remove_leftovers(output: pathlib.Path) -> None:
+def _remove_leftovers(folders: Iterable[pathlib.Path]) -> None:
     """Removes what a call that was killed left half written."""
-    for folder in output.iterdir() if output.is_dir() else ():
+    for folder in folders:
         if folder.is_dir() and atomic.remove_leftovers(folder):
             with contextlib.suppress(OSError):
                 # Succeeds only where nothing else is in it.
@@ -194,8 +220,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _separate_and_say(
-    song: str,
-    folder: pathlib.Path,
+    song: inputs.Song,
     model: Any,
     variables: Any,
     options: "Options",
@@ -208,6 +233,7 @@ def _separate_and_say(
     from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.separate import outputs, pitches, stems
 
+    path, folder = song
     process: Any = stems.separate_file
     if isinstance(model, MultiPitchModel):
         process = pitches.transcribe_file
@@ -216,13 +242,13 @@ def _separate_and_say(
         tqdm.write(f"warning: {message}", file=sys.stderr)
 
     try:
-        outputs.refuse_existing(outputs.output_paths(folder, model, options), song, options)
-        seconds = files.inspect(song, allow_truncated=True).seconds
+        outputs.refuse_existing(outputs.output_paths(folder, model, options), path, options)
+        seconds = files.inspect(path, allow_truncated=True).seconds
         with (
             warnings.catch_warnings(),
             tqdm(
                 total=round(seconds, 1),
-                desc=f"{count} {pathlib.Path(song).name}",
+                desc=f"{count} {pathlib.Path(path).name}",
                 bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s  {elapsed}, {remaining} left",
                 disable=None,
                 leave=False,
@@ -232,16 +258,16 @@ def _separate_and_say(
             # Of a picture's title in letters that matplotlib's font lacks.
             warnings.filterwarnings("ignore", "Glyph .* missing")
             warnings.showwarning = say_warning
-            result = process(song, folder, model, variables, options, progress=bar.update)
+            result = process(path, folder, model, variables, options, progress=bar.update)
     except outputs.AllThereError as there:
-        print(f"{count} {song}: {there}")
+        print(f"{count} {path}: {there}")
         return True
     except Exception as error:
         if debug:
             raise
         print(f"error: {terminal.in_one_line(error)}", file=sys.stderr)
         return False
-    print(f"{count} {song} -> {folder}: {_summary(result)}")
+    print(f"{count} {path} -> {folder}: {_summary(result)}")
     return True
 
 

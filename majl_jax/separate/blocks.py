@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from majl_jax.audio import files, resampling
 from majl_jax.audio.resampling import Block
+from majl_jax.separate.outputs import chosen_stems
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.segments import SegmentModel
@@ -52,11 +53,12 @@ def separated(
         blocks: of the song, full scale 1.
         sample_rate_hz: of the song.
         channels: of the song.
-        options: overlap, batch_size, devices, threshold, and pitch_only.
+        options: overlap, batch_size, devices, threshold, stems, and pitch_only.
         mix: brings a block to the model's channels (`files.downmix`); None: by the mean, or
           repetition.
     """
-    with_stems = bool(model.stems) and not options.pitch_only
+    chosen = chosen_stems(model, options)
+    with_stems = bool(chosen)
     if mix is None:
         mix = lambda block: resampling.mix_channels(block, model.channels)  # noqa: E731
     voices = _voices(channels, model, mix, with_stems=with_stems)
@@ -66,13 +68,13 @@ def separated(
     )
     waiting: list[np.ndarray] = []
     stems = _apply(model, variables, heard, voices, waiting.append, options)
-    shape = (len(model.stems) if with_stems else 0, channels)
+    shape = (len(chosen), channels)
     given = 0
     if not with_stems:
         for _ in stems:
             yield Part(np.zeros((0, *shape), np.float32), *_pitch(model, waiting, options))
         return
-    flat = (block.reshape(len(block), -1) for block in stems)
+    flat = (block[:, chosen].reshape(len(block), -1) for block in stems)
     for block in resampling.resample_blocks(
         flat, source_hz=model.sample_rate_hz, target_hz=sample_rate_hz
     ):

@@ -7,6 +7,7 @@ from typing import Any
 
 import majl_jax
 from majl_jax import formats
+from majl_jax.datasets import sounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Info:
     """A model's card; as text, one line: what the model is, and what it was trained on."""
 
     about: str
-    """As "majl, stage student, step 700 (best) of runs/majl"."""
+    """As "majl, stage student, step 700 (best by sdr_db, last) of runs/majl"."""
     recipe: str = ""
     """The paper's, as "majl"; "" of published weights."""
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
@@ -42,7 +43,7 @@ class Info:
     cite: str = ""
 
     def __str__(self) -> str:
-        trained = f", trained on {in_words(self.data)}" if self.data else ""
+        trained = f", trained on {sounds.in_words(self.data)}" if self.data else ""
         return f"{self.about}{trained}{self.note}"
 
     @property
@@ -62,21 +63,34 @@ def from_json(said: Mapping[str, Any]) -> Info:
     return Info(**{**card, "stems": tuple(card.get("stems", ()))})
 
 
-def in_words(data: Mapping[str, str]) -> str:
-    """Data sets by their names, and whether they are recordings."""
-    by_sound: dict[str, list[str]] = {}
-    for name, sound in data.items():
-        by_sound.setdefault(sound, []).append(name)
-    only = " only" if list(by_sound) == ["synthetic"] else ""
-    return ", ".join(f"{', '.join(found)} ({kind}{only})" for kind, found in by_sound.items())
-
-
-def sounds(names: Sequence[str]) -> dict[str, str]:
-    """Of data sets, by the names of their folders, whether they are recordings."""
-    from majl_jax.datasets.readers import READERS
-
-    readers = {name: READERS.get(name.rsplit("/", 1)[-1]) for name in names}
-    return {name: one.sound if one else "unknown" for name, one in readers.items()}
+def markdown(info: Info, address: str) -> str:
+    """A card as a page, with what it takes to use the model at this address."""
+    scores = {name: value for name, value in info.scores.items() if value is not None}
+    rows = [f"| {name} | {value:.4g} |" for name, value in scores.items()]
+    heard = f"{info.sample_rate_hz} Hz, so nothing above {info.sample_rate_hz // 2} Hz"
+    lines = [
+        "---",
+        f"license: {info.licence.lower() or 'unknown'}",
+        "library_name: majl_jax",
+        "---",
+        "",
+        f"# {info.recipe or 'majl_jax'}: {', '.join(info.stems) or 'pitch'}",
+        "",
+        f"- trained on: {sounds.in_words(info.data) or 'unknown'}",
+        f"- gives: {', '.join([*info.stems, *['pitch'] * bool(info.pitch)])}; at {heard}",
+        f"- stage {info.stage}, step {info.step}; commit {info.commit or 'unknown'}",
+        f"- cite: {info.cite}",
+        "",
+        "```python",
+        "import majl_jax",
+        "",
+        f'model = majl_jax.load("{address}")',
+        "```",
+        "",
+    ]
+    if rows:
+        lines += ["| score on held-out tracks | |", "|---|---|", *rows, ""]
+    return "\n".join(lines)
 
 
 def of_run(
@@ -88,7 +102,7 @@ def of_run(
         run: its folder.
         said: its config.json.
         meta: of the checkpoint.
-        which: of its stage's checkpoints that is.
+        which: "best", what the stage hands over, or "last".
         paper: the first sentence about its recipe.
     """
     config, recipe = said["config"], str(said["config"]["recipe"])
@@ -96,15 +110,16 @@ def of_run(
     ran = list(config.get("run", ()))
     if stage in ran:  # the model of the run as far as this stage
         config = {**config, "run": ran[: ran.index(stage) + 1]}
-    path, scores = run / stage / "result.json", {}
+    path, scores, handed_over = run / stage / "result.json", {}, [step]
     if path.is_file():
         result = formats.read(path, formats.RUN)
         # Those of another checkpoint would be wrong here.
         scores = result.get("metrics", {}) if step in result.get("steps", []) else {}
+        handed_over = result.get("steps", []) if which == "best" else [step]
     start = (said.get("starts") or [{}])[-1]
     version = start.get("versions", {}).get("majl_jax", majl_jax.__version__)
     return Info(
-        about=f"{recipe}, stage {stage}, step {step} ({which}) of {run}",
+        about=f"{recipe}, stage {stage}, {_checkpoint(run, meta, handed_over)} of {run}",
         recipe=recipe,
         config=config,
         stage=stage,
@@ -114,6 +129,20 @@ def of_run(
         version=version,
         cite=f"majl_jax {version} (CITATION.cff); {paper}",
     )
+
+
+def _checkpoint(run: pathlib.Path, meta: Mapping[str, Any], steps: Sequence[int]) -> str:
+    """What a checkpoint, or the mean of several, is among those of its stage."""
+    from majl_jax.training import restore, run_log
+
+    stage, step, metric = str(meta["stage"]), int(meta["step"]), meta.get("best")
+    there = restore.complete_steps(run / stage / "checkpoints") or [step]
+    if len(steps) > 1 and set(steps) <= set(there):
+        return f"steps {'+'.join(map(str, steps))} (their mean)"
+    scores = run_log.scores(run, stage, metric) if metric else {}
+    names = [f"best by {metric}"] * (restore.ranked(scores, there)[:1] == [step])
+    names += ["last"] * (there[-1] == step)
+    return f"step {step}" + f" ({', '.join(names)})" * bool(names)
 
 
 def without_pitch(info: Info, why: str) -> Info:

@@ -26,7 +26,7 @@ from majl_jax.separate import loading, pitches, songs
 from majl_jax.separate.blocks import separated
 from majl_jax.separate.cards import Info
 from majl_jax.separate.notes import notes
-from majl_jax.separate.outputs import Options, threshold_of
+from majl_jax.separate.outputs import Options
 
 Audio = np.ndarray | jax.Array
 """[time] or [time, channel], floats with full scale 1."""
@@ -195,7 +195,7 @@ class Loaded:
         return found
 
     def _options(self, overlap: float, batch_size: int, threshold: float | None) -> Options:
-        chosen = threshold_of(self.system) if threshold is None else threshold
+        chosen = self.system.threshold if threshold is None else threshold
         return Options(
             overlap=overlap, batch_size=batch_size, threshold=chosen, devices=self.devices
         )
@@ -257,7 +257,11 @@ class Loaded:
 
 
 def load(
-    source: str | os.PathLike[str], *, which: str = "best", device: str | None = None
+    source: str | os.PathLike[str],
+    *,
+    which: str = "best",
+    architecture: str | None = None,
+    device: str | None = None,
 ) -> Loaded:
     """Loads a model.
 
@@ -265,12 +269,13 @@ def load(
 
     Args:
         source: the folder of a run (`runs/majl`), RUN:STAGE, a folder of runs with other stems
-          each, a model file (`voice.safetensors`), or a name: of a model that comes with the
-          package, or of published weights (`crepe-tiny` to `crepe-full`).
+          each, a model file (`voice.safetensors`) or its address (`hf://OWNER/NAME`), or the name
+          of a model of the package or of published weights (`crepe-tiny` to `crepe-full`).
         which: of a run: "best" or "last" checkpoint of the stage.
+        architecture: of a file of published weights, as harmof0.
         device: "cpu", "gpu" or "tpu"; None: the best there is.
     """
-    system, variables, info = loading.find(source, which=which)
+    system, variables, info = loading.find(source, which=which, architecture=architecture)
     devices = jax.local_devices(backend=device) if device else None
     variables = jax.device_put(variables, devices[0] if devices else None)
     return Loaded(system, variables, info, devices)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -9,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import majl_jax
 from majl_jax import formats
-from majl_jax.separate import cards, model_file
+from majl_jax.datasets import sounds
+from majl_jax.separate import cards, hub, model_file, published
 
 if TYPE_CHECKING:  # JAX is loaded only once the command line has been understood
     from majl_jax.inference.multi_pitch import MultiPitchModel
     from majl_jax.inference.segments import SegmentModel
 
 
-Found = tuple["SegmentModel | MultiPitchModel", Any, cards.Info]
-"""A model, its variables, and what is known about it."""
-PUBLISHED = tuple(f"crepe-{capacity}" for capacity in ("tiny", "small", "medium", "large", "full"))
+Found = published.Found
 SHIPPED = pathlib.Path(majl_jax.__file__).parent / "pretrained"
 """Model files that come with the package, by their names."""
 
@@ -29,6 +29,7 @@ def find(
     stage: str | None = None,
     which: str = "best",
     recipe: str | None = None,
+    architecture: str | None = None,
 ) -> Found:
     """A model by where it is, or by its name.
 
@@ -36,36 +37,55 @@ def find(
 
     Args:
         source: the folder of a run, RUN:STAGE, a folder of runs with other stems each, a model file
-          (.safetensors), or a name: of a model that comes with the package, or of published weights
-          (`crepe-tiny` to `crepe-full`).
+          (.safetensors), its address (`hf://OWNER/NAME`), or a name: of a model that comes with the
+          package, or of published weights (`crepe-tiny` to `crepe-full`).
         stage: of a run; None: the last one that was trained.
         which: "best" or "last" checkpoint of the stage.
         recipe: what it has to be of; None: any.
+        architecture: of a file of published weights, whose name alone does not say it.
     """
     text = os.fspath(source)
+    if hub.is_address(text):
+        text = os.fspath(hub.fetch(text))
     path = pathlib.Path(text)
+    if architecture is not None:
+        return published.load(path, architecture)
     run, colon, of_run = text.rpartition(":")
     if colon and not path.exists() and pathlib.Path(run).is_dir():
         if stage not in (None, of_run):
             raise ValueError(f"{text} names the stage {of_run}, and {stage} is asked for as well")
         path, stage = pathlib.Path(run), of_run
     file = path if path.suffix == model_file.SUFFIX else SHIPPED / f"{text}{model_file.SUFFIX}"
-    known = not path.exists() and (text in PUBLISHED or file.is_file())
+    known = not path.exists() and (text in published.NAMES or file.is_file())
     if not known and file != path:
         return load_run(path, stage=stage, which=which, recipe=recipe)
     if stage is not None or which != "best":
         raise ValueError(f"{text} is one model: --stage and --which choose from a run")
-    found = load_file(file) if file == path or file.is_file() else published_pitch(text)
+    found = load_file(file) if file == path or file.is_file() else published.pitch(text)
     if recipe not in (None, found[2].recipe):
         kind = f"of the recipe {found[2].recipe}" if found[2].recipe else "of no recipe"
         raise ValueError(f"{text} is {kind}, not {recipe}; give another one, or leave --recipe out")
     return found
 
 
+DEFAULT = "voice"
+
+
+def default() -> str:
+    """The name of the model that separates where none is asked for."""
+    if DEFAULT not in names():
+        raise FileNotFoundError(
+            f"{SHIPPED / DEFAULT}{model_file.SUFFIX} does not exist: this installation has no"
+            " model of its own. Give --checkpoint=RUN (the --workdir of a training run), or"
+            " --pitch-only"
+        )
+    return DEFAULT
+
+
 def names() -> list[str]:
     """Models that are known by name."""
     shipped = sorted(path.stem for path in SHIPPED.glob(f"*{model_file.SUFFIX}"))
-    return [*shipped, *PUBLISHED]
+    return [*shipped, *published.NAMES]
 
 
 def load_run(
@@ -137,9 +157,11 @@ def _model(info: cards.Info) -> tuple["SegmentModel | MultiPitchModel", cards.In
     module = importlib.import_module(f"majl_jax.recipes.{info.recipe}")
     # A config of before may lack what would tell it, and so may a recipe of one's own.
     with contextlib.suppress(AttributeError, KeyError):
-        info = dataclasses.replace(info, data=cards.sounds(module.data_sets(config)))
+        info = dataclasses.replace(info, data=sounds.of(module.data_sets(config)))
     give = getattr(module, "segment_model", None) or module.multi_pitch_model
     model = give(config)
+    if math.isfinite(tuned := info.scores.get("threshold_tuned") or math.nan):
+        model = dataclasses.replace(model, threshold=tuned)
     if info.pitch == "" and getattr(model, "bin_cents", None) is not None:
         model = _without_pitch(model)
     return model, cards.with_model(info, model)
@@ -173,7 +195,7 @@ def gives(model: "SegmentModel | MultiPitchModel") -> str:
     stems = getattr(model, "stems", None)
     out = ["all pitches"] if stems is None else [*stems]
     if getattr(model, "bin_cents", None) is not None:
-        out.append("pitch")
+        out.append("pitch" + f" (voiced from {model.threshold:g} on)" * (model.threshold != 0.5))
     rate_hz = model.sample_rate_hz
     return f"gives {', '.join(out)}; at {rate_hz} Hz, so nothing above {rate_hz // 2} Hz"
 
@@ -239,41 +261,3 @@ def _together(folder: pathlib.Path, runs: Sequence[Found]) -> Found:
         scores=scores,
     )
     return model, [variables for _, variables, _ in runs], info
-
-
-def published_pitch(name: str = "crepe-tiny", *, hop_samples: int = 160) -> Found:
-    """Returns CREPE with its published weights, a model of pitch alone; `name` is one of
-    PUBLISHED.
-    """
-    import jax
-
-    from majl_jax import weights
-    from majl_jax.audio.pitch import CREPE_BIN_CENTS
-    from majl_jax.inference.segments import SegmentModel
-    from majl_jax.models.crepe import Crepe
-
-    capacity = name.removeprefix("crepe-")
-    crepe = Crepe(capacity=capacity, hop_samples=hop_samples, frame_floor=1e-8)
-    variables = weights.load_crepe(capacity)
-
-    def apply(variables: Any, audio: Any) -> dict[str, Any]:
-        logits: Any = crepe.apply(variables, audio[..., 0])
-        return {"salience": jax.nn.sigmoid(logits)}
-
-    model = SegmentModel(
-        apply=apply,
-        sample_rate_hz=16_000,
-        segment_samples=40_960,
-        hop_samples=hop_samples,
-        bin_cents=CREPE_BIN_CENTS,
-        frame_reach_samples=crepe.reach_samples,
-    )
-    info = cards.Info(
-        about=f"published CREPE ({capacity}) weights",
-        data={"single voices": "real, synthetic"},
-        licence="MIT",
-        version=majl_jax.__version__,
-        cite="CREPE: a convolutional representation for pitch estimation (Kim, Salamon, Li and "
-        "Bello, ICASSP 2018)",
-    )
-    return model, variables, cards.with_model(info, model)

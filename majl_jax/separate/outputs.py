@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from majl_jax.inference.segments import SegmentModel
 
 
+FORMATS = {
+    "float": (".wav", "FLOAT"),
+    "int16": (".wav", "PCM_16"),
+    "int24": (".wav", "PCM_24"),
+    "flac": (".flac", "PCM_24"),
+}
+"""Of stems: the suffix of their files, and libsndfile's name of their samples."""
+
+
 @contextlib.contextmanager
 def drafts(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
     """Drafts of files of one folder, which appear under their names if nothing fails."""
@@ -33,7 +42,17 @@ class AllThereError(FileExistsError):
 
 def names_of_stems(model: "SegmentModel", options: "Options") -> tuple[str, ...]:
     """The stems that are written, by the names of their files."""
-    return () if options.pitch_only else tuple(map(files.safe_name, model.stems))
+    return tuple(files.safe_name(model.stems[number]) for number in chosen_stems(model, options))
+
+
+def chosen_stems(model: "SegmentModel | MultiPitchModel", options: "Options") -> list[int]:
+    """Which of a model's stems are wanted; ValueError for names that it does not have."""
+    known = getattr(model, "stems", ())
+    if unknown := [name for name in options.stems if name not in known]:
+        gives = f"it gives {', '.join(known)}" if known else "it gives no stems"
+        raise ValueError(f"--stems names {', '.join(unknown)}, which this model lacks: {gives}")
+    wanted = [] if options.pitch_only else options.stems or known
+    return [number for number, name in enumerate(known) if name in wanted]
 
 
 def output_paths(
@@ -42,10 +61,11 @@ def output_paths(
     """The files that a song gets: audio, tables, and last the picture."""
     from majl_jax.inference.segments import SegmentModel
 
-    names = ["pitches.csv", "pitches.mid"]
+    names = ["pitches.csv", "pitches.txt", "pitches.mid"]
     if isinstance(model, SegmentModel):
         stems = names_of_stems(model, options)
-        names = [f"{name}.wav" for name in (*stems, *[_name_of_rest(stems)] * bool(stems))]
+        suffix, _ = FORMATS[options.format]
+        names = [f"{name}{suffix}" for name in (*stems, *[_name_of_rest(stems)] * bool(stems))]
         names += ["pitch.csv"] * (model.bin_cents is not None)
     return tuple(folder / name for name in names + ["picture.png"] * options.picture)
 
@@ -83,7 +103,10 @@ class Options:
     batch_size: int = 8
     pitch_only: bool = False
     threshold: float = 0.5
-    subtype: str = "FLOAT"
+    format: str = "float"
+    """Of the stems: one of FORMATS."""
+    stems: Sequence[str] = ()
+    """Which are written, in the order of the model; none: all of them."""
     overwrite: bool = False
     skip_existing: bool = False
     """Whether to leave songs alone whose files are all there."""
@@ -94,8 +117,3 @@ class Options:
     pitch_bends: bool = False
     """Whether the notes of pitches.mid are bent to the pitch of every frame."""
     devices: Sequence[Any] | None = None
-
-
-def threshold_of(model: "SegmentModel | MultiPitchModel") -> float:
-    """The confidence that makes a pitch, where none is asked for."""
-    return getattr(model, "threshold", Options.threshold)

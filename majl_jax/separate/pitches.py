@@ -41,9 +41,10 @@ def transcribe_file(
 ) -> Transcribed:
     """Transcribes the mean of a file's channels into `folder`, where outputs appear once complete.
 
-    pitches.csv: a line per frame, its time in seconds and its pitches in Hz, separated by tabs
-    (what mir_eval.io.load_ragged_time_series reads); pitches.mid: notes; picture.png: salience and
-    pitches. Silence has no pitch.
+    pitches.csv: a line per pitch, its time in seconds, frequency in Hz and confidence (what
+    pandas.read_csv reads); pitches.txt: a line per frame, its time and all of its pitches,
+    separated by tabs (what mir_eval.io.load_ragged_time_series reads); pitches.mid: notes;
+    picture.png: salience and pitches. Silence has no pitch.
 
     Args:
         path: an audio file.
@@ -77,13 +78,15 @@ def transcribe_file(
     found = notes(pitches, strengths, frame_s=frame_s)
     with drafts(paths) as parts:
         times_s = multi_pitch.frame_times_s(model, len(pitches))
-        with atomic.explained(paths[0], only=parts[0]):
-            parts[0].write_text(table(times_s, pitches), encoding="utf-8")
-        with atomic.explained(paths[1], only=parts[1]):
-            write_midi(parts[1], found, frame_s=frame_s, pitch_bends=options.pitch_bends)
+        texts = (table(times_s, pitches, strengths), ragged(times_s, pitches))
+        for number, text in enumerate(texts):
+            with atomic.explained(paths[number], only=parts[number]):
+                parts[number].write_text(text, encoding="utf-8")
+        with atomic.explained(paths[2], only=parts[2]):
+            write_midi(parts[2], found, frame_s=frame_s, pitch_bends=options.pitch_bends)
         if options.picture:
-            with atomic.explained(paths[2], only=parts[2]):
-                picture.draw(parts[2], model.bin_hz, title=track.printable(pathlib.Path(path).name))
+            with atomic.explained(paths[3], only=parts[3]):
+                picture.draw(parts[3], model.bin_hz, title=track.printable(pathlib.Path(path).name))
     return Transcribed(paths, len(pitches), sum(bool(len(p)) for p in pitches), len(found))
 
 
@@ -123,8 +126,21 @@ def _stretches(
         yield np.zeros((rows, len(model.bin_hz)), np.float32)
 
 
-def table(times_s: Float[np.ndarray, "frame"], pitches: Sequence[np.ndarray]) -> str:
-    """Lines of time (s) and pitches (Hz), separated by tabs."""
+def table(
+    times_s: Float[np.ndarray, "frame"],
+    pitches: Sequence[np.ndarray],
+    strengths: Sequence[np.ndarray],
+) -> str:
+    """Lines of time (s), frequency (Hz) and confidence, one per pitch, below the three words."""
+    rows = ["time,frequency,confidence"]
+    for time_s, frame_hz, sure in zip(times_s, pitches, strengths, strict=True):
+        pairs = zip(frame_hz, sure, strict=True)
+        rows += [f"{time_s:.6f},{hz:.3f},{confidence:.4f}" for hz, confidence in pairs]
+    return "".join(f"{row}\n" for row in rows)
+
+
+def ragged(times_s: Float[np.ndarray, "frame"], pitches: Sequence[np.ndarray]) -> str:
+    """Lines of time (s) and pitches (Hz), one per frame, separated by tabs."""
     lines = (
         "\t".join([f"{time_s:.6f}", *(f"{hz:.3f}" for hz in frame_hz)])
         for time_s, frame_hz in zip(times_s, pitches, strict=True)

@@ -17,7 +17,13 @@ from majl_jax.audio.resampling import Block
 from majl_jax.datasets import track
 from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
 from majl_jax.separate.blocks import Stems, separated
-from majl_jax.separate.outputs import Options, names_of_stems, output_paths, refuse_existing
+from majl_jax.separate.outputs import (
+    FORMATS,
+    Options,
+    names_of_stems,
+    output_paths,
+    refuse_existing,
+)
 
 if TYPE_CHECKING:  # JAX is loaded only when there is something to do
     from majl_jax.inference.segments import SegmentModel
@@ -113,6 +119,12 @@ class _Backlog:
         return np.concatenate(taken) if taken else np.zeros((0, 1), np.float32)
 
 
+def _remove_empty(folder: pathlib.Path) -> None:
+    """Removes a folder in which nothing is."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 class _Outputs:
     """The files of one song while they are being written: all put in place at the end, or none."""
 
@@ -132,29 +144,31 @@ class _Outputs:
         self.backlog = _Backlog()
         self.frames = self.voiced_frames = 0
         self._seconds_per_frame = model.hop_samples / model.sample_rate_hz
-        spectrogram = ["song", *(f"estimate: {name}" for name in self.stems[:1])]
+        drawn = ["song", *(f"estimate: {name}" for name in self.stems)]
         self._pictures = {
             name: Spectrogram(sample_rate_hz=info.sample_rate_hz)
-            for name in spectrogram * options.picture
+            for name in drawn * options.picture
         }
         self._track = PitchTrack(frame_s=self._seconds_per_frame)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "_Outputs":
         self.folder.mkdir(parents=True, exist_ok=True)
+        suffix, subtype = FORMATS[self.options.format]
         with contextlib.ExitStack() as stack:
+            stack.callback(_remove_empty, self.folder)
             self.writers = [
                 stack.enter_context(
                     files.WavWriter(
                         path,
                         sample_rate_hz=self.info.sample_rate_hz,
                         channels=self.channels,
-                        subtype=self.options.subtype,
+                        subtype=subtype,
                         expected_samples=self.info.samples,
                     )
                 )
                 for path in self.paths
-                if path.suffix == ".wav"
+                if path.suffix == suffix
             ]
             if self._has_pitch:
                 part = stack.enter_context(atomic.draft(self.folder / "pitch.csv"))
@@ -171,8 +185,7 @@ class _Outputs:
             else:
                 self._stack.__exit__(kind, error, trace)
         finally:
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()  # succeeds only where nothing was written
+            _remove_empty(self.folder)
 
     def _finish(self) -> None:
         if self._pictures:
@@ -202,7 +215,8 @@ class _Outputs:
         signals = [*stems.transpose(1, 0, 2), song - stems.sum(1)]
         for writer, signal in zip(self.writers, signals, strict=True):
             writer.write(signal)
-        for picture, signal in zip(self._pictures.values(), (song, stems[:, 0]), strict=False):
+        drawn = [song, *stems.transpose(1, 0, 2)]
+        for picture, signal in zip(self._pictures.values(), drawn, strict=False):
             picture.push(signal.mean(1))
 
     def add_pitch(

@@ -152,6 +152,7 @@ def _write_result(
         run_test = stage.test
         test = _score_mean(stage, run, steps, lambda variables: run_test(variables, folder))
         run.log.write(stage.name, steps[0], "test", test)
+        run.log.show_examples(stage.name, steps[0])
         run.log.sync()
     metrics = {k: formats.score_to_json(v) for k, v in (test or valid).items()}
     if parallel.is_first_process():
@@ -224,7 +225,7 @@ def run(
     root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
     results: dict[str, dict[str, float]] = {}
     previous, steps_before = None, 0
-    opened = run_log.RunLog(root, options.evaluated_with)
+    opened = run_log.RunLog(root, options.evaluated_with, options.tracker)
     with opened as log, preemption.Preemption() as signals:
         shared = Run(mesh, log, signals, options)
         try:

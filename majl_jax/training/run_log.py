@@ -7,18 +7,23 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
-from majl_jax import formats
+from majl_jax import console, formats
 from majl_jax.atomic import lock, no_write, write_text
 from majl_jax.training import tensorboard
 
 EVALUATED_WITH = "evaluated_with"  # of a row, what its evaluation was made with
 ROW_KEYS = ("stage", "step", "kind", "time_s", EVALUATED_WITH)
 SUPERSEDED = "valid_before"  # the kind of validations that were made in another way
+
+
+Tracker = Callable[[str, int, str, Mapping[str, float]], object]
+"""(stage, step, kind, values): what goes into metrics.jsonl, for another place as well."""
+SHOWN_EXAMPLES = 4  # tracks of a stage
 
 
 # ---- metrics.jsonl ------------------------------------------------------------------------------
@@ -69,11 +74,13 @@ def terms_that_counted(workdir: str | os.PathLike, stage: str) -> set[str] | Non
 class RunLog:
     """Writes metrics.jsonl and TensorBoard events, from the first process, which locks the run.
 
-    `evaluated_with` marks its rows of validations and tests.
+    `evaluated_with` marks its rows of validations and tests; `tracker` is told each line.
     """
 
-    def __init__(self, workdir: pathlib.Path, evaluated_with: str = ""):
-        self.workdir, self.evaluated_with = workdir, evaluated_with
+    def __init__(
+        self, workdir: pathlib.Path, evaluated_with: str = "", tracker: Tracker | None = None
+    ):
+        self.workdir, self.evaluated_with, self._tracker = workdir, evaluated_with, tracker
         self.path = workdir / "metrics.jsonl"
         self._file = self._events = self._lock = None
         if jax.process_index() == 0:
@@ -122,6 +129,10 @@ class RunLog:
         try:
             self._file = self.path.open("ab", buffering=0)  # a line is written in one call, whole
             self._events = tensorboard.Events(self.workdir / "tensorboard" / stage, step)
+            manifest = self.workdir / "config.json"
+            if manifest.is_file():
+                said = formats.read(manifest, formats.RUN)
+                self._events.config(said.get("config") or {})
         except OSError as error:
             raise no_write(self.path, error) from error
 
@@ -145,6 +156,28 @@ class RunLog:
                 self._events.scalars(kind, step, values)
         except OSError as error:
             raise no_write(self.path, error) from error
+        self._track(stage, step, kind, values)
+
+    def _track(self, stage: str, step: int, kind: str, values: Mapping[str, float]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            self._tracker(stage, step, kind, values)
+        except Exception as error:  # of somebody else's network, perhaps: no reason to stop
+            console.say(f"the tracker failed and is left out from now on: {error!r}")
+            self._tracker = None
+
+    def show_examples(self, stage: str, step: int) -> None:
+        """Sound and pictures of a stage's first examples, as its test wrote them, as events."""
+        if self._events is None:
+            return
+        tracks = sorted(p for p in (self.workdir / stage / "examples").glob("*") if p.is_dir())
+        for folder in tracks[:SHOWN_EXAMPLES]:
+            for path in sorted(folder.iterdir()):
+                try:
+                    self._events.file(f"{folder.name}/{path.stem}", step, path)
+                except OSError as error:
+                    raise no_write(self.path, error) from error
 
     def sync(self) -> None:
         """Force what was written to disk: called before a checkpoint that builds on it."""

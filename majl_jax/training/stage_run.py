@@ -38,9 +38,11 @@ class Options:
     """
     evaluated_with: str = ""
     """A mark of what evaluations are made with: under another one they are made again."""
+    tracker: run_log.Tracker | None = None
+    """Is told all that goes into metrics.jsonl, by the first process."""
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in vars(self).items():
             if name.endswith("_steps") and value < 1:
                 raise ValueError(f"{name} is {value}; expected at least 1")
         if self.keep_best < 1 or self.keep_last < 1:

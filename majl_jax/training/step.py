@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from majl_jax import parallel
-from majl_jax.batch import Batch, Key, Params, Variables
+from majl_jax.batch import Batch, Params, Variables
 from majl_jax.training import optimizer as training_optimizer
 from majl_jax.training import parameters
 from majl_jax.training.stage import Loss
@@ -25,7 +25,7 @@ class TrainState:
     params: Params
     mutables: Variables
     opt_state: optax.OptState
-    key: Key
+    key: Any
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]

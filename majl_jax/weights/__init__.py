@@ -46,7 +46,13 @@ def convert(architecture: str, tensors: Tensors, **sizes: Any) -> Variables:
     return ARCHITECTURES[architecture](tensors, **sizes)
 
 
-def check_shapes(found: Any, wanted: Any, *, where: str) -> None:
+def check_shapes(
+    found: Any,
+    wanted: Any,
+    *,
+    where: str,
+    advice: str = "change config.network, or start from other weights",
+) -> None:
     """A WeightsError if two trees of arrays differ in a path or a shape; where: whose the found
     ones are.
     """
@@ -58,8 +64,7 @@ def check_shapes(found: Any, wanted: Any, *, where: str) -> None:
         ]
         if shapes[0] != shapes[1]:
             raise WeightsError(
-                f"{where} has {shapes[0]} for {path}, the network {shapes[1]}; change"
-                " config.network, or start from other weights"
+                f"{where} has {shapes[0]} for {path}, the network {shapes[1]}; {advice}"
             )
 
 

@@ -323,6 +323,29 @@ def test_undefined_scores_are_counted_with_a_reason_not_averaged(tmp_path):
     assert all(math.isfinite(v) for v in result.values())
 
 
+def test_a_threshold_is_chosen_and_scores_at_it_stand_beside_the_others(tmp_path):
+    tracks = [record("one"), record("nothing sung", f0_hz=0.0), record("no pitch", has_pitch=False)]
+
+    def unsure(variables, audio):
+        """Right, with a confidence of about 0.3."""
+        found = half(variables, audio)
+        return {**found, "salience": found["salience"] / 3}
+
+    chosen = target.score_tracks(
+        make_model(unsure), UNITY, tracks[:1], target=target.Target(choose_threshold=True)
+    )
+    assert chosen["threshold_best"] <= 0.3 and chosen["oa_best"] > chosen["oa_mean"]
+    tuned = target.Target(tuned_threshold=0.25)
+    found = target.score_tracks(
+        make_model(unsure), UNITY, tracks, target=tuned, report=ForReport(tmp_path)
+    )
+    assert found["vr_mean"] == 0.0 and found["vr_tuned_mean"] == 1.0
+    rows = {r["track"]: r for r in read_rows(tmp_path / "tracks.jsonl") if r["system"] == "model"}
+    assert rows["one"]["oa"] == rows["nothing sung"]["vfa"] == 0.0
+    assert rows["one"]["oa_tuned"] == rows["nothing sung"]["vfa_tuned"] == 1.0
+    assert rows["no pitch"]["oa_tuned"] is None
+
+
 def test_a_silent_voice_is_punished_in_every_score(tmp_path):
     tracks = [record("one"), record("two", 3000)]
     result = target.score_tracks(

@@ -8,6 +8,7 @@ import posixpath
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import made_music
@@ -155,6 +156,55 @@ def test_the_page_about_python_runs(tmp_path, monkeypatch):
         exec(compile(code, "docs/python.md", "exec"), seen)
     assert seen["out"].stems["soprano"].shape == seen["audio"].shape
     assert np.isfinite(seen["by_sample"]).all() and np.any(seen["by_sample"])
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    """All cells, with a run whose parameters are random, as Jupyter would run them."""
+    make_run(tmp_path / "runs/majl")
+    monkeypatch.chdir(tmp_path)
+    sound = 0.1 * np.random.default_rng(0).standard_normal((22_050, 2))
+    soundfile.write("song.mp3", sound, 44_100)
+    shown = []
+    player = types.SimpleNamespace(
+        Audio=lambda data, rate: (data.shape, rate), display=shown.append
+    )
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", player)
+    text = (ROOT / "docs/notebooks/three_lines.py").read_text(encoding="utf-8")
+    seen = {}
+    for cell in text.split("\n# %%")[1:]:
+        exec(compile(cell.partition("\n")[2], "three_lines.py", "exec"), seen)
+    assert shown[:3] == [(seen["audio"].T.shape, 44_100)] * 3
+    pixels = np.asarray(shown[3].canvas.buffer_rgba())
+    assert pixels.std() > 5, "the figure is drawn"
+    np.testing.assert_allclose(seen["joined"], seen["stem"], atol=1e-5)
+
+
+def test_the_trackers_of_the_docs_log_what_they_are_told(tmp_path, monkeypatch):
+    code = dict(
+        re.findall(
+            r'^```python title="(\w+_tracker.py)"\n(.*?)^```', TEXTS["docs/runs.md"], re.M | re.S
+        )
+    )
+    logged, begun = [], []
+    run = types.SimpleNamespace(log=logged.append)
+    wandb = types.SimpleNamespace(init=lambda **how: (begun.append(how), run)[1])
+    mlflow = types.SimpleNamespace(
+        start_run=lambda **how: begun.append(how),
+        log_dict=lambda config, file: begun.append(config),
+        log_metrics=lambda found, step: logged.append((found, step)),
+    )
+    for name, module in (("wandb", wandb), ("mlflow", mlflow)):
+        monkeypatch.setitem(sys.modules, name, module)
+        seen = {}
+        exec(compile(code[f"{name}_tracker.py"], name, "exec"), seen)
+        seen["tracker"](tmp_path, {"seed": 1})("teacher", 3, "train", {"loss": 0.5})
+    assert logged == [
+        {"teacher/train/loss": 0.5, "teacher/step": 3},
+        ({"teacher/train/loss": 0.5}, 3),
+    ]
+    assert begun[0]["id"] == tmp_path.name and begun[2] == {"seed": 1}
 
 
 def _module(name, path, monkeypatch):

@@ -13,6 +13,7 @@ import made_music
 import numpy as np
 import pytest
 import tiny
+import yaml
 from absl import logging
 from places import ROOT
 from small_disks import small_disk
@@ -21,6 +22,7 @@ from majl_jax import main, terminal
 from majl_jax.training import loop
 
 SMOKE = "--config=configs/majl.py:smoke"
+STAGES = ("teacher", "student")
 
 
 def _main(*arguments):
@@ -81,6 +83,35 @@ def test_help_is_no_error():
     done = _main("--help")
     assert done.returncode == 0 and not done.stderr
     assert "--workdir: folder of the run" in done.stdout and done.stdout.startswith("Train every")
+
+
+def test_the_config_is_printed_with_what_was_set_and_nothing_is_done():
+    done = _main("--config=majl:smoke", "--config.stages.student.steps=9", "--print_config")
+    assert done.returncode == 0 and not done.stderr
+    config = yaml.safe_load(done.stdout)
+    assert config["recipe"] == "majl" and config["stages"]["student"]["steps"] == 9
+    assert config["data"]["hop_samples"] == 320 and config["run"] == ["pipeline", *STAGES]
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_what_training_would_take_and_writes_nothing(tmp_path):
+    data, workdir = made_music.prepare(tmp_path / "data"), tmp_path / "run"
+    call = [SMOKE, f"--config.data.directory={data}", f"--workdir={workdir}", "--dry_run"]
+    before = sorted(tmp_path.rglob("*"))
+    done = _main(*call)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in (
+        "config: majl, stages pipeline, teacher, student, seed 0",
+        "data: chorales (synthetic): train ",
+        "16000 Hz, 1 channel, labels every 20 ms",
+        "pipeline: memory of each device, as XLA plans the step: ",
+        "disk: checkpoints of about ",
+        "dry run: nothing is in the way",
+    ):
+        assert words in done.stdout, done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    line = _said(_main(*call, "--config.stages.student.stepz=3"))
+    assert "has no field 'stepz'" in line
 
 
 def test_debug_shows_where_an_error_came_from(tmp_path):

@@ -297,6 +297,22 @@ def test_threshold_and_labels_choose_frames():
     assert part == {"rpa": 1.0, "rca": 1.0, "oa": 1.0, "vr": 1.0, "vfa": 0.0}
 
 
+def test_the_best_voicing_threshold_is_that_of_a_search_with_mir_eval():
+    guess, confidence, truth = _curves()
+    half = len(truth) // 2
+    tracks = [(guess[part], confidence[part], truth[part]) for part in (np.s_[:half], np.s_[half:])]
+    accuracies = [
+        np.mean([pitch.melody_scores(*one, pitch_threshold=at)["oa"] for one in tracks])
+        for at in pitch.VOICING_THRESHOLDS
+    ]
+    threshold, accuracy = pitch.best_voicing_threshold(tracks)
+    assert accuracy == pytest.approx(max(accuracies))
+    best = np.flatnonzero(np.isclose(accuracies, max(accuracies), atol=1e-12))
+    assert threshold in pitch.VOICING_THRESHOLDS[best]
+    assert 0.3 < threshold < 0.7 and max(accuracies) > min(accuracies) + 0.1
+    assert np.isnan(pitch.best_voicing_threshold([])).all()
+
+
 def test_scores_without_frames_are_nan():
     guess, confidence = np.full(4, 100.0), np.ones(4)
     silent = pitch.melody_scores(guess, confidence, np.zeros(4))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import smoke_runs
+from places import GOLDEN
 
 from majl_jax import weights
 from majl_jax.audio import files
@@ -180,7 +181,11 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
             ("pretrain", "scratch", "supervised"),
             "supervised has to follow pretrain directly",
         ),
-        ("stages__supervised__start", __file__, "supervised starts from one of both"),
+        (
+            "stages__supervised__start",
+            str(GOLDEN / "mixit_loss.npz"),
+            "supervised starts from one of both",
+        ),
         ("stages__supervised__batch_size", 4, "with two examples or more on each"),
         ("run", ("train",), "expected some of pretrain, supervised, scratch"),
         (

@@ -12,6 +12,7 @@ from majl_jax.recipes import majl, ranges
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 PRESETS = ("paper", "quickstart", "experiment", "smoke")
+MORE = {"majl": ("voice",), "mixit": ("paper_small", "paper_large"), "jukebox": ("released_code",)}
 
 
 def _changed(config, field, value):
@@ -27,7 +28,7 @@ def _changed(config, field, value):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_number_of_every_config_has_a_rule_and_keeps_it(name):
-    for preset in PRESETS:
+    for preset in (*PRESETS, *MORE.get(name, ())):
         ranges.check_ranges(smoke_runs.load_config(name, preset))
     config = smoke_runs.load_config(name)
     config.unlock()

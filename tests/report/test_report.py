@@ -2,7 +2,9 @@
 enough.
 """
 
+import base64
 import html.parser
+import io
 import json
 import math
 import pathlib
@@ -11,6 +13,7 @@ import urllib.parse
 
 import numpy as np
 import pytest
+import soundfile
 
 from majl_jax.evaluation import target
 from majl_jax.evaluation.rows import write_rows
@@ -164,6 +167,82 @@ def test_nothing_that_a_user_named_becomes_html(run):
     page = Page(run_page.write_report(run))
     assert "script" not in page.tags and page.text.count("<script>") >= 3
     assert "<title>my run: report</title>" in page.source and EVIL not in page.source
+
+
+def test_the_head_says_what_it_learned_from(run):
+    assert "trained on" not in Page(run_page.write_report(run)).text
+    manifest = json.loads((run / "config.json").read_text())
+    data = {"labelled": "chorales", "stems_only": "copy/musdb18_hq", "pitch_only": "mine"}
+    manifest["config"] |= {"run": ["teacher", "student"], "data": data}
+    (run / "config.json").write_text(json.dumps(manifest))
+    text = Page(run_page.write_report(run)).text
+    assert "chorales (synthetic), copy/musdb18_hq (real), mine (unknown)" in text
+    manifest["config"]["run"] = ["teacher"]
+    (run / "config.json").write_text(json.dumps(manifest))
+    text = Page(run_page.write_report(run)).text
+    assert "chorales (synthetic only)" in text
+    assert text.index("chorales (synthetic only)") < text.index("Results on held-out tracks")
+    manifest["config"]["recipe"] = "../../evil"
+    (run / "config.json").write_text(json.dumps(manifest))
+    assert "trained on" not in Page(run_page.write_report(run)).text
+
+
+def test_a_single_file_holds_the_sound(run, tmp_path, capsys):
+    output = tmp_path / "elsewhere.html"
+    assert report.main([str(run), "--single-file", f"--output={output}"]) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    page = Page(output)
+    sounds = [link for link in page.links if link.startswith("data:audio/flac;base64,")]
+    assert len(sounds) == page.tags.count("audio") == 6
+    assert all(link.startswith("data:") for link in page.links)
+    found = base64.b64decode(sounds[0].partition(",")[2])
+    audio, rate_hz = soundfile.read(io.BytesIO(found))
+    folder = run / "second/examples/a song & more (1)"
+    same = [soundfile.read(path)[0] for path in sorted(folder.glob("*.wav"))]
+    assert rate_hz == RATE_HZ and any(np.array_equal(audio, one) for one in same)
+    # Without it, players find their files from where the page is.
+    assert report.main([str(run), f"--output={output}"]) == 0
+    for link in (one for one in Page(output).links if not one.startswith("data:image")):
+        assert (tmp_path / urllib.parse.unquote(link)).is_file()
+
+
+def test_stems_stand_against_scores_and_wide_tables_are_parted(run):
+    of_stems = {f"usdr_db_{stem}": float(n) for n, stem in enumerate(("bass", "drums"))}
+    more = {f"si_sdr_db_{stem}": 10.0 + n for n, stem in enumerate(("bass", "drums"))}
+    names = ("sdr_db", "nsdr_db", "usdr_db", "sdr_v4_db", "sir_v4_db", "rpa", "rca", "oa", "vr")
+    whole = dict.fromkeys(names, 0.5)
+    rows = [row(t, "second", **whole, **of_stems, **more) for t in "ab"]
+    rows += [row(t, "mixture", usdr_db_bass=-1.0) for t in "ab"]
+    write_rows(run / "second/tracks.jsonl", rows)
+    (run / "first/tracks.jsonl").unlink()
+    source = Page(run_page.write_report(run)).source
+    tables = re.findall(r"<table>(.*?)</table>", source, re.S)[:3]
+    heads = [re.findall(r"<th(?: [^>]*)?>(.*?)</th>", table) for table in tables]
+    assert heads[0][2:] == ["SDR dB", "NSDR dB", "uSDR dB", "SDRv4 dB", "SIRv4 dB"]
+    assert heads[1][2:] == ["RPA %", "RCA %", "OA %", "VR %"]
+    assert heads[2] == ["stem", "system", "SI-SDR dB", "uSDR dB"]
+    cells = [
+        [re.sub("<span.*?</span>|<.*?>", "", cell) for cell in line.split("</td>")[:-1]]
+        for line in re.findall(r"<tr class=.*?>(.*?)</tr>", tables[2])
+    ]
+    minus = "\N{MINUS SIGN}"
+    assert cells == [
+        ["bass", "second", "10.00", "0.00"],
+        ["", "mixture, untouched", "", f"{minus}1.00"],
+        ["drums", "second", "11.00", "1.00"],
+    ]
+
+
+def test_no_letter_gets_too_small_on_a_narrow_screen_and_paper_is_white(run):
+    """Charts are drawn no narrower than what their letters are made for."""
+    source = Page(run_page.write_report(run)).source
+    letters = float(re.search(r"svg text { font: ([\d.]+)px", source)[1])
+    inside = 340 - 2 * 0.8 * 16 - 2  # the narrowest figure of a row, without its frame
+    for width in re.findall(r'viewBox="0 0 (\d+) ', source):
+        shown = 940 if int(width) > 400 else min(inside, 400 - 2 * 16 - 2 * 0.8 * 16 - 2)
+        assert letters * shown / int(width) >= 11, width
+    assert len(re.findall(r'class="scroll wide"', source)) == source.count('viewBox="0 0 1000')
+    assert "@media print" in source and "--page: #fff;" in source
 
 
 def test_half_a_run_has_a_page(run):
@@ -386,8 +465,9 @@ def test_weights_and_shares_of_the_cases_are_one_chart(run):
     assert [s.split()[1:] for s in styles] == [
         [f"c{case}", f"d{quantity}"] for quantity in range(3) for case in range(2)
     ]
-    legend = re.findall(r'<span class="key (.*?)"></span>(\w+)', body)
-    assert legend == list(zip(styles, names, strict=True))
+    legend = re.findall(r'<span class="key (.*?)"></span>([\w ]+)', body)
+    in_words = [name.replace("_", " ") for name in names]
+    assert legend == list(zip(styles, in_words, strict=True))
     rising = re.findall(r'<polyline class="many c1 d1" points="([^"]*)"', body)[0].split()
     ended = re.findall(r'<polyline class="many c1 d0" points="([^"]*)"', body)[0].split()
     assert len(rising) == 30 and len(ended) == 20

@@ -167,9 +167,84 @@ def test_int16_stems_say_when_they_clip(tmp_path):
             tmp_path / "out",
             MODEL,
             {"gain": np.float32(4)},
-            outputs.Options(subtype="PCM_16"),
+            outputs.Options(format="int16"),
         )
     assert soundfile.info(tmp_path / "out/voice.wav").subtype == "PCM_16"
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "subtype"), [("int24", ".wav", "PCM_24"), ("flac", ".flac", "PCM_24")]
+)
+def test_stems_of_24_bits_are_exact_to_half_a_step(tmp_path, kind, suffix, subtype):
+    write(tmp_path / "a.wav", channels=2, subtype="FLOAT")
+    stems.separate_file(tmp_path / "a.wav", tmp_path / "float", MODEL, HALF)
+    options = outputs.Options(format=kind)
+    result = stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF, options)
+    assert [path.name for path in result.paths[:2]] == [f"voice{suffix}", f"accompaniment{suffix}"]
+    assert soundfile.info(result.paths[0]).subtype == subtype
+    assert soundfile.info(result.paths[0]).format == suffix[1:].upper()
+    voice, expected = soundfile.read(result.paths[0])[0], read(tmp_path / "float/voice.wav")[0]
+    np.testing.assert_allclose(voice, expected, atol=0.5 / (1 << 23), rtol=0)
+    with pytest.warns(files.AudioFileWarning, match="beyond full scale were clipped"):
+        loud, options = {"gain": np.float32(-4)}, outputs.Options(format=kind, overwrite=True)
+        stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, loud, options)
+    assert soundfile.read(result.paths[0])[0].min() == -1.0
+
+
+def test_more_channels_than_flac_holds_are_refused(tmp_path):
+    write(tmp_path / "a.wav", channels=9, seconds=0.2)
+    with pytest.raises(ValueError, match=r"voice.flac: FLAC holds at most 8 channels .* write WAV"):
+        options = outputs.Options(format="flac")
+        stems.separate_file(tmp_path / "a.wav", tmp_path / "out", MODEL, HALF, options)
+    assert not (tmp_path / "out").exists()
+
+
+def thirds(variables, audio):
+    return {"stems": np.array([0.25, 0.5, 0.1])[None, None, :, None] * audio[:, :, None]}
+
+
+THREE = make_model(apply=thirds, stems=("vocals", "bass", "drums"), bin_cents=None)
+
+
+def test_chosen_stems_are_written_and_the_rest_is_the_song_without_them(tmp_path):
+    audio = write(tmp_path / "a.wav", channels=2, rate_hz=22_050, subtype="FLOAT")
+    whole = stems.separate_file(tmp_path / "a.wav", tmp_path / "all", THREE, {})
+    assert len(whole.paths) == 5
+    options = outputs.Options(stems=("drums", "vocals"))
+    found = stems.separate_file(tmp_path / "a.wav", tmp_path / "two", THREE, {}, options)
+    names = [path.name for path in found.paths]
+    assert names == ["vocals.wav", "drums.wav", "rest.wav", "picture.png"]
+    for name in ("vocals.wav", "drums.wav"):
+        expected = read(tmp_path / "all" / name)[0]
+        np.testing.assert_array_equal(read(tmp_path / "two" / name)[0], expected)
+    parts = [read(tmp_path / "two" / name)[0] for name in names[:3]]
+    np.testing.assert_allclose(sum(parts), audio, atol=1e-6)
+    one = stems.separate_file(
+        tmp_path / "a.wav", tmp_path / "one", THREE, {}, outputs.Options(stems=("bass",))
+    )
+    assert [path.name for path in one.paths[:2]] == ["bass.wav", "accompaniment.wav"]
+
+
+def test_the_picture_shows_every_stem_that_is_written(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        stems, "draw_overview", lambda path, shown, **more: (path.touch(), drawn.append(shown))
+    )
+    write(tmp_path / "a.wav", seconds=0.5)
+    stems.separate_file(tmp_path / "a.wav", tmp_path / "out", THREE, {})
+    (shown,) = drawn
+    assert [*shown] == ["song", "estimate: vocals", "estimate: bass", "estimate: drums"]
+    power = {name: one.finish()[0].mean() for name, one in shown.items()}
+    assert power["estimate: bass"] / power["song"] == pytest.approx(0.25, rel=1e-3)
+    assert power["estimate: drums"] / power["song"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_stems_that_there_are_not_are_named_with_those_that_there_are(command, tmp_path, capsys):
+    write(tmp_path / "a.wav")
+    assert command("a.wav", "--stems=voice,tuba") == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == "error: --stems names tuba, which this model lacks: it gives voice"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_gives_nan_leaves_nothing(tmp_path):
@@ -211,14 +286,15 @@ def test_a_bad_file_is_reported_and_the_others_are_done(command, tmp_path, capsy
     (tmp_path / "empty.wav").touch()
     bad = np.zeros(20_000, np.float32)
     bad[15_000] = np.nan
+    (tmp_path / "none").mkdir()
     soundfile.write(tmp_path / "nan.wav", bad, RATE_HZ, subtype="FLOAT")
-    assert command("text.mp3", "missing.wav", "good.wav", "empty.wav", "nan.wav", tmp_path) == 1
+    assert command("text.mp3", "missing.wav", "good.wav", "empty.wav", "nan.wav", "none") == 1
     out, error = capsys.readouterr()
     assert "good.wav -> out/good" in out and "voice.wav (peak -14.0 dB)" in out
     for name in ("text.mp3", "missing.wav", "empty.wav"):
         assert f"error: {name}: " in error
-    assert "nan.wav: sample 15000" in error and "is a folder" in error
-    assert "5 of 6 files failed" in error
+    assert "nan.wav: sample 15000" in error and "error: none: holds no audio file" in error
+    assert "4 of 5 files failed" in error
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good"]
 
 
@@ -261,6 +337,10 @@ def test_pitch_only_writes_no_stems(command, tmp_path):
         (["a.wav", "--output=o", "--pitch-only", "--stage=x"], "choose from a run"),
         (["a.wav", "--output=o", "--pitch-only", "--recipe=ss_mpe"], "choose from a run"),
         (["--output=o", "--pitch-only"], "SONG"),
+        (["a.wav", "--output=o", "--pitch-only", "--stems=x"], "--pitch-only writes none"),
+        (["a.wav", "--output=o", "--checkpoint=r", "--model=x"], "give one of them"),
+        (["a.wav", "--output=o", "--weights=w.npz"], "belong together"),
+        (["a.wav", "--output=o", "--pitch-only", "--architecture=unet"], "belong together"),
     ],
 )
 def test_wrong_calls_are_explained(words, message, capsys):
@@ -288,6 +368,20 @@ def test_published_crepe_finds_the_pitch_without_any_training(tmp_path):
     np.testing.assert_allclose(rows[:, 0], 0.01 * np.arange(100), atol=1e-9)
     cents = 1200 * np.log2(rows[5:-5, 1] / 220)
     assert np.abs(cents).max() < 15 and rows[5:-5, 2].min() > 0.7
+
+
+def test_pitch_csv_is_read_by_pandas_and_by_mir_eval_as_the_docs_say(command, tmp_path):
+    import mir_eval
+    import pandas
+
+    write(tmp_path / "a.wav")
+    assert command("a.wav", "--no-picture") == 0
+    table = pandas.read_csv(tmp_path / "out/a/pitch.csv")
+    times_s, f0_hz, sure = mir_eval.io.load_delimited(
+        tmp_path / "out/a/pitch.csv", [float] * 3, delimiter=",", comment="time"
+    )
+    assert list(table.columns) == ["time", "frequency", "confidence"] and len(table) == 100
+    np.testing.assert_array_equal(table.to_numpy().T, [times_s, f0_hz, sure])
 
 
 def test_the_missing_weights_package_is_named_with_the_command(tmp_path, capsys, monkeypatch):

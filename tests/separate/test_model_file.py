@@ -47,7 +47,7 @@ def test_the_file_gives_the_stems_and_the_pitch_of_the_run_bit_for_bit(run, voic
 def test_the_card_goes_along(run, voice):
     of_run, of_file = majl_jax.load(run).info, majl_jax.load(str(voice)).info
     assert str(of_run) == (
-        f"majl, stage student, step 7 (best) of {run}, trained on chorales, chorales_stems, "
+        f"majl, stage student, step 7 (last) of {run}, trained on chorales, chorales_stems, "
         "chorales_pitch (synthetic only)"
     )
     assert str(of_file) == str(of_run).replace(str(run), str(voice))

@@ -6,6 +6,7 @@ import json
 
 import mir_eval
 import numpy as np
+import pandas
 import pretty_midi
 import pytest
 import soundfile
@@ -49,14 +50,20 @@ def test_pitches_notes_and_picture(tmp_path, rate_hz, channels):
     result = transcribe_file(
         tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN, progress=seconds.append
     )
-    assert [p.name for p in result.paths] == ["pitches.csv", "pitches.mid", "picture.png"]
+    names = ["pitches.csv", "pitches.txt", "pitches.mid", "picture.png"]
+    assert [p.name for p in result.paths] == names
     assert {p.name for p in (tmp_path / "out").iterdir()} == {p.name for p in result.paths}
     assert sum(seconds) == pytest.approx(126 * HOP_S)
-    times_s, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.csv")
+    times_s, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.txt")
     np.testing.assert_allclose(times_s, np.arange(126) * HOP_S, atol=1e-6)
     assert result.frames == 126 and result.pitched_frames >= 120
     np.testing.assert_allclose(np.concatenate(pitches[5:55]), tiny.BIN_HZ[4], rtol=1e-5)
     np.testing.assert_allclose(pitches[70:120], [tiny.BIN_HZ[[4, 16]]] * 50, rtol=1e-5)
+    table = pandas.read_csv(tmp_path / "out/pitches.csv")
+    assert list(table.columns) == ["time", "frequency", "confidence"]
+    np.testing.assert_allclose(table["frequency"], np.concatenate(pitches), atol=1e-3)
+    np.testing.assert_array_equal(table["time"], np.repeat(times_s, [*map(len, pitches)]))
+    assert table["confidence"].between(MODEL.threshold - 1e-4, 1).all()
     notes = pretty_midi.PrettyMIDI(str(tmp_path / "out/pitches.mid")).instruments[0].notes
     assert [note.pitch for note in notes] == [73, 85] and result.notes == 2
     assert notes[0].start < 0.05 and notes[0].end == pytest.approx(1.0, abs=0.05)
@@ -69,7 +76,7 @@ def test_channels_are_averaged(tmp_path):
     both = np.stack([audio + 0.5 * tiny.tones(16, seconds=0.5), -audio], 1)
     soundfile.write(tmp_path / "a.wav", 0.3 * both, tiny.RATE_HZ, subtype="FLOAT")
     transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
-    _, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.csv")
+    _, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.txt")
     np.testing.assert_allclose(np.concatenate(pitches[5:55]), tiny.BIN_HZ[16], rtol=1e-5)
 
 
@@ -78,7 +85,7 @@ def test_channels_that_cancel_each_other_are_heard_all_the_same(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([audio, -audio], 1), tiny.RATE_HZ, subtype="FLOAT")
     with pytest.warns(files.AudioFileWarning, match="cancel each other"):
         transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
-    _, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.csv")
+    _, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.txt")
     np.testing.assert_allclose(np.concatenate(pitches[5:55]), tiny.BIN_HZ[4], rtol=1e-5)
 
 
@@ -102,7 +109,7 @@ def test_silence_has_no_pitch_whatever_the_network_says(tmp_path):
     with pytest.warns(files.AudioFileWarning, match="every sample is zero"):
         result = transcribe_file(tmp_path / "a.wav", tmp_path / "out", everything, GAIN)
     assert (result.frames, result.pitched_frames, result.notes) == (126, 0, 0)
-    times_s, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.csv")
+    times_s, pitches = mir_eval.io.load_ragged_time_series(tmp_path / "out/pitches.txt")
     assert len(times_s) == 126 and not any(map(len, pitches))
 
 
@@ -315,7 +322,8 @@ def test_the_command_transcribes_a_run_whose_recipe_has_a_multi_pitch_model(
     assert separate.main([*words, "--recipe=ss_mpe", "--no-picture"]) == 0
     said = capsys.readouterr().out
     assert "model: ss_mpe, stage main, step 7" in said and "pitches.mid (2 notes)" in said
-    assert {p.name for p in (tmp_path / "out/a").iterdir()} == {"pitches.csv", "pitches.mid"}
+    names = {"pitches.csv", "pitches.txt", "pitches.mid"}
+    assert {p.name for p in (tmp_path / "out/a").iterdir()} == names
     assert separate.main(words) == 1 and "--overwrite" in capsys.readouterr().err
     plain = (tmp_path / "out/a/pitches.mid").read_bytes()
     assert separate.main([*words, "--overwrite", "--pitch-bends"]) == 0

@@ -4,9 +4,12 @@ import sys
 
 import jax
 import ml_collections
+import numpy as np
 import pytest
 
 from majl_jax import console, formats
+from majl_jax.audio import files
+from majl_jax.plotting.spectrogram import figure
 from majl_jax.training import run_log
 from majl_jax.training.manifest import ConfigMismatchError, add_to_manifest, write_manifest
 
@@ -97,6 +100,54 @@ def test_without_tensorboard_the_lines_are_written(tmp_path, monkeypatch):
         log.write("first", 1, "train", {"loss": 1.0})
     assert rows(tmp_path) == [("first", 1, "train")]
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_the_config_examples_and_pictures_are_events(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    write_manifest(tmp_path, config(), seed=3)
+    folder = tmp_path / "first/examples/a song"
+    folder.mkdir(parents=True)
+    files.write_wav(folder / "estimate.wav", np.full((80, 2), 0.5), sample_rate_hz=8000)
+    figure(2.0, 1.0).savefig(folder / "picture.png", dpi=50)
+    (folder / "pitch.csv").write_text("time,frequency,confidence")
+    with run_log.RunLog(tmp_path) as log:
+        log.begin("first", 0)
+        log.write("first", 10, "test", {"sdr": 1.0})
+        log.show_examples("first", 10)
+    seen = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard/first"))
+    seen.Reload()
+    (sound,) = seen.Audio("a song/estimate")
+    wav = (folder / "estimate.wav").read_bytes()
+    assert sound.encoded_audio_string == wav and sound.sample_rate == 8000
+    assert (sound.step, sound.length_frames) == (10, 80)
+    (picture,) = seen.Images("a song/picture")
+    assert (picture.width, picture.height, picture.step) == (100, 50, 10)
+    start = seen.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    said = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info.hparams
+    assert said["stage.steps"].number_value == 100 and said["rate"].number_value == 1e-3
+    assert said["stage.sizes"].string_value == "[1, 2]"
+    (table,) = seen.Tensors("config")
+    assert b"| stage.steps | 100 |" in table.tensor_proto.string_val[0]
+
+
+def test_a_tracker_is_told_every_line_and_ends_nothing(tmp_path, capsys):
+    told = []
+
+    def tracker(*line):
+        told.append(line)
+        if line[1] == 3:
+            raise ConnectionError("no network")
+
+    with run_log.RunLog(tmp_path, "", tracker) as log:
+        log.begin("first", 0)
+        for step in range(1, 6):
+            log.write("first", step, "train", {"loss": 0.5})
+    assert [line[1] for line in told] == [1, 2, 3]
+    assert told[0] == ("first", 1, "train", {"loss": 0.5})
+    assert len(rows(tmp_path)) == 5
+    assert "the tracker failed and is left out from now on" in capsys.readouterr().out
 
 
 # ---- config.json ---------------------------------------------------------------------------------

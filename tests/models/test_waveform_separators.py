@@ -1,0 +1,73 @@
+"""The other papers' separators in a cascade give what their own recipes give."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import smoke_runs
+
+from majl_jax.inference.band_split import Separator
+from majl_jax.models import by_name
+from majl_jax.models.band_split import BandSplitLocoformer
+from majl_jax.models.chimera import Chimera
+
+HOP, TIME = 320, 6400
+NAMES = ("chimera", "locoformer", "vqvae")
+
+
+def separator(name, **changed):
+    fields = smoke_runs.load_config("majl")[name].to_dict()
+    return by_name.separator(name, fields | changed, hop_samples=HOP)
+
+
+def audio(seed=0):
+    return 0.1 * jax.random.normal(jax.random.key(seed), (2, TIME))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_target_has_the_mixtures_shape_and_every_parameter_a_gradient(name):
+    network = separator(name)
+    variables = network.init(jax.random.key(0), audio())
+
+    def power(params):
+        found = network.apply({**variables, "params": params}, audio(1))
+        assert found.shape == (2, TIME)
+        return jnp.mean((found - audio(2)) ** 2)
+
+    gradients = jax.tree_util.tree_leaves_with_path(jax.grad(power)(variables["params"]))
+    assert all(np.isfinite(leaf).all() for _, leaf in gradients)
+    still = [jax.tree_util.keystr(path) for path, leaf in gradients if not np.any(leaf)]
+    assert not still
+
+
+@pytest.mark.parametrize("name", ["chimera", "locoformer"])
+def test_silence_has_a_finite_gradient(name):
+    network = separator(name)
+    variables = network.init(jax.random.key(0), audio())
+    found = jax.grad(lambda x: jnp.sum(network.apply(variables, x)))(jnp.zeros((2, TIME)))
+    assert np.isfinite(found).all()
+
+
+def test_chimera_in_a_cascade_has_the_names_of_chimera_itself():
+    network = separator("chimera")
+    variables = network.init(jax.random.key(0), audio())
+    own = Chimera(513, 4, 1, 0.0, embedding=None, sources=1)
+    wanted = own.init(jax.random.key(0), jnp.ones((2, 20, 513)))
+    assert jax.tree.structure(variables) == jax.tree.structure(wanted)
+
+
+def test_locoformer_in_a_cascade_is_the_separator_of_mixit():
+    fields = smoke_runs.load_config("majl").locoformer.to_dict()
+    network = separator("locoformer")
+    variables = network.init(jax.random.key(0), audio())
+    window = fields.pop("window_samples")
+    fields = {**fields, "dtype": jnp.float32, "bands": tuple(fields["bands"])}
+    own = Separator(BandSplitLocoformer(sources=1, audio_channels=1, **fields), window, HOP, 16_000)
+    wanted = own.separate(variables, audio(1)[..., None])[:, :, 0, 0]
+    np.testing.assert_allclose(network.apply(variables, audio(1)), wanted, atol=1e-6)
+
+
+def test_a_segment_between_two_latents_is_refused():
+    network = separator("vqvae")
+    with pytest.raises(ValueError, match=r"a latent every 8 samples, and the segment 6404"):
+        network.init(jax.random.key(0), jnp.zeros((1, 6404)))
