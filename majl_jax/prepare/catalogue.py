@@ -3,12 +3,11 @@
 import importlib.util
 import pathlib
 import textwrap
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from etils import epath
 
-from majl_jax.audio import openmpt
 from majl_jax.datasets import readers, records
 from majl_jax.datasets.readers import debian_music, fretsonfire, modules
 
@@ -41,8 +40,8 @@ medleydb | songs of many kinds | voice, rest, pitch | 30 of 196 songs | CC BY-NC
 musdb18 musdb18_hq musdb18_no_medleydb musdb18_hq_no_medleydb | pop and rock | drums, bass, other, vocals | 10 h, 4.7 or 31 GB | academic use | zenodo.org/record/1117372, 3338373
 slakh2100 slakh2100_redux slakh2100_author babyslakh | rendered songs | bass, drums, guitar, piano, others | 145 h | CC BY 4.0 | zenodo.org/record/4599666, 4603870
 fretsonfire | metal and rock | guitar, rest | 27 min, 58 MB | CC BY-SA 3.0, MIT | Debian
-modules modules_parts modules_pitch | tracker modules of games | bass, drums, other; parts; pitches | 7.0 h | GPL, BSD, public domain | Debian
-debian_music | music of free games | none | 17.9 h, 816 MB | GPL, CC BY(-SA) and others | Debian
+modules modules_parts modules_pitch | tracker modules of games | bass, drums, other; parts; pitches | 7.0 h | per module | Debian
+debian_music | music of free games | none | 17.7 h, 816 MB | GPL, CC BY(-SA) and others | Debian
 dagstuhl_choirset | choir | female, male voices | 55.5 min | CC BY 4.0 | zenodo.org/record/4618287
 stems_coherent stems_coherent_by_source stems_incoherent stems_named | stems of your own | stems | | | your own
 urmp urmp_mixes urmp_t1 urmp_t2 | chamber music | parts, pitches | 44 pieces | licence not verified | Dryad
@@ -81,38 +80,43 @@ def state(entry: Entry, output: records.Folder) -> str:
     elif entry.origin == RENDERED:
         told.append("built in")
     elif entry.origin == PACKAGED:
-        told.append(_STATES.get(entry.names[0], _songs)())
+        told.append(_PACKAGED[entry.names[0]]())
     else:
         told.append("--source=")
     return "; ".join(told)
 
 
 def _music() -> str:
+    """How many of the packages of music are there, and what installs the others."""
     places = debian_music.PACKAGES.items()
-    lacking = [name for name, place in places if not debian_music.find_files(ROOT, place)]
-    return _of_packages(len(places), lacking, f"{debian_music.INSTALL} {' '.join(lacking)}")
+    there = {name: bool(debian_music.find_files(ROOT, place)) for name, place in places}
+    return _packages(there)
 
 
 def _modules() -> str:
-    rows = [one for one in modules.listed() if not one.left_out]
-    lacking = {one.package for one in rows if not modules.find(ROOT, one)}
-    packages = len({one.package for one in rows})
-    return _of_packages(packages, lacking, modules.install({*lacking, openmpt.PACKAGE}))
+    """The same of tracker modules: a package is there if all its files of the list are."""
+    there: dict[str, bool] = {}
+    for one in modules.listed():
+        if not one.left_out:
+            found = modules.find(ROOT, one) is not None
+            there[one.package] = there.get(one.package, True) and found
+    return _packages(there)
 
 
-def _of_packages(count: int, lacking: Collection[str], install: str) -> str:
-    """How many packages are there, and what installs the others."""
+def _packages(there: Mapping[str, bool]) -> str:
+    lacking = [name for name, is_there in there.items() if not is_there]
     if not lacking:
         return INSTALLED
-    there = count - len(lacking)
-    return f"{there} of {count} packages, {INSTALLED}; {install}" if there else install
+    install = f"{debian_music.INSTALL} {' '.join(lacking)}"
+    found = len(there) - len(lacking)
+    return f"{found} of {len(there)} packages, {INSTALLED}; {install}" if found else install
 
 
 def _songs() -> str:
     return INSTALLED if (ROOT / fretsonfire.SONGS).is_dir() else fretsonfire.INSTALL
 
 
-_STATES = {"debian_music": _music, "modules": _modules}
+_PACKAGED = {"debian_music": _music, "fretsonfire": _songs, "modules": _modules}
 
 
 def text(output: records.Folder, *, width: int) -> str:
