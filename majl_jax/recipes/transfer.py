@@ -122,10 +122,11 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     del workdir
     check_ranges(config)
     reader.named(config.data.reader, fields="config.data.")
+    follows = {} if config.stages.finetune.start else {"finetune": "pretrain"}
+    run = chosen(config.run, STAGES, field="config.run", follows=follows)
     warm_start.check_all(config)
     found = []
-    follows = {} if config.stages.finetune.start else {"finetune": "pretrain"}
-    for name in chosen(config.run, STAGES, field="config.run", follows=follows):
+    for name in run:
         setting = _open(config, name)
         stage = _stage(setting)
         dry_run.trace_loss(stage, _batch_shapes(setting))

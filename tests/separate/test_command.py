@@ -329,7 +329,6 @@ def test_pitch_only_writes_no_stems(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a.wav", "--output=o"], "--checkpoint=RUN"),
         (["a.wav", "--checkpoint=r"], "--output"),
         (["a.wav", "--output=o", "--checkpoint=r", "--overlap=1"], "overlap < 1"),
         (["a.wav", "--output=o", "--checkpoint=r", "--threshold=2"], "from 0 to 1"),
