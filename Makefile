@@ -37,17 +37,18 @@ docs: $(VENV)/.installed-docs
 
 $(VENV)/.installed: setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.installed-test: setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[test]
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .[test]
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-docs: setup.cfg setup.py constraints.txt
+# After the tests' packages, so that `make -j2` never has two pips in one place.
+$(VENV)/.installed-docs: $(VENV)/.installed-test
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[docs]
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .[docs]
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -12,7 +12,8 @@ import dataclasses
 import pathlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from majl_jax import terminal
 
@@ -42,11 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{options.run} is not one run ({info.about}): expected the --workdir of one, or "
             "RUN:STAGE"
         )
-    info = dataclasses.replace(info, licence=options.licence or info.licence)
+    info = dataclasses.replace(
+        info, licence=options.licence or info.licence, config=_without_places(info.config)
+    )
+    needed = model_file.needed(model, variables)
     with tempfile.TemporaryDirectory() as folder:
         to_hub = hub.is_address(options.output)
         path = pathlib.Path(folder) / hub.FILE if to_hub else path
-        model_file.write(path, variables, info)
+        model_file.write(path, needed, info)
         size = path.stat().st_size / 1e6
         if to_hub:
             hub.publish(path, options.output, info)
@@ -54,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not info.licence:
         print("no licence is stated: --licence=NAME puts one on the card", file=sys.stderr)
     return 0
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the folder of the data, which says nothing on another machine."""
+    data = config.get("data", {})
+    return {**config, "data": {**data, "directory": ""}} if "directory" in data else {**config}
 
 
 if __name__ == "__main__":

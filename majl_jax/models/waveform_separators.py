@@ -53,7 +53,7 @@ class ChimeraSeparator(nn.Module):
         """The estimated target; `time` is frames * hop."""
         sizes = {"window_samples": self.window_samples, "hop_samples": self.hop_samples}
         spectrum = stft(mixture, **sizes)[:, :-1]  # as many frames as there are hops
-        masks = self.network(magnitude(spectrum), train=train).masks
+        masks: Any = self.network(magnitude(spectrum), train=train).masks
         return istft(masks[..., 0] * spectrum, **sizes, length_samples=mixture.shape[1])
 
 

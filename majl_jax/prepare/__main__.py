@@ -9,6 +9,7 @@ prepared: data sets, prepared or as they come, are looked at; 1: there is an err
 import argparse
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -57,8 +58,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = _parser()
     parsed = parser.parse_args(arguments)
-    if not parsed.dataset and not parsed.check:
-        parser.error(f"--dataset is missing; there are {', '.join(readers.READERS)}")
+    if not (parsed.dataset or parsed.check or parsed.list):
+        parser.error(
+            f"--dataset is missing; --list says what there is: {', '.join(readers.READERS)}"
+        )
     parsed.dataset = parsed.dataset.split(",") if parsed.dataset else []
     if unknown := [name for name in parsed.dataset if name not in readers.READERS]:
         parser.error(
@@ -108,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--check", action="store_true", help="say what is wrong with data sets, prepare nothing"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="say what data sets there are, and which are here"
     )
     parser.add_argument("--report", type=pathlib.Path, help="of --check, a JSON file")
     parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
@@ -160,6 +166,11 @@ def _options(parsed: argparse.Namespace, name: str) -> Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares the data sets of the command line, or looks at them."""
     parsed = parse_arguments(arguments)
+    if parsed.list:
+        from majl_jax.prepare import catalogue
+
+        print(catalogue.text(parsed.output, width=shutil.get_terminal_size((120, 24)).columns))
+        return 0
     try:
         wanted = [_options(parsed, name) for name in parsed.dataset]
         if parsed.check:

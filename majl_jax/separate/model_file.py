@@ -92,6 +92,34 @@ def _check_tensor(path: pathlib.Path, name: str, dtype: str, known: Any) -> None
         raise ModelFileError(f"{path}: {name!r} is {dtype}; expected one of {', '.join(known)}")
 
 
+def needed(model: Any, variables: Any) -> Any:
+    """The variables without the arrays that a model of segments never reads, such as those of a
+    module that weighs losses.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from majl_jax.inference.multi_pitch import MultiPitchModel
+
+    if isinstance(model, MultiPitchModel) or model.for_song is not None:
+        return variables
+    audio = jax.ShapeDtypeStruct((1, model.segment_samples, model.channels), jnp.float32)
+    jaxpr = jax.make_jaxpr(model.apply)(variables, audio).jaxpr
+    read = {id(one) for equation in jaxpr.eqns for one in equation.invars}
+    read |= {id(one) for one in jaxpr.outvars}
+    leaves, tree = jax.tree.flatten(variables)
+    pairs = zip(leaves, jaxpr.invars[: len(leaves)], strict=True)
+    kept = [leaf if id(one) in read else None for leaf, one in pairs]
+    return _without_none(jax.tree.unflatten(tree, kept))
+
+
+def _without_none(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    found = {name: _without_none(part) for name, part in tree.items()}
+    return {k: v for k, v in found.items() if v is not None and not (type(v) is dict and not v)}
+
+
 def check_fits(model: Any, variables: Any, path: pathlib.Path) -> None:
     """ModelFileError where the network of a model cannot be made of these variables.
 

@@ -21,16 +21,14 @@ def a_batch():
     return stems, pitches.at[:, 0].set(0.0)
 
 
+_remix = jax.jit(remix, static_argnames="options")
+
+
 def remixed(known=(True,) * BATCH, seed=0, **options):
     stems, pitches = a_batch()
-    return remix(
-        stems,
-        jnp.asarray(known),
-        pitches,
-        jnp.arange(BATCH, dtype=jnp.uint32),
-        key=jax.random.key(seed),
-        options=Remixing(**options),
-    )
+    index = jnp.arange(BATCH, dtype=jnp.uint32)
+    key, known = jax.random.key(seed), jnp.asarray(known)
+    return _remix(stems, known, pitches, index, key=key, options=Remixing(**options))
 
 
 def test_nothing_moves_unless_asked():

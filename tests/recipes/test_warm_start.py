@@ -8,7 +8,7 @@ import pytest
 import smoke_runs
 
 from majl_jax import weights
-from majl_jax.recipes import warm_start
+from majl_jax.recipes import majl, warm_start
 from majl_jax.weights.filling import flat
 
 FIELD = "config.stages.teacher.start"
@@ -120,7 +120,7 @@ def test_nothing_is_checked_or_taken_without_a_start():
 def test_a_stage_of_majl_begins_with_what_its_start_names(smoke, tmp_path):
     start = f"pitch={tmp_path}/heard.npz"
     config = smoke.config("majl", run=("teacher",))
-    fresh = smoke_runs.stages(config, tmp_path)[0].init(jax.random.key(0), None)
+    fresh = majl.build(config).init(jax.random.key(0))
     heard = {collection: parts["pitch"] for collection, parts in fresh.items() if "pitch" in parts}
     heard = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, heard)
     weights.save(heard, tmp_path / "heard.npz")
@@ -141,6 +141,7 @@ def _of(recipe, stage, new):
     return pytest.param(recipe, stage, new, marks=pytest.mark.xdist_group(recipe))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "stage", "new"),
     [

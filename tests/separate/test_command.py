@@ -329,7 +329,6 @@ def test_pitch_only_writes_no_stems(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a.wav", "--output=o"], "--checkpoint=RUN"),
         (["a.wav", "--checkpoint=r"], "--output"),
         (["a.wav", "--output=o", "--checkpoint=r", "--overlap=1"], "overlap < 1"),
         (["a.wav", "--output=o", "--checkpoint=r", "--threshold=2"], "from 0 to 1"),
@@ -347,6 +346,13 @@ def test_wrong_calls_are_explained(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
         separate.main(words)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_without_a_model_of_the_package_one_has_to_be_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path)
+    assert separate.main(["a.wav", f"--output={tmp_path / 'o'}"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "this installation has no model of its own. Give --checkpoint=RUN" in said
 
 
 def test_a_folder_that_is_no_run_is_explained(tmp_path, capsys):

@@ -55,10 +55,20 @@ def test_the_card_goes_along(run, voice):
     assert of_file.scores == {"sdr_db": 8.0} and of_file.commit == of_run.commit
     assert of_file.stems == ("soprano",) and of_file.pitch == "one"
     assert "arXiv 2501.03689" in of_file.cite and of_file.version == majl_jax.__version__
-    assert of_file.config == of_run.config and of_file.config["run"] == ["teacher", "student"]
+    assert of_file.config["data"]["directory"] == "" != of_run.config["data"]["directory"]
+    assert {**of_file.config, "data": 0} == {**of_run.config, "data": 0}
+    assert of_file.config["run"] == ["teacher", "student"]
     with safe_open(voice, framework="numpy") as file:
         names = list(file.keys())
     assert all(name.startswith(("params/", "batch_stats/")) for name in names)
+
+
+def test_what_is_not_read_to_apply_a_model_stays_behind(run):
+    model, variables, _ = loading.find(run)
+    more = {**variables, "params": {**variables["params"], "weight_module": {"kernel": np.ones(3)}}}
+    kept = model_file.needed(model, more)
+    assert jax.tree.structure(kept) == jax.tree.structure(dict(variables))
+    jax.tree.map(np.testing.assert_array_equal, kept, dict(variables))
 
 
 def test_a_stage_is_named_after_a_colon(run, tmp_path):

@@ -20,6 +20,7 @@ from made_copies import (
     audio_sets,
     bach10,
     dagstuhl_choirset,
+    debian_music,
     guitarset,
     medleydb,
     mir1k,
@@ -32,11 +33,13 @@ from made_copies import (
     ultrastar,
     urmp,
 )
+from made_modules import song
 from places import ROOT
 
+from majl_jax.audio import openmpt
 from majl_jax.datasets import track
 from majl_jax.datasets.grid import Grid
-from majl_jax.datasets.readers import READERS, fretsonfire, how_to_prepare
+from majl_jax.datasets.readers import READERS, fretsonfire, how_to_prepare, modules
 from majl_jax.datasets.splits import SPLITS_FOLDER, read_split
 from majl_jax.prepare import __main__ as prepare
 
@@ -44,7 +47,7 @@ DOCS = ROOT / "docs/data"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
 SECTIONS = dict(text.removeprefix("# ").split("\n", 1) for text in PAGES.values())
 PROMISED = (
-    *("chorales", "quartets", "band", "fretsonfire", "audio_folder"),
+    *("chorales", "quartets", "band", "fretsonfire", "debian_music", "audio_folder"),
     *("mir1k", "medleydb", "mir_st500", "ultrastar", "ikala", "vocadito"),
     *("musdb18", "musdb18_hq", "stems_coherent", "stems_incoherent", "stems_named"),
     *("slakh2100", "slakh2100_redux", "babyslakh", "dagstuhl_choirset"),
@@ -55,7 +58,7 @@ GRID = Grid(16000, 320)
 
 
 def test_every_data_set_that_the_project_promises_has_a_reader():
-    assert len(PROMISED) == len(set(PROMISED)) == 30
+    assert len(PROMISED) == len(set(PROMISED)) == 31
     assert set(PROMISED) <= set(READERS), f"missing: {sorted(set(PROMISED) - set(READERS))}"
 
 
@@ -112,12 +115,18 @@ LISTS = {
     "band.txt": (2, lambda row: row[1], {"train": 46, "valid": 6, "test": 10}),
     "choir.txt": (2, lambda row: row[0], {"train": 20, "valid": 4, "test": 8}),
     "chorales.txt": (1, lambda row: row[0], {"train": 292, "valid": 36, "test": 37}),
+    "debian_music.txt": (
+        3,
+        lambda row: row[1] if row[3] in ("train", "valid", "test") else row[0],
+        {"train": 32, "valid": 4, "test": 3},
+    ),
     "drums.txt": (3, lambda row: row[0], {"train": 16, "valid": 4, "test": 4}),
     "ikala.txt": (1, lambda row: row[0], {"train": 127, "valid": 15, "test": 35}),
     "medleydb.txt": (1, lambda row: row[0], {"train": 8, "valid": 2, "test": 3}),
     "mir1k_author.txt": (1, lambda row: row[0], {"train": 760, "valid": 40, "test": 200}),
     "mir1k_singers.txt": (1, lambda row: row[0], {"train": 13, "valid": 2, "test": 4}),
     "mir1k_songs.txt": (1, lambda row: row[0], {"train": 77, "valid": 11, "test": 22}),
+    "modules.txt": (5, lambda row: row[0], {"train": 118, "valid": 28, "test": 37}),
     "quartets.txt": (3, lambda row: row[0].rsplit("/", 1)[0], {"train": 3, "valid": 1, "test": 2}),
     "urmp.txt": (1, lambda row: row[0], {"train": 35, "valid": 9}),
 }
@@ -143,7 +152,8 @@ def test_nothing_is_in_two_splits(name):
     counts = collections.Counter(split for where in splits.values() for split in where)
     assert {split: counts[split] for split in sizes} == sizes
     others = {split: n for split, n in counts.items() if split not in sizes}
-    assert name == "band.txt" or not others  # that one says of other songs why they are left out
+    # These say of others why they are left out.
+    assert name in ("band.txt", "modules.txt", "debian_music.txt") or not others
 
 
 def test_the_split_by_clip_has_the_leak_that_the_readme_states():
@@ -180,6 +190,14 @@ def write_fretsonfire(root: pathlib.Path) -> None:
         soundfile.write(root / "muldjord/armygeddon" / file, np.stack([tone, tone], axis=1), 44100)
 
 
+def write_modules(root: pathlib.Path) -> None:
+    if not openmpt.is_installed():
+        pytest.skip(f"needs libopenmpt: {openmpt.INSTALL}")
+    path = root / modules.listed()[-1].path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(song())
+
+
 def write_stems(*places: str):
     def write(root: pathlib.Path) -> None:
         for place in places:
@@ -211,7 +229,9 @@ WRITE = {
     "fma": lambda root: audio_sets.write_fma(root, "000002"),
     "e_gmd": audio_sets.write_e_gmd,
     "audio_folder": lambda root: audio_sets.write_audio(root / "a.wav"),
+    "debian_music": debian_music.write_copy,
     "fretsonfire": write_fretsonfire,
+    "modules": write_modules,
     "stems_coherent": write_stems("one/drums.wav", "one/bass.wav"),
     "stems_coherent_by_source": write_stems("drums/one.wav", "bass/one.wav"),
     "stems_incoherent": write_stems("drums/kick.wav", "bass/low.wav"),
