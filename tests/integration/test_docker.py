@@ -26,7 +26,7 @@ def test_its_extras_are_those_of_the_package_and_its_command_is_installed():
     named = set(re.findall(r"EXTRAS=(\w+)", TEXT)) | set(asked.split(","))
     assert named <= set(SETUP["options.extras_require"]) and "cuda" in named
     (command,) = re.findall(r'^ENTRYPOINT \["(.*)"\]$', TEXT, re.M)
-    assert f"{command} = " in SETUP["options.entry_points"]["console_scripts"]
+    assert f"{command} =" in SETUP["options.entry_points"]["console_scripts"]
     (python,) = re.findall(r"^ARG PYTHON=(.*)$", TEXT, re.M)
     known = SETUP["metadata"]["classifiers"].splitlines()
     assert fnmatch.filter(known, f"*Python :: {python}")

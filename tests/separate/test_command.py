@@ -348,6 +348,13 @@ def test_wrong_calls_are_explained(words, message, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_without_a_model_of_the_package_one_has_to_be_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path)
+    assert separate.main(["a.wav", f"--output={tmp_path / 'o'}"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "this installation has no model of its own. Give --checkpoint=RUN" in said
+
+
 def test_a_folder_that_is_no_run_is_explained(tmp_path, capsys):
     assert separate.main(["a.wav", f"--checkpoint={tmp_path}", "--output=o"]) == 1
     assert "--workdir of a training run" in capsys.readouterr().err
