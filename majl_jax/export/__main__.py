@@ -44,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "RUN:STAGE"
         )
     info = dataclasses.replace(
-        info, licence=options.licence or info.licence, config=_without_places(info.config)
+        info,
+        about=info.about.partition(" of ")[0],
+        licence=options.licence or info.licence,
+        config=_without_places(info.config),
     )
     needed = model_file.needed(model, variables)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the folder of the data, which says nothing on another machine."""
+    """The config without the folder of the data; places say nothing on another machine."""
     data = config.get("data", {})
     return {**config, "data": {**data, "directory": ""}} if "directory" in data else {**config}
 

@@ -97,7 +97,7 @@ def test_crepe_from_a_file_of_its_authors_is_crepe_from_the_package(tmp_path):
         (["--weights=w.npz", "--architecture=chimera"], "alone do not say what it hears"),
         (["--weights=w.npz", "--architecture=tuba"], "--architecture is tuba; expected one of cr"),
         (["--weights=w.npz", "--architecture=harmof0"], "w.npz: no such weight file"),
-        (["--model=crepe-huge"], "--model is crepe-huge; expected a name: crepe-tiny"),
+        (["--model=crepe-huge"], "--model is crepe-huge; expected a name: voice, crepe-tiny"),
     ],
 )
 def test_what_is_no_published_model_is_said_in_one_line(words, message, tmp_path, capsys):
