@@ -5,9 +5,9 @@
     python -m majl_jax.main --config=configs/majl.py:quickstart --workdir=runs/majl
 
 `:quickstart` minutes on two cores; `:experiment` the tables of experiments/majl; `:voice` the model
-of that name, hours; `:smoke` seconds, for tests; `:paper` the networks at their published sizes
-with the authors' hyper-parameters as far as they are known (those of DJCM, their earlier code;
-MAJL's own are not public).
+of that name, 80 minutes of a core; `:smoke` seconds, for tests; `:paper` the networks at their
+published sizes with the authors' hyper-parameters as far as they are known (those of DJCM, their
+earlier code; MAJL's own are not public).
 """
 
 from ml_collections import ConfigDict
@@ -277,12 +277,12 @@ def _experiment(config: ConfigDict) -> None:
 
 
 def _voice(config: ConfigDict) -> None:
-    """Real singing: docs/voice.md has the command of the shipped model."""
+    """Real singing: the shipped model, docs/voice.md."""
     for stage in config.stages.values():
         stage.update(steps=4000, batch_size=8, learning_rate=1e-3)
         stage.start = "pitch=crepe-tiny"
-    config.run = ("teacher", "student")
-    config.data.update(labelled="mir1k", stems_only="stems_coherent", pitch_only="ultrastar")
+    config.run = ("teacher",)
+    config.data.update(labelled="mir1k", stems_only="", pitch_only="")
     config.data.target = "voice,vocals"
     config.unet.update(channels=(8, 16, 32, 64, 128, 256), dropout=0.0)
     config.crepe.update(capacity="tiny", dropout=0.1)
@@ -294,7 +294,7 @@ def _voice(config: ConfigDict) -> None:
     config.augmentation.update(others=0.5, gain_db=4.0, shifted=0.3)
     config.optimizer.update(schedule="cosine", warmup_steps=100)
     config.evaluation.update(overlap=0.25, bss_eval=False)
-    config.train.update(evaluate_every_steps=500, checkpoint_every_steps=250)
+    config.train.update(evaluate_every_steps=1000, checkpoint_every_steps=250)
 
 
 def _smoke(config: ConfigDict) -> None:

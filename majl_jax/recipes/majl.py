@@ -193,7 +193,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     check_ranges(config)
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
     reader.named(config.data.reader, fields="config.data.")
-    warm_start.check_all(config)
+    warm_start.check_all(config, previous=True)
     prepared, target = _open_sets(config, run)
     cascade = build(config)
     setting = _Setting(

@@ -35,15 +35,31 @@ PREVIOUS = "previous"
 _SHOWN = 4  # paths that a message names
 
 
-def check_all(config: Any) -> None:
-    """`check` for every stage that `config.run` names."""
-    for name in config.run:
-        check(config.stages[name].start, field=f"config.stages.{name}.start")
+def check_all(config: Any, *, previous: bool = False) -> None:
+    """`check` for every stage that `config.run` names.
+
+    previous: whether the recipe's stages may ask for what the one before handed over; the first of
+      a run never may.
+    """
+    for number, name in enumerate(config.run):
+        field = f"config.stages.{name}.start"
+        check(config.stages[name].start, field=field, previous=previous and number > 0)
 
 
-def check(start: str, *, field: str) -> None:
-    """A ValueError or FileNotFoundError if a source of `start` is not there; field: its name."""
+def check(start: str, *, field: str, previous: bool = False) -> None:
+    """A ValueError or FileNotFoundError if a source of `start` is not there.
+
+    Args:
+        start: the sources.
+        field: its name.
+        previous: whether there is a stage before, of which the recipe hands something over.
+    """
     for part, source in _listed(start):
+        if source == PREVIOUS and not previous:
+            raise ValueError(
+                f"{field} is {start!r}, and there is nothing to go on from: only a stage of majl"
+                " with another one before it in config.run can start from the previous one"
+            )
         if source == PREVIOUS:
             continue
         if source in _PUBLISHED:
@@ -116,12 +132,8 @@ def started(
 
 def _listed(start: str) -> list[tuple[str, str]]:
     """(part or "", source) of each entry."""
-    entries = [entry.strip() for entry in start.split(",") if entry.strip()]
-    return [(part.strip(), source.strip()) for part, _, source in map(_split, entries)]
-
-
-def _split(entry: str) -> tuple[str, str, str]:
-    return entry.partition("=") if "=" in entry else ("", "", entry)
+    entries = (entry.rpartition("=") for entry in start.split(",") if entry.strip())
+    return [(part.strip(), source.strip()) for part, _, source in entries]
 
 
 def _matches(pattern: str, path: str) -> bool:

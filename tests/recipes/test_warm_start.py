@@ -97,13 +97,32 @@ def test_published_weights_by_name():
 
 
 def test_what_the_stage_before_handed_over_is_a_source_too():
-    warm_start.check("previous, pitch=previous", field=FIELD)
+    warm_start.check("previous, pitch=previous", field=FIELD, previous=True)
     before = filled(network(), 3.0)
     found = warm_start.started(network(), "pitch=previous", field=FIELD, previous=before)
     assert np.all(found["params"]["pitch"]["dense"]["bias"] == 3.0)
     assert np.all(found["params"]["separator"]["conv"]["kernel"] == 0.0)
     blank = warm_start.started(network(), "previous", field=FIELD)
     assert np.all(blank["params"]["pitch"]["dense"]["bias"] == 0.0)
+
+
+@pytest.mark.parametrize("recipe", ["majl", "transfer", "ss_mpe", "mixit", "jukebox"])
+def test_the_previous_stage_is_no_source_where_there_is_none(smoke, recipe):
+    config = smoke_runs.load_config(recipe)
+    first = config.run[0]
+    config.stages[first].start = "previous"
+    with pytest.raises(
+        ValueError, match=rf"config.stages.{first}.start is 'previous', and there is"
+    ):
+        warm_start.check_all(config, previous=recipe == "majl")
+    config.stages[first].start = ""
+    later = config.run[1]
+    config.stages[later].start = "previous"
+    if recipe == "majl":
+        warm_start.check_all(config, previous=True)
+    else:
+        with pytest.raises(ValueError, match="only a stage of majl"):
+            warm_start.check_all(config)
 
 
 def test_a_part_within_a_part():

@@ -1,7 +1,10 @@
 """The model that comes with the package: where nothing else is asked for, within its size."""
 
+import json
+
 import numpy as np
 import pytest
+import smoke_runs
 from halving import read, write
 
 import majl_jax
@@ -17,6 +20,17 @@ def test_it_is_small_and_its_card_says_what_it_is():
     assert info.data == {"mir1k": "real"} and not info.synthetic
     assert info.licence and info.commit and info.scores["sdr_db"] == pytest.approx(6.626, abs=1e-3)
     assert info.config["data"]["directory"] == ""
+
+
+def test_it_is_what_its_preset_trains():
+    card = majl_jax.load("voice").info.config
+    preset = json.loads(json.dumps(smoke_runs.load_config("majl", "voice").to_dict()))
+    assert card["stages"]["teacher"] == preset["stages"]["teacher"]
+    groups = ("unet", "crepe", "losses", "weights", "balance", "dwhs", "augmentation", "optimizer")
+    for name in ("separator", "pitch", "seed", *groups):
+        assert card[name] == preset[name], name
+    for name in ("labelled", "target", "sample_rate_hz", "hop_samples", "segment_samples"):
+        assert card["data"][name] == preset["data"][name], name
 
 
 @pytest.mark.slow
