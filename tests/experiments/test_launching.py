@@ -14,6 +14,10 @@ from experiments import launching
 from experiments.experiment import Data, Run
 from experiments.grid import Grid
 
+# As it is imported it ends all handlers of logging, and absl's then closes its stream, unless that
+# is sys.stderr at this moment: not so in a test that captures.
+pytest.importorskip("submitit")
+
 LENDER = Run("lender", ("teacher", "student"), {})
 BORROWER = Run("borrower", ("teacher", "student"), {}, borrows=(LENDER, "teacher"))
 TRAINED = """
