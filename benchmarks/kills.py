@@ -188,6 +188,7 @@ def run(options: argparse.Namespace) -> int:
                 raise SystemExit(said(workdir))
             bad += [f"{workdir.name}: {one}" for one in differences(whole, workdir)]
             counts["runs"] += 1
+            print(f"{dict(counts)}, {len(bad)} differences", flush=True)
         spent_s = time.monotonic() - began
     print(
         f"{options.recipe}: {counts['kills']} kills, {counts['inside']} of them inside a"
