@@ -25,7 +25,7 @@ GRADIENT_TOLERANCE = {"deep_clustering": 1e-4, "whitened_kmeans": 5e-4}
 @pytest.fixture(scope="module")
 def golden():
     """Inputs and outputs without the channel axis, which has the size 1."""
-    with np.load(golden_files.FOLDER / "chimera.npz") as file:
+    with np.load(golden_files.find("chimera")) as file:
         arrays = {key.partition("/")[2]: file[key] for key in file.files if "grad/" not in key}
     return {
         key: jnp.asarray(np.squeeze(x, 3) if x.ndim > 3 else x)

@@ -183,7 +183,7 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
         ),
         (
             "stages__supervised__start",
-            str(GOLDEN / "mixit_loss.npz"),
+            str(GOLDEN / "unet_chainer.npz"),
             "supervised starts from one of both",
         ),
         ("stages__supervised__batch_size", 4, "with two examples or more on each"),

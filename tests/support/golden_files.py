@@ -1,29 +1,32 @@
 """Inputs and outputs of the original code, and the weights that made them.
 
-Small ones are in tests/golden; others in ../shared/golden beside the checkout, where that is.
+Those made here are in tests/golden; others in ../shared/golden beside the checkout, where that is.
 """
 
 import json
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from places import GOLDEN, SHARED
 
-FOLDER = GOLDEN
-BESIDE = SHARED / "golden"
+FOLDERS = (GOLDEN, SHARED / "golden")
+
+
+def find(name: str) -> pathlib.Path:
+    """The file of a fixture. Skips the test where it is not there."""
+    for folder in FOLDERS:
+        if (path := folder / f"{name}.npz").exists():
+            return path
+    return pytest.skip(f"{name}.npz is not there: it is not ours to hand on, only to test with")
 
 
 def read(name: str) -> tuple[dict, dict, dict, dict]:
     """(state, input, output, config) of a fixture; keys without their prefix. Skips the test where
     it is not there.
     """
-    path = FOLDER / f"{name}.npz"
-    if not path.exists():
-        path = BESIDE / f"{name}.npz"
-        if not path.exists():
-            pytest.skip(f"{path} is not there: the fixture is too large for tests/golden")
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(find(name), allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     parts = [
         {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -27,7 +27,7 @@ def _stored(name):
 
 def _tensors(name="jukebox_vqvae_l1", naming="openai"):
     prefix = {"openai": "state/", "transformers": "state_hf/"}[naming]
-    with np.load(golden_files.FOLDER / f"{name}.npz", allow_pickle=False) as file:
+    with np.load(golden_files.find(name), allow_pickle=False) as file:
         return {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
 
 
