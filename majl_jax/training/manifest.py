@@ -1,6 +1,7 @@
 """config.json of a run: config, seed, versions, commit, hardware and every start."""
 
 import datetime
+import fnmatch
 import importlib.metadata
 import json
 import os
@@ -30,6 +31,20 @@ FREE_KEYS = (
 # Of the group `evaluation`, whose other keys are free: they decide which checkpoint is handed over.
 CHOOSING_KEYS = ("select_best", "average", "pretrained")
 DATA_KEY = "data.directory"
+# Fields that came later than runs which may still go on, and what they say for what was done before
+# them; `ANY` where nothing was done that they could change.
+ABSENT, ANY = "(absent)", object()
+ADDED: Mapping[str, Any] = {
+    "stages.*.start": "",
+    "augmentation.semitones": ANY,
+    "augmentation.*": 0.0,
+    "balance.method": "none",
+    "balance.pitch_share": ANY,
+    "chimera.*": ANY,
+    "locoformer.*": ANY,
+    "vqvae.*": ANY,
+    "self_supervision.mask_padding": False,
+}
 _PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _OWN_KEYS = (formats.KEY, "config", "seed", "data", "starts")
 Contents = Mapping[str, Mapping[str, int | None]]
@@ -95,6 +110,8 @@ def _is_free(
 
     `stages.NAME.steps` is looked at by the loop, `data.directory` by what lies there.
     """
+    if before == ABSENT and _says_what_was_done(key, now):
+        return True
     match key.split("."):
         case [*_, last] if last in free_keys or key == DATA_KEY:
             return True
@@ -106,6 +123,14 @@ def _is_free(
             return field not in CHOOSING_KEYS
         case ["run"]:  # a stage's randomness depends on its place, so stages may follow only
             return all(one == other for one, other in zip(before, now, strict=False))
+    return False
+
+
+def _says_what_was_done(key: str, now: Any) -> bool:
+    """Whether a field that the run did not have yet says what it did without it."""
+    for pattern, value in ADDED.items():
+        if fnmatch.fnmatchcase(key, pattern):
+            return value is ANY or now == value
     return False
 
 
@@ -204,11 +229,14 @@ def _plain(value: Any) -> Any:
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) or isinstance(new, dict):
+        # A group that is not there has none of the fields, which are told one by one.
+        old, new = ({} if one == ABSENT else one for one in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for name in sorted({*old, *new}):
             where = f"{key}.{name}" if key else name
-            found += _differences(old.get(name, "(absent)"), new.get(name, "(absent)"), where)
+            found += _differences(old.get(name, ABSENT), new.get(name, ABSENT), where)
         return found
     return [] if old == new else [(key, old, new)]
 

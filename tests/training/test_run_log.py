@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import sys
@@ -192,6 +193,41 @@ def test_another_config_is_refused_by_its_keys(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(formats.FormatError, match=r"config\.json is not JSON \(.*line 1"):
         write_manifest(tmp_path, config(), seed=3)
+
+
+def test_fields_that_came_later_are_free_while_they_say_what_was_done_before(tmp_path):
+    old = {"stages": {"pretrain": {"steps": 5}}, "separator": "unet", "unet": {"width": 4}}
+    write_manifest(tmp_path, ml_collections.ConfigDict(old), seed=3)
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "result.json").write_text("{}")
+    new = ml_collections.ConfigDict(old)
+    new.stages.pretrain.start = ""
+    new.augmentation = {"others": 0.0, "semitones": 3.0}
+    new.vqvae = {"width": 9}
+    manifest = write_manifest(tmp_path, new, seed=3)
+    assert manifest["config"]["vqvae"] == {"width": 9}
+    assert manifest["starts"][-1]["changed"]["augmentation.semitones"] == ["(absent)", 3.0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stages.pretrain.start", "runs/other"),
+        ("augmentation.others", 0.5),
+        ("unet.depth", 0.0),
+        ("balance.method", "ratio"),
+    ],
+)
+def test_fields_that_came_later_and_change_what_is_learned_are_refused(tmp_path, field, value):
+    old = {"stages": {"pretrain": {"steps": 5}}, "augmentation": {}, "unet": {}, "balance": {}}
+    write_manifest(tmp_path, ml_collections.ConfigDict(old), seed=3)
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "result.json").write_text("{}")
+    new = ml_collections.ConfigDict(old)
+    group, _, last = field.rpartition(".")
+    functools.reduce(getattr, group.split("."), new)[last] = value
+    with pytest.raises(ConfigMismatchError, match=f"{field}: '\\(absent\\)' there, "):
+        write_manifest(tmp_path, new, seed=3)
 
 
 def test_other_versions_are_told(tmp_path, capsys):
