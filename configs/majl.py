@@ -203,6 +203,7 @@ def _paper() -> ConfigDict:
     config.pseudo_labels = ConfigDict()
     config.pseudo_labels.threshold = 0.7  # the paper's best
     config.pseudo_labels.granularity = "frame"  # pitch is kept or not by frame, "segment" or "song"
+    config.pseudo_labels.tolerance_cents = 50.0  # how far from a label the teacher may hear it
     # Share of them made wrong on purpose, to see what happens
     config.pseudo_labels.wrong_pitch = 0.0
 

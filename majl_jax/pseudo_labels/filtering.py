@@ -15,6 +15,7 @@ RIGHT, OCTAVE, ANY_PITCH = 0, 1, 2  # what `mislabel_pitch` did to a frame
 OCTAVE_RANGE_HZ = (40.0, 1900.0)
 ANY_PITCH_RANGE_HZ = (55.0, 1200.0)
 LEAST_ERROR_CENTS = 100.0
+TOLERANCE_CENTS = 50.0  # how far from the label the teacher may hear a pitch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Filter:
     """Share of the voiced frames whose pitch is made wrong, see `mislabel_pitch`."""
     seed: int = 0
     """Of those errors."""
+    tolerance_cents: float = TOLERANCE_CENTS
+    """Of stems: how far from the labelled pitch the teacher may hear it."""
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -42,6 +45,8 @@ class Filter:
             )
         if not 0.0 <= self.wrong_pitch <= 1.0:
             raise ValueError(f"wrong_pitch is {self.wrong_pitch}; expected a share in [0, 1]")
+        if self.tolerance_cents <= 0.0:
+            raise ValueError(f"tolerance_cents is {self.tolerance_cents}; expected more than 0")
 
     def frames(self, frame_s: float) -> int:
         """Label frames of a segment, of which each lasts `frame_s` seconds."""
@@ -100,6 +105,8 @@ class Counts:
     wrong_pitch_seed: int = 0
     octaves_wrong: int = 0  # kept voiced frames with an octave error
     pitches_wrong: int = 0  # kept voiced frames with any other error
+    notes: int = 0  # whose octave is not attested
+    notes_settled: int = 0  # of those, in an octave that the teacher is sure of
     samples: int = 0
     trust: float = 0.0  # sum
     reached: list[int] = dataclasses.field(default_factory=lambda: [0] * len(THRESHOLDS))
@@ -162,6 +169,8 @@ class Counts:
                 "wrong_octaves_kept": self.octaves_wrong,
                 "wrong_share": round(wrong / max(self.voiced_kept or 0, 1), 4),
             }
+        if self.notes:
+            found |= {"notes": self.notes, "notes_settled": self.notes_settled}
         shares = zip(THRESHOLDS, self.reached, strict=True)
         return found | {"kept_share_at": {f"{t:.2f}": round(n / seen, 4) for t, n in shares}}
 
@@ -278,7 +287,7 @@ def stem_confidence(
     has_pitch: Bool[np.ndarray, "frame"],
     bin_cents: Float[np.ndarray, "bin"],
     *,
-    tolerance_cents: float = 50.0,
+    tolerance_cents: float = TOLERANCE_CENTS,
 ) -> float:
     """How far a pitch estimator hears the labelled pitch in a separated stem: a confidence for a
     waveform.
@@ -297,6 +306,17 @@ def stem_confidence(
     voiced = has_pitch & (f0_hz > 0)
     if not voiced.any():
         return 0.0
-    cents = 1200.0 * np.log2(f0_hz[voiced] / 10.0)
+    heard = near_bins(salience[voiced], f0_hz[voiced], bin_cents, tolerance_cents)
+    return float(heard.mean())
+
+
+def near_bins(
+    salience: Float[np.ndarray, "frame bin"],
+    f0_hz: Float[np.ndarray, "frame"],
+    bin_cents: Float[np.ndarray, "bin"],
+    tolerance_cents: float,
+) -> Float[np.ndarray, "frame"]:
+    """max_{|c_b - c_t| <= tolerance} p_tb of every frame t, whose pitch f0_hz is above 0."""
+    cents = 1200.0 * np.log2(f0_hz / 10.0)
     near = np.abs(bin_cents[None] - cents[:, None]) <= tolerance_cents
-    return float(np.where(near, salience[voiced], 0.0).max(axis=1).mean())
+    return np.where(near, salience, 0.0).max(axis=1)

@@ -25,7 +25,7 @@ from majl_jax.inference.segments import (
     SegmentModel,
     apply_track,
 )
-from majl_jax.pseudo_labels import filtering
+from majl_jax.pseudo_labels import filtering, octaves
 from majl_jax.pseudo_labels.filtering import Counts, Filter
 from majl_jax.training import manifest, parameters
 
@@ -113,6 +113,7 @@ def label_stems(
     target: int,
     kept: Filter,
     counts: Counts,
+    octave_known: bool = True,
 ) -> Iterator[records.Record]:
     """Gives records the voice that the teacher separates, where it hears the labelled pitch in it.
 
@@ -127,42 +128,71 @@ def label_stems(
         target: number of the stem.
         kept: which labels count.
         counts: gets what was seen and kept.
+        octave_known: of the pitch labels; if not, notes go to the octave in which the teacher hears
+            them, and are labels where it is sure (`octaves.settle`).
     """
     for _, group in itertools.groupby(pieces, key=lambda piece: piece["track"]):
-        track = list(group)
-        separated = [_separate(piece, teacher, target) for piece in track]
-        trust = np.array([confidence for _, confidence in separated])
+        track = [_judge(piece, teacher, target, kept, octave_known) for piece in group]
+        trust = np.array([one.confidence for one in track])
         if kept.granularity == "song":
-            voiced = [bool((p["has_pitch"] & (p["f0_hz"] > 0))[:, target].any()) for p in track]
+            voiced = [one.voiced for one in track]
             trust[:] = trust[voiced].mean() if any(voiced) else 0.0
         trusted = trust >= kept.threshold
-        samples = max(p["start_sample"] + p["valid_samples"] for p in track)
+        samples = max(one.piece["start_sample"] + one.piece["valid_samples"] for one in track)
         counts.add(trust, trusted, samples=samples)
-        for piece, (stems, _), good in zip(track, separated, trusted, strict=True):
-            yield {
-                **piece,
-                "stems": stems,
-                "has_stems": (np.arange(stems.shape[1]) == target) & good,
-            }
+        for one, good in zip(track, trusted, strict=True):
+            counts.notes += one.notes
+            counts.notes_settled += one.notes_settled
+            known = np.arange(one.piece["stems"].shape[1]) == target
+            yield {**one.piece, "has_stems": known & good}
 
 
-def _separate(piece: records.Record, teacher: Teacher, target: int) -> tuple[np.ndarray, float]:
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    """A record with the teacher's stems and the pitch labels that are kept."""
+
+    piece: records.Record
+    confidence: float
+    voiced: bool  # a label says so
+    notes: int = 0
+    notes_settled: int = 0
+
+
+def _judge(
+    piece: records.Record, teacher: Teacher, target: int, kept: Filter, octave_known: bool
+) -> _Judged:
     """A record's stems as the teacher separates them, and its confidence in the target."""
+    stems, salience = _separate(piece, teacher, target)
+    f0_hz, known = piece["f0_hz"][:, target], piece["has_pitch"][:, target]
+    how = {"tolerance_cents": kept.tolerance_cents}
+    if octave_known:
+        confidence = filtering.stem_confidence(salience, f0_hz, known, teacher.bin_cents, **how)
+        voiced = bool((known & (f0_hz > 0)).any())
+        return _Judged({**piece, "stems": stems}, confidence, voiced)
+    settled = octaves.settle(
+        salience, f0_hz, known, teacher.bin_cents, threshold=kept.threshold, **how
+    )
+    confidence = filtering.stem_confidence(salience, settled.f0_hz, known, teacher.bin_cents, **how)
+    piece = {**piece, "f0_hz": piece["f0_hz"].copy(), "has_pitch": piece["has_pitch"].copy()}
+    piece["f0_hz"][:, target], piece["has_pitch"][:, target] = settled.f0_hz, settled.sure
+    return _Judged(
+        {**piece, "stems": stems}, confidence, settled.notes > 0, settled.notes, settled.notes_sure
+    )
+
+
+def _separate(
+    piece: records.Record, teacher: Teacher, target: int
+) -> tuple[np.ndarray, Float[np.ndarray, "frame bin"]]:
+    """A record's stems as the teacher separates them, and the salience of the target."""
     mixture = piece["stems"].astype(np.int32).sum(1)
     outputs = teacher.hear(int16.to_float(mixture))
-    confidence = filtering.stem_confidence(
-        outputs["salience"][: len(piece["f0_hz"])],
-        piece["f0_hz"][:, target],
-        piece["has_pitch"][:, target],
-        teacher.bin_cents,
-    )
     voice = int16.from_float(outputs["stems"][:, 0]).astype(np.int32)
     # The rest has to fit 16 bits too.
     voice = np.clip(voice, mixture - int16.HIGHEST, mixture - int16.LOWEST)
     stems = np.zeros_like(piece["stems"])
     stems[:, target] = int16.limited(voice)
     stems[:, 0 if target else 1] = mixture - stems[:, target]
-    return stems, confidence
+    return stems, outputs["salience"][: len(piece["f0_hz"])]
 
 
 def write(
@@ -210,6 +240,7 @@ def write(
             tracks = label_pitch(records.read_tracks(source, "train"), teacher, **how)
             labelled = (one for track in tracks for one in records.cut(track, prepared.layout))
         else:
+            how["octave_known"] = prepared.layout.octave_known
             labelled = label_stems(records.read_records(source, "train"), teacher, **how)
         _write_counted(directory, labelled, prepared, counts, said, file_format)
     _tell(directory, folder / f"{name}.json", said)
@@ -232,6 +263,8 @@ def _said(labels: str, teacher: Teacher, stem: str, kept: Filter) -> dict[str, A
         "threshold": kept.threshold,
         "granularity": kept.granularity,
     }
+    if not pitch and kept.tolerance_cents != filtering.TOLERANCE_CENTS:
+        said["tolerance_cents"] = kept.tolerance_cents
     if pitch and kept.granularity == "segment":
         said["segment_frames"] = kept.frames(model.hop_samples / model.sample_rate_hz)
     if kept.wrong_pitch > 0:
@@ -243,6 +276,8 @@ def _folder_name(source: str, said: Mapping[str, Any]) -> str:
     """Holds all that the labels depend on: teacher, filter and errors made on purpose."""
     name = f"{source}-{said['teacher']}-{said['threshold']:g}-{said['granularity']}"
     name += str(said.get("segment_frames", ""))
+    if "tolerance_cents" in said:
+        name += f"-{said['tolerance_cents']:g}cents"
     if "wrong_pitch" in said:
         name += f"-wrong{said['wrong_pitch']:g}-seed{said['wrong_pitch_seed']}"
     return name
@@ -268,7 +303,10 @@ def _write_counted(
     builder.write_dataset(
         directory,
         {"train": counted()},
-        layout=prepared.layout,
+        # Of stems, whose pitch labels were put into their octave.
+        layout=dataclasses.replace(prepared.layout, octave_known=True)
+        if said["labels"] == "stems"
+        else prepared.layout,
         options=said,
         report=report,
         file_format=file_format,

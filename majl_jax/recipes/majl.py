@@ -362,6 +362,7 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
         segment_frames=config.data.segment_samples // config.data.hop_samples,
         wrong_pitch=config.pseudo_labels.wrong_pitch,
         seed=config.seed,
+        tolerance_cents=config.pseudo_labels.tolerance_cents,
     )
     work = [
         ("pitch", config.data.stems_only, setting.listener),

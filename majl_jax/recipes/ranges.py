@@ -82,7 +82,7 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (NOT_NEGATIVE, "majl.augmentation.gain_db"),
     (Range(pair=True), "snr_db gain_db"),
     (Range(0.0, above=True, pair=True), "rates"),
-    (POSITIVE, "semitones"),
+    (POSITIVE, "semitones tolerance_cents"),
     (Range(high=0.0, below=True), "inactive_db"),
     (("frame", "segment", "song"), "granularity"),
     (("coherent", "incoherent"), "transfer.evaluation.mixing"),

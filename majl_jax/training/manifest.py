@@ -43,6 +43,7 @@ ADDED: Mapping[str, Any] = {
     "chimera.*": ANY,
     "locoformer.*": ANY,
     "vqvae.*": ANY,
+    "pseudo_labels.tolerance_cents": 50.0,
     "self_supervision.mask_padding": False,
 }
 _PACKAGES = ("majl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

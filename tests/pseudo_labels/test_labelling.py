@@ -2,6 +2,7 @@
 label.
 """
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -102,6 +103,26 @@ def test_stems_are_labels_where_the_labelled_pitch_is_heard(source, tmp_path):
         voiced = f0_hz > 0
         near = np.abs(1200 * np.log2(f0_hz[voiced] / NOTE_HZ)) <= 50
         assert record["has_stems"].tolist() == [bool(near.mean() * 0.9 >= 0.7), False]
+
+
+def test_notes_of_unknown_octave_go_where_the_teacher_hears_them(tmp_path):
+    layout = dataclasses.replace(made_music.LAYOUT, octave_known=False)
+    track = made_music.tones("x")
+    track["f0_hz"][:, 0] = 880.0  # heard an octave lower
+    track["f0_hz"][40:80, 0] = 500.0  # heard in no octave
+    track["f0_hz"][80:90, 0] = 0.0
+    cut = list(records.cut(track, layout))
+    builder.write_dataset(tmp_path / "source", {"train": cut}, layout=layout)
+    directory = _write(tmp_path / "source", tmp_path, _teacher(0.9), labels="stems", threshold=0.6)
+    labelled = next(records.read_tracks(directory, "train"))
+    f0_hz, known = labelled["f0_hz"][:, 0], labelled["has_pitch"][:, 0]
+    assert records.open_prepared(directory).layout.octave_known
+    np.testing.assert_allclose(f0_hz[:40], NOTE_HZ)
+    assert known[:40].all() and not known[40:80].any()
+    assert known[80:90].all() and not f0_hz[80:90].any()  # unvoiced stays known
+    assert _said(tmp_path)["notes_settled"] == _said(tmp_path)["notes"] - 1
+    # Of the first record 80 of 118 voiced frames are heard, with 0.9: 0.61 in all, so it stays.
+    assert next(records.read_records(directory, "train"))["has_stems"].tolist() == [True, False]
 
 
 def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
