@@ -116,7 +116,7 @@ def kill(
         if not anywhere and len(seen) > skipped:
             time.sleep(rng.uniform(0.0, LONGEST_SLEEP_S))
             break
-        time.sleep(0.001)
+        time.sleep(0.004)
     process.kill()
     process.join()
     return bool(unfinished(workdir) - there)
