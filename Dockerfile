@@ -2,7 +2,7 @@
 # CPU:  docker build --tag majl_jax .
 # CUDA: docker build --tag majl_jax:cuda --build-arg EXTRAS=cuda .   (needs the NVIDIA container toolkit to run)
 #
-#   docker run --rm --volume "$PWD:/work" majl_jax separate song.mp3 --pitch-only --output=out
+#   docker run --rm --volume "$PWD:/work" majl_jax separate song.mp3 --pitch_only --output=out
 #   docker run --rm --gpus=all --volume "$PWD:/work" majl_jax:cuda main --config=majl:quickstart --workdir=runs/majl
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim

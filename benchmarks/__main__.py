@@ -29,9 +29,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of one benchmark, which alone is imported."""
     found = benchmarks()
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=raw
-    )
+    parser = terminal.Parser(prog="python -m benchmarks", description=__doc__, formatter_class=raw)
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("benchmark", nargs="?", metavar="NAME", choices=found)
     options = parser.parse_args(arguments[:1])
@@ -40,7 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.benchmark is None:
         parser.error(f"which benchmark? There are {', '.join(found)}; or --list")
     module = importlib.import_module(f"benchmarks.{options.benchmark}")
-    parser = argparse.ArgumentParser(
+    parser = terminal.Parser(
         prog=f"python -m benchmarks {options.benchmark}",
         description=found[options.benchmark],
         formatter_class=raw,

@@ -33,9 +33,7 @@ def experiments() -> dict[str, Experiment]:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, its lists split and its folders absolute."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments", description=__doc__, formatter_class=raw
-    )
+    parser = terminal.Parser(prog="python -m experiments", description=__doc__, formatter_class=raw)
     parser.add_argument("--list", action="store_true", help="the tables of all papers")
     parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
     papers = parser.add_subparsers(dest="paper", metavar="PAPER")

@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # absl's own help ends with 1.
         print(f"{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return 0
-    sys.argv[:] = _with_config_file(_last_of_each(sys.argv))
+    sys.argv[:] = _with_config_file(_last_of_each(terminal.one_spelling(sys.argv)))
     flags.mark_flag_as_required("config")
     app.run(train, flags_parser=_parsed)
     return 0

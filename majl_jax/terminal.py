@@ -1,10 +1,12 @@
 """What all commands share: any text is printed, and an error is one line and exit code 1."""
 
+import argparse
 import functools
 import importlib
 import io
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 DEBUG_HELP = "show where an error came from"
 # Errors whose text says what is wrong; of others the name of the class is a part of it.
@@ -34,6 +36,29 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def one_spelling(words: Sequence[str]) -> list[str]:
+    """Words of a command line whose flags say --like_this, as fields of configs do: --like-this is
+    taken for it.
+    """
+    spelt = []
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*spelt, *words[place:]]
+        name, equals, value = word.partition("=")
+        flag = name.startswith("--")
+        spelt.append(f"--{name[2:].replace('-', '_')}{equals}{value}" if flag else word)
+    return spelt
+
+
+class Parser(argparse.ArgumentParser):
+    """One that takes --like-this for --like_this."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As that of argparse."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(one_spelling(words), namespace)
 
 
 def command(main: Callable[[Arguments], int]) -> Callable[..., int]:

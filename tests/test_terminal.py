@@ -59,3 +59,17 @@ def test_a_console_without_the_letters_prints_them_otherwise(monkeypatch):
     assert failing(ValueError("Müll \udcff"))([]) == 1
     sys.stderr.flush()
     assert written.getvalue() == b"error: M\\xfcll \\udcff\n"
+
+
+def test_flags_are_spelt_as_fields_of_configs_and_hyphens_are_taken_for_it():
+    parser = terminal.Parser()
+    parser.add_argument("--dry_run", action="store_true")
+    parser.add_argument("--batch_size", type=int)
+    parser.add_argument("songs", nargs="*")
+    found = parser.parse_args(["--dry-run", "--batch-size=-3", "a-b.wav", "--", "--no-song"])
+    assert (found.dry_run, found.batch_size) == (True, -3)
+    assert found.songs == ["a-b.wav", "--no-song"]
+    assert parser.parse_args(["--dry_run"]).dry_run
+    words = ["x", "--print-config", "--config.a.b_c=d-e", "-s", "no-flag", "--set=--a-b=c"]
+    spelt = ["x", "--print_config", "--config.a.b_c=d-e", "-s", "no-flag", "--set=--a-b=c"]
+    assert terminal.one_spelling(words) == spelt

@@ -7,12 +7,12 @@ It was trained on other data, more than ours, so it is a reference and no rival.
 `pretrained`.
 """
 
-import argparse
 import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
 
+from majl_jax import terminal
 from majl_jax.datasets import records
 from majl_jax.evaluation.rows import text_table, write_rows
 from majl_jax.evaluation.target import score_track, take_from_record
@@ -26,7 +26,7 @@ HOP_SAMPLES, RATE_HZ = 320, 16_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Scores, prints the means, and with --output writes the scores of every track."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = terminal.Parser(description=__doc__)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="prepared data set")
     parser.add_argument("--target", required=True, help="the stem")
     parser.add_argument("--split", default="test")

@@ -7,7 +7,6 @@ pickle.
 With --output=hf://OWNER/NAME it goes to a repository of the hub, with its card.
 """
 
-import argparse
 import dataclasses
 import pathlib
 import sys
@@ -22,7 +21,7 @@ from majl_jax import terminal
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the model file; returns the exit code."""
     summary = " ".join((__doc__ or "").partition("\n\n")[0].split())
-    parser = argparse.ArgumentParser(prog=terminal.program("export"), description=summary)
+    parser = terminal.Parser(prog=terminal.program("export"), description=summary)
     add = parser.add_argument
     add("run", metavar="RUN", help="the --workdir of a training run, or RUN:STAGE")
     add("--output", required=True, help="file to write, .safetensors, or hf://OWNER/NAME")

@@ -87,7 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=terminal.program("prepare"), description=__doc__)
+    parser = terminal.Parser(prog=terminal.program("prepare"), description=__doc__)
     parser.add_argument("--dataset", default="", help=f"one or more of {','.join(readers.READERS)}")
     parser.add_argument("--source", help="folder of the data set, where it is not built in")
     parser.add_argument(

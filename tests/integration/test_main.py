@@ -86,7 +86,7 @@ def test_help_is_no_error():
 
 
 def test_the_config_is_printed_with_what_was_set_and_nothing_is_done():
-    done = _main("--config=majl:smoke", "--config.stages.student.steps=9", "--print_config")
+    done = _main("--config=majl:smoke", "--config.stages.student.steps=9", "--print-config")
     assert done.returncode == 0 and not done.stderr
     config = yaml.safe_load(done.stdout)
     assert config["recipe"] == "majl" and config["stages"]["student"]["steps"] == 9

@@ -105,7 +105,7 @@ def test_a_run_is_exported_and_applied(run):
     done = run("majl-jax", "export", "run", "--output=voice.safetensors", "--licence=CC0-1.0")
     assert done.returncode == 0 and "majl, stage student" in done.stdout, done.stderr
     soundfile.write(run.folder / "a.wav", 0.1 * np.ones(16_000), 16_000)
-    words = ["a.wav", "--checkpoint=voice.safetensors", "--output=out", "--batch-size=1"]
+    words = ["a.wav", "--checkpoint=voice.safetensors", "--output=out", "--batch_size=1"]
     done = run("majl-jax", "separate", *words)
     assert done.returncode == 0 and (run.folder / "out/a/soprano.wav").exists(), done.stderr
 

@@ -99,5 +99,5 @@ def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
     assert report.main([str(runs[0]), str(tmp_path), f"--output={tmp_path / 'p.html'}"]) == 1
     assert "holds no run" in capsys.readouterr().err and not (tmp_path / "p.html").exists()
     with pytest.raises(SystemExit):
-        report.main([*map(str, runs), "--single-file"])
+        report.main([*map(str, runs), "--single_file"])
     assert "holds no sound" in capsys.readouterr().err

@@ -189,7 +189,7 @@ def test_the_head_says_what_it_learned_from(run):
 
 def test_a_single_file_holds_the_sound(run, tmp_path, capsys):
     output = tmp_path / "elsewhere.html"
-    assert report.main([str(run), "--single-file", f"--output={output}"]) == 0
+    assert report.main([str(run), "--single_file", f"--output={output}"]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     page = Page(output)
     sounds = [link for link in page.links if link.startswith("data:audio/flac;base64,")]

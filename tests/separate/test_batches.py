@@ -23,7 +23,7 @@ def command(monkeypatch, tmp_path):
     """Runs the command line with the model above as 'the run'."""
     monkeypatch.setattr(loading, "load_run", lambda run, **kind: (MODEL, HALF, "a test"))
     monkeypatch.chdir(tmp_path)
-    usual = ["--checkpoint=run", "--output=out", "--no-picture"]
+    usual = ["--checkpoint=run", "--output=out", "--no_picture"]
     return lambda *words: separate.main([*usual, *map(str, words)])
 
 
@@ -54,11 +54,11 @@ def test_a_long_list_goes_on_where_it_stopped(command, tmp_path, capsys):
     (tmp_path / "out/b/voice.wav").write_text("of something else")
     stamp = (tmp_path / "out/a/voice.wav").stat().st_mtime_ns
     songs = ["a.wav", "b.wav", "c.wav"]
-    assert command(*songs, "--skip-existing") == 1
+    assert command(*songs, "--skip_existing") == 1
     out, told = capsys.readouterr()
     assert "[1/3] a.wav: out/a has all of its files already" in out and "-> out/c:" in out
     assert "voice.wav exists already" in told and "1 of 3 files failed: b.wav" in told
-    assert command(*songs, "--skip-existing", "--overwrite") == 0
+    assert command(*songs, "--skip_existing", "--overwrite") == 0
     assert capsys.readouterr().out.count("has all of its files already") == 2
     assert read(tmp_path / "out/b/voice.wav")[0].any()
     assert (tmp_path / "out/a/voice.wav").stat().st_mtime_ns == stamp
@@ -154,7 +154,7 @@ def test_pitch_alone_of_a_model_without_pitch_is_refused(command, tmp_path, monk
     model = make_model(bin_cents=None)
     monkeypatch.setattr(loading, "load_run", lambda run, **kind: (model, HALF, "a test"))
     write(tmp_path / "a.wav")
-    assert command("a.wav", "--pitch-only") == 1
+    assert command("a.wav", "--pitch_only") == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert "this model gives no pitch" in said and not (tmp_path / "out").exists()
 

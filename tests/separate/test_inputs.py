@@ -48,7 +48,7 @@ def test_a_folder_of_twenty_files_of_all_formats(tmp_path, monkeypatch, capsys):
         (tmp_path / "music" / name).parent.mkdir(parents=True, exist_ok=True)
         made_audio.make((tmp_path / "music" / name).parent, pathlib.Path(name).name, seconds=0.4)
     (tmp_path / "music/cover.jpg").write_text("a picture")
-    words = ["music", "--checkpoint=run", "--output=out", "--no-picture", "--format=flac"]
+    words = ["music", "--checkpoint=run", "--output=out", "--no_picture", "--format=flac"]
     assert separate.main(words) == 0
     said = capsys.readouterr().out
     assert "[20/20]" in said and "[21/" not in said
@@ -60,7 +60,7 @@ def test_a_folder_of_twenty_files_of_all_formats(tmp_path, monkeypatch, capsys):
         voice, rate_hz = soundfile.read(path)
         assert len(voice) / rate_hz == pytest.approx(0.4, abs=0.15), path
         assert np.abs(voice).max() > 0.1, path
-    assert separate.main([*words, "--skip-existing"]) == 0
+    assert separate.main([*words, "--skip_existing"]) == 0
     assert capsys.readouterr().out.count("has all of its files already") == 20
 
 
@@ -106,7 +106,7 @@ def test_an_argument_that_names_no_song_is_said_and_the_others_are_done(there, m
     monkeypatch.setattr(loading, "load_run", lambda run, **kind: (MODEL, HALF, "a test"))
     there("empty/text.txt")
     write("a.wav", seconds=0.2)
-    usual = ["--checkpoint=run", "--output=out", "--no-picture"]
+    usual = ["--checkpoint=run", "--output=out", "--no_picture"]
     assert separate.main(["a.wav", "empty", "no/*.wav", *usual]) == 1
     out, told = capsys.readouterr()
     assert "[1/1] a.wav -> out/a" in out

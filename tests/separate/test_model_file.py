@@ -40,7 +40,7 @@ def test_the_file_gives_the_stems_and_the_pitch_of_the_run_bit_for_bit(run, voic
     np.testing.assert_array_equal(of_run.pitch, of_file.pitch)
     assert of_file.stems["soprano"].any()
     words = [str(tmp_path / "a.wav"), f"--checkpoint={voice}", f"--output={tmp_path / 'out'}"]
-    assert separate.main([*words, "--batch-size=1", "--no-picture"]) == 0
+    assert separate.main([*words, "--batch_size=1", "--no_picture"]) == 0
     np.testing.assert_array_equal(read(tmp_path / "out/a/soprano.wav")[0], of_file.stems["soprano"])
 
 

@@ -319,14 +319,14 @@ def test_the_command_transcribes_a_run_whose_recipe_has_a_multi_pitch_model(
     write(tmp_path / "a.wav")
     monkeypatch.chdir(tmp_path)
     words = ["a.wav", "--checkpoint=run", "--output=out"]
-    assert separate.main([*words, "--recipe=ss_mpe", "--no-picture"]) == 0
+    assert separate.main([*words, "--recipe=ss_mpe", "--no_picture"]) == 0
     said = capsys.readouterr().out
     assert "model: ss_mpe, stage main, step 7" in said and "pitches.mid (2 notes)" in said
     names = {"pitches.csv", "pitches.txt", "pitches.mid"}
     assert {p.name for p in (tmp_path / "out/a").iterdir()} == names
     assert separate.main(words) == 1 and "--overwrite" in capsys.readouterr().err
     plain = (tmp_path / "out/a/pitches.mid").read_bytes()
-    assert separate.main([*words, "--overwrite", "--pitch-bends"]) == 0
+    assert separate.main([*words, "--overwrite", "--pitch_bends"]) == 0
     assert (tmp_path / "out/a/pitches.mid").read_bytes() != plain
     assert separate.main([*words, "--overwrite", "--threshold=1", "--device=cpu"]) == 0
     assert (tmp_path / "out/a/picture.png").exists()

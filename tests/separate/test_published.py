@@ -28,7 +28,7 @@ def test_harmof0_gives_a_pitch_every_20_ms(tmp_path, capsys):
     path = random_weights(tmp_path / "w.npz", HarmoF0((2, 2, 2, 2)), 1, 1600)
     soundfile.write(tmp_path / "a.wav", 0.1 * np.sin(np.arange(8000)), 16_000)
     words = [str(tmp_path / "a.wav"), f"--weights={path}", "--architecture=harmof0"]
-    usual = [f"--output={tmp_path / 'out'}", "--no-picture", "--batch-size=1", "--threshold=0"]
+    usual = [f"--output={tmp_path / 'out'}", "--no_picture", "--batch_size=1", "--threshold=0"]
     assert separate.main([*words, *usual]) == 0
     assert f"model: harmof0, weights of {path}; gives pitch; at 16000 Hz" in capsys.readouterr().out
     rows = np.loadtxt(tmp_path / "out/a/pitch.csv", delimiter=",", skiprows=1)

@@ -36,7 +36,7 @@ def test_it_is_what_its_preset_trains():
 @pytest.mark.slow
 def test_it_separates_where_no_model_is_named(tmp_path, capsys):
     audio = write(tmp_path / "a.wav", seconds=2.0, rate_hz=22_050, channels=2, subtype="FLOAT")
-    words = [str(tmp_path / "a.wav"), f"--output={tmp_path / 'out'}", "--no-picture"]
+    words = [str(tmp_path / "a.wav"), f"--output={tmp_path / 'out'}", "--no_picture"]
     assert separate.main(words) == 0
     assert (
         "voice.safetensors, trained on mir1k (real); gives voice, pitch" in capsys.readouterr().out

@@ -25,7 +25,7 @@ def command(monkeypatch, tmp_path, request):
     model = dataclasses.replace(MODEL, for_song=first)
     monkeypatch.setattr(loading, "load_run", lambda run, **kind: (model, HALF, "a test"))
     monkeypatch.chdir(tmp_path)
-    usual = ["--checkpoint=run", "--output=out", "--no-picture"]
+    usual = ["--checkpoint=run", "--output=out", "--no_picture"]
     return lambda *words: separate.main([*map(str, words), *usual])
 
 
@@ -54,6 +54,6 @@ def test_a_cut_file_is_refused_with_one_line_and_used_with_one_warning(
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 2 and told[0].startswith("error: ") and "is truncated" in told[0]
     assert "1 of 1 files failed" in told[1]
-    assert command(path, "--allow-truncated") == 0
+    assert command(path, "--allow_truncated") == 0
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1 and told[0].endswith("using what is there"), told
