@@ -12,12 +12,8 @@ from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import (
     audio_folder,
     bach10,
-    band,
-    choir,
-    chorales,
     dagstuhl_choirset,
     debian_music,
-    drums,
     e_gmd,
     fma,
     fretsonfire,
@@ -32,7 +28,6 @@ from majl_jax.datasets.readers import (
     musicnet,
     named_stems,
     nsynth,
-    quartets,
     slakh,
     stem_folders,
     su,
@@ -41,6 +36,7 @@ from majl_jax.datasets.readers import (
     urmp,
     vocadito,
 )
+from majl_jax.datasets.readers.rendered import band, choir, chorales, drums, quartets
 from majl_jax.datasets.synthesis import rendering
 from majl_jax.datasets.track import Track
 

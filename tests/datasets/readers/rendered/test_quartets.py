@@ -8,7 +8,7 @@ import pytest
 
 from majl_jax.datasets import track
 from majl_jax.datasets.grid import Grid
-from majl_jax.datasets.readers import quartets
+from majl_jax.datasets.readers.rendered import quartets
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import performance, rendering
 

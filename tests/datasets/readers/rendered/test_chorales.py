@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from majl_jax.datasets.grid import Grid
-from majl_jax.datasets.readers import chorales
+from majl_jax.datasets.readers.rendered import chorales
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import performance, rendering
 from majl_jax.datasets.synthesis.performance import ScoreNote

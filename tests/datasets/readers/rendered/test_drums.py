@@ -8,7 +8,8 @@ import pytest
 
 from majl_jax.datasets import track
 from majl_jax.datasets.grid import Grid
-from majl_jax.datasets.readers import READERS, drums
+from majl_jax.datasets.readers import READERS
+from majl_jax.datasets.readers.rendered import drums
 from majl_jax.datasets.splits import read_split
 from majl_jax.datasets.synthesis import rendering
 

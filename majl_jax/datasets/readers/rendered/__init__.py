@@ -1,0 +1,1 @@
+"""Data sets that are rendered here, from scores and samples: synthetic music."""
