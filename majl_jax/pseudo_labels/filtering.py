@@ -101,6 +101,8 @@ class Counts:
     octaves_wrong: int = 0  # kept voiced frames with an octave error
     pitches_wrong: int = 0  # kept voiced frames with any other error
     samples: int = 0
+    records: int = 0  # whose stems were judged beside their pitch
+    records_kept: int = 0
     trust: float = 0.0  # sum
     reached: list[int] = dataclasses.field(default_factory=lambda: [0] * len(THRESHOLDS))
 
@@ -136,6 +138,11 @@ class Counts:
                 self.octaves_wrong += int((kept & voiced & (errors == OCTAVE)).sum())
                 self.pitches_wrong += int((kept & voiced & (errors == ANY_PITCH)).sum())
 
+    def add_record(self, kept: bool) -> None:
+        """Counts a record of which the stems are a label too, where `kept`."""
+        self.records += 1
+        self.records_kept += int(kept)
+
     def summary(self, sample_rate_hz: int) -> dict[str, Any]:
         """The statistics as JSON: counts, mean trust, and the share that each threshold would
         keep.
@@ -153,6 +160,8 @@ class Counts:
                 "voiced_kept": self.voiced_kept,
                 "unvoiced_kept": self.kept - self.voiced_kept,
             }
+        if self.records:
+            found |= {"records": self.records, "records_kept": self.records_kept}
         if self.wrong_pitch > 0:
             wrong = self.octaves_wrong + self.pitches_wrong
             found |= {

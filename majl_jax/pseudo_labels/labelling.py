@@ -1,4 +1,6 @@
-"""A teacher's labels for tracks that have only half of them, written as prepared data sets."""
+"""A teacher's labels for tracks that have only half of them, or none, written as prepared data
+sets.
+"""
 
 import dataclasses
 import functools
@@ -146,23 +148,81 @@ def label_stems(
             }
 
 
+def label_both(
+    pieces: Iterable[records.Record],
+    teacher: Teacher,
+    *,
+    target: int,
+    kept: Filter,
+    counts: Counts,
+) -> Iterator[records.Record]:
+    """Gives records of mixtures alone the voice that the teacher separates and the pitch that it
+    hears in it.
+
+    Pitch is filtered as in `label_pitch`, a record being the longest that is judged as one. The
+    voice is a label where the teacher is sure of its pitch: the mean confidence of all frames that
+    it hears voiced reaches the threshold. Not in the paper, whose sets have one of both labels.
+
+    Args:
+        pieces: the records.
+        teacher: who labels.
+        target: number of the stem.
+        kept: which labels count.
+        counts: gets what was seen and kept, frames and records.
+    """
+    frame_s = teacher.model.hop_samples / teacher.model.sample_rate_hz
+    for piece in pieces:
+        outputs, frames = teacher.hear(_mixture(piece)), len(piece["f0_hz"])
+        salience = outputs["salience"][:frames]
+        f0_hz, confidence = decode_pitch(salience, teacher.bin_cents)
+        labels, trusted, trust = filtering.filter_pitch(
+            f0_hz,
+            confidence,
+            threshold=kept.threshold,
+            granularity=kept.granularity,
+            segment_frames=kept.frames(frame_s),
+        )
+        voiced = np.where(confidence >= filtering.VOICING, f0_hz, 0.0).astype(np.float32)
+        everywhere = np.ones(frames, bool)
+        sure = filtering.stem_confidence(salience, voiced, everywhere, teacher.bin_cents)
+        stems, columns = _stems(piece, outputs, target), np.arange(piece["stems"].shape[1])
+        labelled = {**piece, "f0_hz": 0 * piece["f0_hz"], "has_pitch": piece["has_pitch"] & False}
+        labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = labels, trusted
+        counts.add(trust, trusted, samples=piece["valid_samples"], voiced=labels > 0)
+        counts.add_record(sure >= kept.threshold)
+        good = (columns == target) & (sure >= kept.threshold)
+        yield {**labelled, "stems": stems, "has_stems": good}
+
+
+def _mixture(piece: records.Record) -> Float[np.ndarray, "time channel"]:
+    return int16.to_float(piece["stems"].astype(np.int32).sum(1))
+
+
 def _separate(piece: records.Record, teacher: Teacher, target: int) -> tuple[np.ndarray, float]:
     """A record's stems as the teacher separates them, and its confidence in the target."""
-    mixture = piece["stems"].astype(np.int32).sum(1)
-    outputs = teacher.hear(int16.to_float(mixture))
+    outputs = teacher.hear(_mixture(piece))
     confidence = filtering.stem_confidence(
         outputs["salience"][: len(piece["f0_hz"])],
         piece["f0_hz"][:, target],
         piece["has_pitch"][:, target],
         teacher.bin_cents,
     )
+    return _stems(piece, outputs, target), confidence
+
+
+def _stems(piece: records.Record, outputs: Outputs, target: int) -> np.ndarray:
+    """A record's stems as they were separated: the target, and the rest in another's place."""
+    mixture = piece["stems"].astype(np.int32).sum(1)
     voice = int16.from_float(outputs["stems"][:, 0]).astype(np.int32)
     # The rest has to fit 16 bits too.
     voice = np.clip(voice, mixture - int16.HIGHEST, mixture - int16.LOWEST)
     stems = np.zeros_like(piece["stems"])
     stems[:, target] = int16.limited(voice)
     stems[:, 0 if target else 1] = mixture - stems[:, target]
-    return stems, confidence
+    return stems
+
+
+OF_RECORDS = {"stems": label_stems, "both": label_both}
 
 
 def write(
@@ -184,7 +244,7 @@ def write(
     Args:
         source: the prepared data set.
         folder: gets the labelled one and the JSON file.
-        labels: "pitch" or "stems".
+        labels: "pitch", "stems" or "both".
         teacher: who labels.
         target: name of the stem, or names of which the data set has exactly one.
         kept: which labels count. Stems are never made wrong.
@@ -193,8 +253,8 @@ def write(
 
     Returns the folder of the labelled data set.
     """
-    if labels not in ("pitch", "stems"):
-        raise ValueError(f"labels is {labels!r}; expected pitch or stems")
+    if labels not in ("pitch", *OF_RECORDS):
+        raise ValueError(f"labels is {labels!r}; expected pitch, stems or both")
     name, pitch = epath.Path(source).name, labels == "pitch"
     prepared = records.open_prepared(source)
     number = stem_number(prepared, target)
@@ -210,7 +270,8 @@ def write(
             tracks = label_pitch(records.read_tracks(source, "train"), teacher, **how)
             labelled = (one for track in tracks for one in records.cut(track, prepared.layout))
         else:
-            labelled = label_stems(records.read_records(source, "train"), teacher, **how)
+            label = OF_RECORDS[labels]
+            labelled = label(records.read_records(source, "train"), teacher, **how)
         _write_counted(directory, labelled, prepared, counts, said, file_format)
     _tell(directory, folder / f"{name}.json", said)
     if workdir is not None:
@@ -222,7 +283,7 @@ def write(
 
 def _said(labels: str, teacher: Teacher, stem: str, kept: Filter) -> dict[str, Any]:
     """What the labels are, for the files beside them."""
-    pitch, model = labels == "pitch", teacher.model
+    pitch, model = labels in ("pitch", "both"), teacher.model
     said: dict[str, Any] = {
         "labels": labels,
         "unit": "frames" if pitch else "records",

@@ -104,6 +104,31 @@ def test_stems_are_labels_where_the_labelled_pitch_is_heard(source, tmp_path):
         assert record["has_stems"].tolist() == [bool(near.mean() * 0.9 >= 0.7), False]
 
 
+def test_of_mixtures_alone_both_are_labelled_where_the_teacher_is_sure(tmp_path):
+    tracks = [made_music.tones(name, has_stems=False, has_pitch=False) for name in ("x", "y")]
+    cut = [r for track in tracks for r in records.cut(track, made_music.LAYOUT)]
+    builder.write_dataset(tmp_path / "source", {"train": cut}, layout=made_music.LAYOUT)
+    sure = jnp.where(jnp.arange(128) < 96, 0.9, 0.6)  # the mean of voiced frames is 0.825
+    for threshold, good in ((0.7, True), (0.85, False)):
+        how = {"labels": "both", "threshold": threshold, "overlap": 0.0}
+        directory = _write(tmp_path / "source", tmp_path, _teacher(sure), **how)
+        pairs = zip(cut, records.read_records(directory, "train"), strict=True)
+        for before, after in pairs:
+            sums = [r["stems"].astype(np.int32).sum(1) for r in (before, after)]
+            np.testing.assert_array_equal(*sums)
+            # Half of the mixture, as the teacher separates.
+            np.testing.assert_allclose(after["stems"][:, 0] * 2, sums[0], atol=2)
+            assert after["has_stems"].tolist() == [good, False]
+            assert after["has_pitch"][:128, 0].tolist() == [True] * 96 + [False] * 32
+            assert not after["has_pitch"][:, 1].any()
+            kept = after["f0_hz"][after["has_pitch"][:, 0], 0]
+            np.testing.assert_allclose(kept, NOTE_HZ, rtol=0.006)
+        said = _said(tmp_path)
+        assert said["labels"] == "both" and said["unit"] == "frames"
+        assert (said["records"], said["records_kept"]) == (len(cut), good * len(cut))
+        assert said["kept"] + said["masked"] == said["seen"] == 160 * len(cut)
+
+
 def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
     first = _write(source, tmp_path, _teacher(0.9))
     stamp = (first / "index.json").stat().st_mtime_ns
