@@ -61,6 +61,8 @@ def _paper() -> ConfigDict:
     config.data.labelled = "chorales"  # stems and pitch: what MIR-1K is to the paper
     config.data.stems_only = "chorales_stems"  # stems, no pitch: MUSDB18; "" leaves it out
     config.data.pitch_only = "chorales_pitch"  # mixture and pitch: MIR_ST500; "" leaves it out
+    # Mixtures alone, of which the teacher labels both; "" leaves it out. Not in the paper.
+    config.data.unlabelled = ""
     config.data.labelled_share = 1 / 3  # of the student's examples, the rest is pseudo-labelled
     # The stem to separate and to hear; several names where data sets call it differently, as
     # "voice,vocals".
@@ -116,7 +118,10 @@ def _paper() -> ConfigDict:
     config.chimera.window_samples = 1024
     config.chimera.dtype = "float32"
 
-    config.locoformer = ConfigDict(PRESETS_OF_LOCOFORMER["medium"])  # mixit's, of one output
+    config.locoformer = ConfigDict(PRESETS_OF_LOCOFORMER["medium"])  # mixit's
+    # Above 1: the target is a sum of so many, with learnt shares; as many as what a stage starts
+    # from has ("separator=RUN:pretrain" of mixit).
+    config.locoformer.outputs = 1
     config.locoformer.bands = (4,) * 16 + (8,) * 16 + (16,) * 12 + (64, 65)  # widths in bins
     config.locoformer.kernel_size = 8
     config.locoformer.order = "ft"

@@ -4,6 +4,7 @@
     python -m experiments majl --table=main
     python -m experiments majl --table=main --dry_run
     python -m experiments majl --redraw
+    python -m experiments compare runs/majl runs/mixit --data=data/prepared/mir1k --target=voice
 
 Each run is trained by `majl_jax.main` in a process of its own, several at a time, or as a job of a
 cluster: --launcher=slurm --launch=slurm_partition=gpu. A killed run goes on where it stopped.
@@ -17,10 +18,11 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from experiments import grid, launching, results, summary
+from experiments import compare, grid, launching, results, summary
 from experiments.experiment import Experiment, Run
 from majl_jax import terminal
 
+COMPARE = "compare"
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -43,10 +45,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             name, help=words.partition("\n")[0], description=words, formatter_class=raw
         )
         _add_options(paper, experiment)
+    words = compare.__doc__ or ""
+    other = papers.add_parser(
+        COMPARE, help=words.partition("\n")[0], description=words, formatter_class=raw
+    )
+    compare.add_options(other)
+    # As with the papers: it stands here too.
+    other.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help=terminal.DEBUG_HELP
+    )
     options = parser.parse_args(arguments)
     if not options.list and options.paper is None:
         parser.error(f"which paper? There are {', '.join(papers.choices)}; or --list")
-    if options.paper is not None:
+    if options.paper not in (None, COMPARE):
         _check(options, papers.choices[options.paper])
     return options
 
@@ -54,7 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _add_options(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
     """Those that all papers have, and the paper's own sources."""
     names, runs = ", ".join(experiment.tables), grid.ROOT / "runs" / "experiments"
-    config = f"configs/{experiment.name}.py:experiment"
+    config = experiment.config or f"configs/{experiment.name}.py:experiment"
     results_file = HERE / experiment.name / "results.jsonl"
     add = parser.add_argument
     add("--table", default="", help=f"one or more of {names}, with commas")
@@ -148,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.paper is None:
         print("\n".join(listing()))
         return 0
+    if options.paper == COMPARE:
+        return compare.main(options)
     experiment, data = options.experiment, options.trained_on
     how = grid.Grid(
         config=options.config,

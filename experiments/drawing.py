@@ -32,8 +32,10 @@ def draw_rows(
             for row in table.rows
         }
         if table.x_label:
-            _joined(ax, table.rows, found)
+            _joined(ax, _placed(table, lines), found)
             ax.set_xlabel(table.x_label)
+            if table.logarithmic:
+                ax.set_xscale("log")
             ax.set_ylabel(column.heading)
         else:
             _listed(ax, found, labels=ax is axes[0])
@@ -60,19 +62,29 @@ def _listed(ax: Any, found: dict[str, list[float]], *, labels: bool) -> None:
     ax.set_yticklabels(list(reversed(found)) if labels else [])
 
 
+def _placed(table: Table, lines: Sequence[Line]) -> list[Row]:
+    """The rows at their places on the axis, those that the lines tell where they do."""
+    told = {line["row"]: line[table.x_from] for line in lines if table.x_from in line}
+    return [dataclasses.replace(row, x=told.get(row.label, row.x)) for row in table.rows]
+
+
 def _joined(ax: Any, rows: Sequence[Row], found: Mapping[str, Sequence[float]]) -> None:
     curves: dict[str, list[Row]] = {}
     for row in rows:
         curves.setdefault(row.curve, []).append(row)
     for number, (name, some) in enumerate(curves.items()):
         points = [(row.x, found[row.label]) for row in some if found[row.label]]
+        if not points:
+            continue
         color = f"C{number}"
         means = [statistics.mean(values) for _, values in points]
         ax.plot([x for x, _ in points], means, color=color, label=name or None)
         for x, values in points:
             ax.plot([x] * len(values), values, "o", color=color, alpha=0.5)
-    if len(curves) > 1:
-        ax.legend(frameon=False)
+    if len(curves) > 1 and ax.get_legend_handles_labels()[1]:
+        # Many curves leave no room inside.
+        outside = {"bbox_to_anchor": (1.02, 1.0), "loc": "upper left"} if len(curves) > 4 else {}
+        ax.legend(frameon=False, fontsize=7 if outside else None, **outside)
 
 
 # ---- steps of runs ------------------------------------------------------------------------------

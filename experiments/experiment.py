@@ -14,15 +14,22 @@ class Run:
     `borrows` is a stage of another run that serves as this one's stage of that name, with all
     before it, or as its first where it has none of that name, so that only the others train.
     Stages at the same place of their runs start from the same parameters and see the same batches.
+    `after` are runs that have to be complete before: in the texts of `fields` their names in braces
+    stand for their folders of the same seed, as "separator={mixit}:pretrain". `config` is another
+    configs/NAME.py:PRESET than that of the other runs.
     """
 
     name: str
     stages: tuple[str, ...]
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     borrows: "tuple[Run, str] | None" = None
+    after: "tuple[Run, ...]" = ()
+    config: str = ""
 
     def with_lenders(self) -> "Iterator[Run]":
-        """The runs it borrows from, the first one first, and itself."""
+        """The runs it borrows from or comes after, the first one first, and itself."""
+        for one in self.after:
+            yield from one.with_lenders()
         if self.borrows is not None:
             yield from self.borrows[0].with_lenders()
         yield self
@@ -48,7 +55,8 @@ class Row:
     """A line of a table: what a stage of a run scores on the test split.
 
     `x` is where it stands on the figure's axis, if that is a scale; points with the same `curve`
-    are joined there.
+    are joined there. `against` is the label of the row that it is compared with, if not the
+    table's base.
     """
 
     label: str
@@ -56,6 +64,7 @@ class Row:
     stage: str
     x: float | None = None
     curve: str = ""
+    against: str = ""
 
 
 def rows_of(stage: str, runs: Mapping[str, Run]) -> tuple[Row, ...]:
@@ -67,7 +76,9 @@ def rows_of(stage: str, runs: Mapping[str, Run]) -> tuple[Row, ...]:
 class Table:
     """A question, what the paper says about it, and the rows that answer it.
 
-    `base` is the place of the row that the others are compared with.
+    `base` is the place of the row that the others are compared with. `x_from` names what a line of
+    results.jsonl has in the place of the rows' own `x`, which then tells the data apart that the
+    axis is about; `logarithmic` is the axis.
     """
 
     title: str
@@ -75,6 +86,8 @@ class Table:
     rows: tuple[Row, ...]
     x_label: str = ""
     base: int = 0
+    x_from: str = ""
+    logarithmic: bool = False
 
     def runs(self) -> Iterator[Run]:
         """The runs it needs, a borrowed one before its borrower, each once."""
@@ -117,11 +130,13 @@ class Data:
         kind: the value of "data" in results.jsonl, and the folder of the runs.
         sets: data sets to prepare, in this order.
         fields: fields of the config that name them.
+        words: by name, what stands for {NAME} in the texts of the runs' fields.
     """
 
     kind: str
     sets: tuple[DataSet, ...]
     fields: Mapping[str, Any]
+    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +168,7 @@ class Experiment:
         kinds: for each `Data.kind`, what it is in words, and what its command has besides.
         sources: options that take a folder, and their help.
         from_runs: what needs the folders of runs.
+        config: configs/NAME.py:PRESET of the runs; by default `:experiment` of its own name.
     """
 
     name: str
@@ -164,6 +180,7 @@ class Experiment:
     kinds: Mapping[str, tuple[str, str]]
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     from_runs: FromRuns | None = None
+    config: str = ""
 
     def runs(self) -> Sequence[Run]:
         """Those of all tables, each once."""

@@ -49,10 +49,25 @@ class Grid:
 
     def command(self, run: Run, seed: int) -> list[str]:
         """The training of a run, as a command."""
-        fields = {**self.data.fields, **run.fields, "run": run.stages, "seed": seed}
-        command = [sys.executable, "-m", "majl_jax.main", f"--config={self.config}"]
+        folders = {one.name: str(self.workdir(one, seed)) for one in run.after}
+        words = {**self.data.words, **folders}
+        told = {k: v.format_map(words) if isinstance(v, str) else v for k, v in run.fields.items()}
+        fields = {**self.data.fields, **told, "run": run.stages, "seed": seed}
+        config = run.config or self.config
+        command = [sys.executable, "-m", "majl_jax.main", f"--config={config}"]
         command += [f"--config.{name}={value}" for name, value in fields.items()]
         return [*command, *self.changes, f"--workdir={self.workdir(run, seed)}"]
+
+    def awaited(self, run: Run, seed: int) -> list[str]:
+        """The runs without which this one cannot begin, and that are not complete."""
+        needed = {(one, stage) for one in run.after for stage in one.stages}
+        needed |= set(run.borrowed().values())
+        lacking = {
+            one.name
+            for one, stage in needed
+            if not (self.workdir(one, seed) / stage / "result.json").exists()
+        }
+        return sorted(lacking)
 
     def missing(self, run: Run, seed: int) -> list[str]:
         """The stages that a run has not ended, its borrowed ones not counted."""
@@ -80,9 +95,15 @@ class Grid:
             call: runs the command, as `subprocess.call` does.
 
         Raises:
-            RuntimeError: it failed; its last words are in console.log of its folder.
+            RuntimeError: it failed; its last words are in console.log of its folder. Or a run that
+              it goes on from is not complete.
         """
         folder = self.workdir(run, seed)
+        if awaited := self.awaited(run, seed):
+            raise RuntimeError(
+                f"{run.name}, seed {seed} goes on from {', '.join(awaited)}, not complete yet:"
+                f" --runs={','.join((*awaited, run.name))} trains them one after the other"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         for stage, (lender, lent) in run.borrowed().items():
             if not (folder / stage).exists():

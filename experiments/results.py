@@ -9,6 +9,7 @@ from typing import Any
 from experiments.experiment import Row, Table
 from experiments.grid import Grid
 from majl_jax import formats
+from majl_jax.datasets import records
 
 Line = dict[str, Any]
 
@@ -37,11 +38,22 @@ def _found(folder: pathlib.Path, row: Row) -> Line:
         "stage": row.stage,
         "fields": dict(row.run.fields),
         "steps": manifest["config"]["stages"][row.stage]["steps"],
+        **_labelled(manifest["config"]["data"]),
         "tracks": sum(line["system"] == row.stage for line in scored),
         "commit": start.get("commit"),
         "hardware": start.get("hardware"),
         "metrics": result["metrics"],
     }
+
+
+def _labelled(data: Line) -> Line:
+    """Minutes that are fully labelled, where they lie in one set that is still there."""
+    folder = pathlib.Path(data["directory"]) / str(data.get("labelled"))
+    if not records.is_prepared(folder):
+        return {}
+    prepared = records.open_prepared(folder)
+    seconds = prepared.split("train").valid_samples.sum() / prepared.layout.sample_rate_hz
+    return {"labelled_minutes": round(float(seconds) / 60, 2)}
 
 
 def read(path: pathlib.Path) -> list[Line]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from experiments import drawing, results
-from experiments.experiment import Column, Experiment
+from experiments.experiment import Column, Experiment, Table
 from experiments.results import Line, scores
 
 
@@ -95,12 +95,13 @@ def _markdown(experiment: Experiment, name: str, kind: str, lines: Sequence[Line
         ]
         for label in [*labels, *former]
     }
+    of_their_own = any(row.against for row in table.rows)
     differences = {
-        row.label: [
-            _difference(lines, (row.label, base), score, column) for score, column in shown.items()
+        f"{row.label} (against {other})" if of_their_own else row.label: [
+            _difference(lines, (row.label, other), score, column) for score, column in shown.items()
         ]
         for row in table.rows
-        if row.label != base
+        if (other := row.against or base) != row.label
     }
     return [
         f"## {table.title} ({words})",
@@ -114,13 +115,26 @@ def _markdown(experiment: Experiment, name: str, kind: str, lines: Sequence[Line
         "",
         *markdown_table([column.heading for column in columns.values()], cells),
         "",
-        f"Against “{base}”, seed by seed:",
+        *_missing(table, lines),
+        f"Against {'another row' if of_their_own else f'“{base}”'}, seed by seed:",
         "",
         *markdown_table([column.heading for column in shown.values()], differences),
         "",
         f"![{table.title}]({_figure(kind, name)})",
         "",
     ]
+
+
+def _missing(table: Table, lines: Sequence[Line]) -> list[str]:
+    """Rows that lack seeds which others have; nothing where none does."""
+    seeds = {line["seed"] for line in lines}
+    lacking = []
+    for row in table.rows:
+        left = sorted(seeds - {line["seed"] for line in lines if line["row"] == row.label})
+        if left:
+            which = "" if len(left) == len(seeds) else f" (seed {', '.join(map(str, left))})"
+            lacking.append(f"{row.label}{which}")
+    return [f"Not run yet: {'; '.join(lacking)}.", ""] if lacking else []
 
 
 def markdown_table(

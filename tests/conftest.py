@@ -49,6 +49,23 @@ def fully_optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def traced_once(monkeypatch):
+    """The step of a stage is traced once, however often its training begins."""
+    import functools
+
+    from majl_jax import parallel
+    from majl_jax.training import stage_run
+
+    made, make_step = {}, stage_run.make_step
+
+    def step_of(loss, *others):
+        return made.setdefault(loss, make_step(loss, *others))
+
+    monkeypatch.setattr(stage_run, "make_step", step_of)
+    monkeypatch.setattr(parallel, "sharded", functools.cache(parallel.sharded))
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """Data, configs and `smoke` runs of the recipes, made once a worker (tests/support)."""

@@ -43,7 +43,8 @@ def separator(name: str, fields: Mapping[str, Any], *, hop_samples: int) -> nn.M
             return ChimeraSeparator(**arguments)
         case "locoformer":
             stft = {key: arguments.pop(key) for key in ("window_samples", "hop_samples")}
-            network = BandSplitLocoformer(sources=1, audio_channels=1, **arguments)
+            outputs = arguments.pop("outputs", 1)
+            network = BandSplitLocoformer(sources=outputs, audio_channels=1, **arguments)
             return LocoformerSeparator(network, **stft)
         case "vqvae":
             del arguments["hop_samples"]

@@ -58,9 +58,11 @@ class ChimeraSeparator(nn.Module):
 
 
 class LocoformerSeparator(nn.Module):
-    """The first output of a `BandSplitLocoformer`, which hears the mixture at one level (Saijo and
-    Bando 2025): s_hat = l iSTFT(f(X / l)), l its `channel_level`.
+    """The output of a `BandSplitLocoformer`, which hears the mixture at one level (Saijo and Bando
+    2025): s_hat = l iSTFT(f(X / l)), l its `channel_level`.
 
+    Of a network of N outputs, as MixIT learns them, it is sum_n a_n s_hat_n with shares a_n that
+    are learnt from 1/2 on: MixIT's outputs sum to the mixture, and a source may lie in several.
     `network` holds the fields of BandSplitLocoformer; `statistics_axis` has no meaning here, its
     norms are those of an example.
     """
@@ -72,6 +74,10 @@ class LocoformerSeparator(nn.Module):
 
     def setup(self) -> None:
         nn.share_scope(self, self.network)
+        count = self.network.sources
+        one = count == 1
+        half = nn.initializers.constant(0.5)
+        self.shares = jnp.ones(1) if one else self.param("shares", half, (count,))
 
     def __call__(
         self, mixture: Float[Array, "batch time"], *, train: bool = False
@@ -80,7 +86,8 @@ class LocoformerSeparator(nn.Module):
         sizes = {"window_samples": self.window_samples, "hop_samples": self.hop_samples}
         spectrum = stft(mixture, **sizes)[:, None, :-1]
         level = channel_level(spectrum)
-        found = self.network(spectrum / level, train=train)[:, 0, 0]
+        outputs = self.network(spectrum / level, train=train)[:, :, 0]
+        found = jnp.einsum("n,bntf->btf", self.shares, outputs)
         return level[:, 0, 0] * istft(found, **sizes, length_samples=mixture.shape[1])
 
 

@@ -1,20 +1,17 @@
-"""Which of a teacher's labels are kept, what that comes to, and labels made wrong on purpose."""
+"""Which of a teacher's labels are kept, and what that comes to."""
 
 import dataclasses
-import zlib
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from majl_jax.pseudo_labels.mislabelling import ANY_PITCH, OCTAVE
+
 GRANULARITIES = ("frame", "segment", "song")
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(21))  # where the statistics say what is kept
 SEGMENT_SECONDS = 2.56
 VOICING = 0.5  # the confidence from which a frame is voiced
-RIGHT, OCTAVE, ANY_PITCH = 0, 1, 2  # what `mislabel_pitch` did to a frame
-OCTAVE_RANGE_HZ = (40.0, 1900.0)
-ANY_PITCH_RANGE_HZ = (55.0, 1200.0)
-LEAST_ERROR_CENTS = 100.0
 TOLERANCE_CENTS = 50.0  # how far from the label the teacher may hear a pitch
 
 
@@ -32,7 +29,7 @@ class Filter:
     segment_frames: int | None = None
     """Label frames of a segment; None: 2.56 s."""
     wrong_pitch: float = 0.0
-    """Share of the voiced frames whose pitch is made wrong, see `mislabel_pitch`."""
+    """Share of the voiced frames whose pitch is made wrong, see `mislabelling`."""
     seed: int = 0
     """Of those errors."""
     tolerance_cents: float = TOLERANCE_CENTS
@@ -108,6 +105,8 @@ class Counts:
     notes: int = 0  # whose octave is not attested
     notes_settled: int = 0  # of those, in an octave that the teacher is sure of
     samples: int = 0
+    records: int = 0  # whose stems were judged beside their pitch
+    records_kept: int = 0
     trust: float = 0.0  # sum
     reached: list[int] = dataclasses.field(default_factory=lambda: [0] * len(THRESHOLDS))
 
@@ -143,6 +142,11 @@ class Counts:
                 self.octaves_wrong += int((kept & voiced & (errors == OCTAVE)).sum())
                 self.pitches_wrong += int((kept & voiced & (errors == ANY_PITCH)).sum())
 
+    def add_record(self, kept: bool) -> None:
+        """Counts a record of which the stems are a label too, where `kept`."""
+        self.records += 1
+        self.records_kept += int(kept)
+
     def summary(self, sample_rate_hz: int) -> dict[str, Any]:
         """The statistics as JSON: counts, mean trust, and the share that each threshold would
         keep.
@@ -160,6 +164,8 @@ class Counts:
                 "voiced_kept": self.voiced_kept,
                 "unvoiced_kept": self.kept - self.voiced_kept,
             }
+        if self.records:
+            found |= {"records": self.records, "records_kept": self.records_kept}
         if self.wrong_pitch > 0:
             wrong = self.octaves_wrong + self.pitches_wrong
             found |= {
@@ -173,78 +179,6 @@ class Counts:
             found |= {"notes": self.notes, "notes_settled": self.notes_settled}
         shares = zip(THRESHOLDS, self.reached, strict=True)
         return found | {"kept_share_at": {f"{t:.2f}": round(n / seen, 4) for t, n in shares}}
-
-
-# ---- labels made wrong on purpose ---------------------------------------------------------------
-
-
-def mislabel_pitch(
-    f0_hz: Float[np.ndarray, "frame"],
-    *,
-    share: float,
-    seed: int,
-    track: str,
-    stretch_frames: int,
-) -> tuple[Float[np.ndarray, "frame"], UInt8[np.ndarray, "frame"]]:
-    """Pitch labels with errors, and what was done to each frame: RIGHT, OCTAVE or ANY_PITCH.
-
-    Errors come in runs: every stretch of voiced frames (f0_hz > 0) is cut into near-equal
-    stretches of at most `stretch_frames`, and each of these becomes wrong with probability
-    `share`. Half of the errors are octaves, up or down, whichever stays in OCTAVE_RANGE_HZ; the
-    others one pitch for the whole stretch, uniform in log-frequency within ANY_PITCH_RANGE_HZ and
-    at least LEAST_ERROR_CENTS from what any of its frames had. Depends on seed and track name
-    only, and what is wrong at a small share is wrong in the same way at a larger one.
-
-    Args:
-        f0_hz: labels, 0 = unvoiced.
-        share: of the voiced frames, from 0 to 1.
-        seed: of the errors.
-        track: its name.
-        stretch_frames: the longest stretch that is made wrong as one.
-    """
-    wrong, kinds = f0_hz.copy(), np.zeros(len(f0_hz), np.uint8)
-    stretches = _stretches(f0_hz > 0, stretch_frames)
-    rng = np.random.default_rng([seed, zlib.crc32(track.encode())])
-    draws = rng.random((len(stretches), 4))  # all of them, so that no draw depends on the share
-    for frames, (hit, kind, way, place) in zip(stretches, draws, strict=True):
-        if hit >= share:
-            continue
-        truth = f0_hz[frames].astype(np.float64)
-        other = None if kind < 0.5 else _any_pitch(truth, place)
-        kinds[frames] = OCTAVE if other is None else ANY_PITCH
-        wrong[frames] = _octave_away(truth, 2.0 if way < 0.5 else 0.5) if other is None else other
-    return wrong, kinds
-
-
-def _stretches(voiced: np.ndarray, longest: int) -> list[np.ndarray]:
-    """Frame numbers of every run of voiced frames, in pieces of at most `longest` frames."""
-    frames = np.flatnonzero(voiced)
-    runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1) if len(frames) else []
-    return [piece for run in runs for piece in np.array_split(run, -(-len(run) // longest))]
-
-
-def _octave_away(f0_hz: np.ndarray, ratio: float) -> np.ndarray:
-    """A stretch an octave off by `ratio`, or the other way where that leaves the range."""
-
-    def inside(hz: np.ndarray) -> np.ndarray:
-        return (hz >= OCTAVE_RANGE_HZ[0]) & (hz <= OCTAVE_RANGE_HZ[1])
-
-    if not inside(f0_hz * ratio).all():
-        ratio = 1.0 / ratio
-    return np.where(inside(f0_hz * ratio), f0_hz * ratio, f0_hz / ratio)
-
-
-def _any_pitch(f0_hz: np.ndarray, place: float) -> float | None:
-    """The pitch at `place` (0..1) among those far enough from the whole stretch; None if there is
-    none.
-    """
-    low, high = (1200.0 * np.log2(hz) for hz in ANY_PITCH_RANGE_HZ)
-    cents = np.arange(low, high + 1.0)
-    far = np.ones(len(cents), bool)
-    for truth in np.unique(1200.0 * np.log2(f0_hz)):
-        far &= np.abs(cents - truth) >= LEAST_ERROR_CENTS
-    left = cents[far]
-    return float(2.0 ** (left[int(place * len(left))] / 1200.0)) if len(left) else None
 
 
 def trusted_pitch(

@@ -1,198 +1,21 @@
-"""A teacher's labels for tracks that have only half of them, written as prepared data sets."""
+"""A teacher's labels for tracks that have only half of them, or none, written as prepared data
+sets.
+"""
 
 import dataclasses
-import functools
-import itertools
 import json
 import pathlib
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
-from jaxtyping import Float
 
 from majl_jax import atomic, console
-from majl_jax.audio import int16
-from majl_jax.batch import Variables
 from majl_jax.datasets import records
-from majl_jax.inference.decoding import decode_pitch
-from majl_jax.inference.segments import (
-    SEGMENTING,
-    Outputs,
-    Segmenting,
-    SegmentModel,
-    apply_track,
-)
-from majl_jax.pseudo_labels import filtering, octaves
+from majl_jax.pseudo_labels import filtering
 from majl_jax.pseudo_labels.filtering import Counts, Filter
-from majl_jax.training import manifest, parameters
-
-STRETCH_SECONDS = 0.5  # the longest stretch that is made wrong as one
-
-
-@dataclasses.dataclass(frozen=True)
-class Teacher:
-    """A trained system that labels."""
-
-    model: SegmentModel
-    variables: Variables
-    segmenting: Segmenting = SEGMENTING
-    step: int | None = None
-    """Of its checkpoint, where that is known."""
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """Eight hexadecimal digits that tell one teacher from another."""
-        checksums = json.dumps(parameters.fingerprint(self.variables), sort_keys=True)
-        return f"{zlib.crc32(checksums.encode()):08x}"
-
-    def hear(self, audio: Float[np.ndarray, "time channel"]) -> Outputs:
-        """What the model gives for a track."""
-        options = dataclasses.asdict(self.segmenting)
-        return apply_track(self.model, self.variables, audio, **options)
-
-    @property
-    def bin_cents(self) -> np.ndarray:
-        """Of its salience."""
-        assert self.model.bin_cents is not None, "the teacher has to hear pitch"
-        return self.model.bin_cents
-
-
-def label_pitch(
-    tracks: Iterable[records.Record],
-    teacher: Teacher,
-    *,
-    target: int,
-    kept: Filter,
-    counts: Counts,
-) -> Iterator[records.Record]:
-    """Gives whole tracks the pitch that the teacher hears in the true stem, where it is sure of it.
-
-    What is made wrong on purpose is so before the filter: which errors there are does not depend on
-    the threshold.
-
-    Args:
-        tracks: whole-track records.
-        teacher: who labels.
-        target: number of the stem.
-        kept: which labels count.
-        counts: gets what was seen and kept.
-    """
-    frame_s = teacher.model.hop_samples / teacher.model.sample_rate_hz
-    for track in tracks:
-        voice = int16.to_float(track["stems"][:, target])
-        f0_hz, confidence = decode_pitch(teacher.hear(voice)["salience"], teacher.bin_cents)
-        frames = len(track["f0_hz"])
-        f0_hz, confidence = f0_hz[:frames], confidence[:frames]
-        f0_hz, errors = filtering.mislabel_pitch(
-            np.where(confidence >= filtering.VOICING, f0_hz, 0.0).astype(np.float32),
-            share=kept.wrong_pitch,
-            seed=kept.seed,
-            track=track["track"],
-            stretch_frames=max(round(STRETCH_SECONDS / frame_s), 1),
-        )
-        labels, trusted, trust = filtering.filter_pitch(
-            f0_hz,
-            confidence,
-            threshold=kept.threshold,
-            granularity=kept.granularity,
-            segment_frames=kept.frames(frame_s),
-        )
-        labelled = {**track, "f0_hz": track["f0_hz"].copy(), "has_pitch": track["has_pitch"].copy()}
-        labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = labels, trusted
-        counts.add(trust, trusted, samples=len(voice), voiced=labels > 0, errors=errors)
-        yield labelled
-
-
-def label_stems(
-    pieces: Iterable[records.Record],
-    teacher: Teacher,
-    *,
-    target: int,
-    kept: Filter,
-    counts: Counts,
-    octave_known: bool = True,
-) -> Iterator[records.Record]:
-    """Gives records the voice that the teacher separates, where it hears the labelled pitch in it.
-
-    The estimate takes the target's place and mixture minus estimate that of another stem, so that
-    the stems still sum to the mixture. The records come track by track and in order of time.
-    Granularity "frame" and "segment" judge each by its own confidence, "song" those of a track
-    together, by the mean over those that have a voiced label.
-
-    Args:
-        pieces: the records.
-        teacher: who labels.
-        target: number of the stem.
-        kept: which labels count.
-        counts: gets what was seen and kept.
-        octave_known: of the pitch labels; if not, notes go to the octave in which the teacher hears
-            them, and are labels where it is sure (`octaves.settle`).
-    """
-    for _, group in itertools.groupby(pieces, key=lambda piece: piece["track"]):
-        track = [_judge(piece, teacher, target, kept, octave_known) for piece in group]
-        trust = np.array([one.confidence for one in track])
-        if kept.granularity == "song":
-            voiced = [one.voiced for one in track]
-            trust[:] = trust[voiced].mean() if any(voiced) else 0.0
-        trusted = trust >= kept.threshold
-        samples = max(one.piece["start_sample"] + one.piece["valid_samples"] for one in track)
-        counts.add(trust, trusted, samples=samples)
-        for one, good in zip(track, trusted, strict=True):
-            counts.notes += one.notes
-            counts.notes_settled += one.notes_settled
-            known = np.arange(one.piece["stems"].shape[1]) == target
-            yield {**one.piece, "has_stems": known & good}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Judged:
-    """A record with the teacher's stems and the pitch labels that are kept."""
-
-    piece: records.Record
-    confidence: float
-    voiced: bool  # a label says so
-    notes: int = 0
-    notes_settled: int = 0
-
-
-def _judge(
-    piece: records.Record, teacher: Teacher, target: int, kept: Filter, octave_known: bool
-) -> _Judged:
-    """A record's stems as the teacher separates them, and its confidence in the target."""
-    stems, salience = _separate(piece, teacher, target)
-    f0_hz, known = piece["f0_hz"][:, target], piece["has_pitch"][:, target]
-    how = {"tolerance_cents": kept.tolerance_cents}
-    if octave_known:
-        confidence = filtering.stem_confidence(salience, f0_hz, known, teacher.bin_cents, **how)
-        voiced = bool((known & (f0_hz > 0)).any())
-        return _Judged({**piece, "stems": stems}, confidence, voiced)
-    settled = octaves.settle(
-        salience, f0_hz, known, teacher.bin_cents, threshold=kept.threshold, **how
-    )
-    confidence = filtering.stem_confidence(salience, settled.f0_hz, known, teacher.bin_cents, **how)
-    piece = {**piece, "f0_hz": piece["f0_hz"].copy(), "has_pitch": piece["has_pitch"].copy()}
-    piece["f0_hz"][:, target], piece["has_pitch"][:, target] = settled.f0_hz, settled.sure
-    return _Judged(
-        {**piece, "stems": stems}, confidence, settled.notes > 0, settled.notes, settled.notes_sure
-    )
-
-
-def _separate(
-    piece: records.Record, teacher: Teacher, target: int
-) -> tuple[np.ndarray, Float[np.ndarray, "frame bin"]]:
-    """A record's stems as the teacher separates them, and the salience of the target."""
-    mixture = piece["stems"].astype(np.int32).sum(1)
-    outputs = teacher.hear(int16.to_float(mixture))
-    voice = int16.from_float(outputs["stems"][:, 0]).astype(np.int32)
-    # The rest has to fit 16 bits too.
-    voice = np.clip(voice, mixture - int16.HIGHEST, mixture - int16.LOWEST)
-    stems = np.zeros_like(piece["stems"])
-    stems[:, target] = int16.limited(voice)
-    stems[:, 0 if target else 1] = mixture - stems[:, target]
-    return stems, outputs["salience"][: len(piece["f0_hz"])]
+from majl_jax.pseudo_labels.teacher import OF_RECORDS, Teacher, label_pitch
+from majl_jax.training import manifest
 
 
 def write(
@@ -214,7 +37,7 @@ def write(
     Args:
         source: the prepared data set.
         folder: gets the labelled one and the JSON file.
-        labels: "pitch" or "stems".
+        labels: "pitch", "stems" or "both".
         teacher: who labels.
         target: name of the stem, or names of which the data set has exactly one.
         kept: which labels count. Stems are never made wrong.
@@ -223,8 +46,8 @@ def write(
 
     Returns the folder of the labelled data set.
     """
-    if labels not in ("pitch", "stems"):
-        raise ValueError(f"labels is {labels!r}; expected pitch or stems")
+    if labels not in ("pitch", *OF_RECORDS):
+        raise ValueError(f"labels is {labels!r}; expected pitch, stems or both")
     name, pitch = epath.Path(source).name, labels == "pitch"
     prepared = records.open_prepared(source)
     number = stem_number(prepared, target)
@@ -240,8 +63,9 @@ def write(
             tracks = label_pitch(records.read_tracks(source, "train"), teacher, **how)
             labelled = (one for track in tracks for one in records.cut(track, prepared.layout))
         else:
-            how["octave_known"] = prepared.layout.octave_known
-            labelled = label_stems(records.read_records(source, "train"), teacher, **how)
+            how |= {} if labels == "both" else {"octave_known": prepared.layout.octave_known}
+            label = OF_RECORDS[labels]
+            labelled = label(records.read_records(source, "train"), teacher, **how)
         _write_counted(directory, labelled, prepared, counts, said, file_format)
     _tell(directory, folder / f"{name}.json", said)
     if workdir is not None:
@@ -253,7 +77,7 @@ def write(
 
 def _said(labels: str, teacher: Teacher, stem: str, kept: Filter) -> dict[str, Any]:
     """What the labels are, for the files beside them."""
-    pitch, model = labels == "pitch", teacher.model
+    pitch, model = labels in ("pitch", "both"), teacher.model
     said: dict[str, Any] = {
         "labels": labels,
         "unit": "frames" if pitch else "records",

@@ -41,6 +41,7 @@ from majl_jax.models.cascade import Cascade
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
 from majl_jax.pseudo_labels.filtering import Filter
+from majl_jax.pseudo_labels.teacher import Teacher
 from majl_jax.recipes import warm_start
 from majl_jax.recipes.labels import BOTH, PITCH, STEMS, require
 from majl_jax.recipes.ranges import check_ranges
@@ -107,7 +108,8 @@ def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
 
 def data_sets(config: Any) -> list[str]:
     """The sets that the stages of a run learn from."""
-    labelled_later = [config.data.stems_only, config.data.pitch_only]
+    later = ("stems_only", "pitch_only", "unlabelled")
+    labelled_later = [config.data.get(field, "") for field in later]
     return [config.data.labelled, *filter(None, labelled_later * ("student" in config.run))]
 
 
@@ -214,6 +216,9 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
         voices=len(prepared.layout.stems),
     )
     dry_run.trace_loss(found[0], batch)
+    for stage in found[1:]:  # after the first has trained would be too late
+        if config.stages[stage.name].start:
+            dry_run.trace_init(stage)
     return found
 
 
@@ -248,10 +253,12 @@ def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int
     wanted = {f"the {k} of config.evaluation.select_best": kind for k, kind in best.items()}
     require(labelled, "valid", wanted, stem=target)
     require(labelled, "test", {}, stem=target)
-    for field, kind in (("stems_only", STEMS), ("pitch_only", PITCH)) * ("student" in run):
+    later = {"stems_only": {STEMS}, "pitch_only": {PITCH}, "unlabelled": set()}
+    for field, kinds_of in later.items() if "student" in run else ():
         if name := config.data[field]:
             other, stem = opened(field)
-            require(other, "train", {f"config.data.{field} = {name}": kind}, stem=stem)
+            needed = {f"config.data.{field} = {name}": kind for kind in kinds_of}
+            require(other, "train", needed, stem=stem)
     return labelled, target
 
 
@@ -322,7 +329,7 @@ def _init(
 
 
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
-    """Random segments of the labelled set, and for the student of its teacher's two as well."""
+    """Random segments of the labelled set, and for the student of its teacher's as well."""
     data = setting.config.data
     shares = {str(setting.labelled): 1.0}
     if name == "student":
@@ -352,7 +359,7 @@ def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[S
 
 
 def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
-    """Lets the teacher label the sets that lack pitch or stems; returns their folders."""
+    """Lets the teacher label the sets that lack pitch, stems or both; returns their folders."""
     assert teacher is not None, "config.run puts the teacher before its student"
     config = setting.config
     segmenting = Segmenting(config.evaluation.overlap, config.evaluation.batch_size)
@@ -367,6 +374,7 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
     work = [
         ("pitch", config.data.stems_only, setting.listener),
         ("stems", config.data.pitch_only, setting.model),
+        ("both", config.data.unlabelled, setting.model),
     ]
     return [
         str(
@@ -374,7 +382,7 @@ def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:
                 epath.Path(config.data.directory) / dataset,
                 setting.workdir / "student" / "pseudo_labels",
                 labels=labels,
-                teacher=labelling.Teacher(model, teacher, segmenting),
+                teacher=Teacher(model, teacher, segmenting),
                 target=_target_names(config),
                 kept=kept,
                 file_format="tfrecord" if config.data.reader == "tf.data" else "array_record",

@@ -54,7 +54,7 @@ def check(start: str, *, field: str, previous: bool = False) -> None:
         field: its name.
         previous: whether there is a stage before, of which the recipe hands something over.
     """
-    for part, source in _listed(start):
+    for part, source in listed(start):
         if source == PREVIOUS and not previous:
             raise ValueError(
                 f"{field} is {start!r}, and there is nothing to go on from: only a stage of majl"
@@ -97,7 +97,7 @@ def started(
         previous: what the stage before handed over; None: there is none yet.
     """
     found = flat(fresh)
-    for part, source in _listed(start):
+    for part, source in listed(start):
         wanted = _within(fresh, part)
         if not wanted:
             raise ValueError(
@@ -130,7 +130,7 @@ def started(
     return nest(found)
 
 
-def _listed(start: str) -> list[tuple[str, str]]:
+def listed(start: str) -> list[tuple[str, str]]:
     """(part or "", source) of each entry."""
     entries = (entry.rpartition("=") for entry in start.split(",") if entry.strip())
     return [(part.strip(), source.strip()) for part, _, source in entries]

@@ -41,6 +41,15 @@ def batch_shapes(
     return {k: jax.ShapeDtypeStruct((examples, *s), dtype) for k, (s, dtype) in shapes.items()}
 
 
+def trace_init(stage: Stage) -> None:
+    """Trace the first variables of a stage, as if none had gone before: what it starts from does
+    not fit its network.
+
+    Raises whatever `stage.init` raises.
+    """
+    jax.eval_shape(lambda key: stage.init(key, None), jax.random.key(0))
+
+
 def trace_loss(
     stage: Stage,
     batch: Mapping[str, jax.ShapeDtypeStruct],

@@ -41,6 +41,8 @@ ADDED: Mapping[str, Any] = {
     "balance.method": "none",
     "balance.pitch_share": ANY,
     "chimera.*": ANY,
+    "data.unlabelled": "",
+    "locoformer.outputs": 1,
     "locoformer.*": ANY,
     "vqvae.*": ANY,
     "pseudo_labels.tolerance_cents": 50.0,
@@ -253,7 +255,7 @@ def _describe_start(command: Sequence[str] | None) -> dict[str, Any]:
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv if command is None else command),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": versions,
         "hardware": {
             "platform": device.platform,
@@ -267,7 +269,7 @@ def _describe_start(command: Sequence[str] | None) -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the package, with `-dirty` if files differ; None outside a git checkout."""
     folder = pathlib.Path(__file__).resolve().parent
     try:

@@ -15,7 +15,7 @@ from places import ROOT
 from majl_jax import main, parallel
 from majl_jax.datasets import builder, records
 from majl_jax.models import by_name
-from majl_jax.training import run_log, stage_run
+from majl_jax.training import run_log
 from majl_jax.training.manifest import write_manifest
 from majl_jax.training.restore import load_variables
 
@@ -23,18 +23,6 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 # One worker makes what tests of a recipe share.
 RECIPES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
 majl = pytest.mark.xdist_group("majl")
-
-
-@pytest.fixture
-def traced_once(monkeypatch):
-    """The step of a stage is traced once, however often its training begins."""
-    made, make_step = {}, stage_run.make_step
-
-    def step_of(loss, *others):
-        return made.setdefault(loss, make_step(loss, *others))
-
-    monkeypatch.setattr(stage_run, "make_step", step_of)
-    monkeypatch.setattr(parallel, "sharded", functools.cache(parallel.sharded))
 
 
 @pytest.mark.slow
@@ -46,7 +34,7 @@ def test_smoke_and_exact_resume(name, smoke, tmp_path):
     assert all(np.isfinite(value) for scores in results.values() for value in scores.values())
 
     stages = smoke_runs.stages(config, tmp_path / "cut")
-    broken = [dataclasses.replace(s, batches=_breaking(s.batches)) for s in stages]
+    broken = [dataclasses.replace(s, batches=smoke_runs.breaking(s.batches)) for s in stages]
     for number in range(len(stages)):
         # Crash in every stage at its second batch; each start goes on from what is saved.
         with pytest.raises(RuntimeError, match="power cut"):
@@ -59,34 +47,6 @@ def test_smoke_and_exact_resume(name, smoke, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     lines = [(r["stage"], r["step"], r["kind"]) for r in run_log.read_metrics(tmp_path / "cut")]
     assert len(lines) == len(set(lines))
-
-
-def _breaking(batches):
-    """The same batches, but the second one does not come; the first stands in a checkpoint by
-    then.
-    """
-
-    def broken(previous):
-        inner = batches(previous)
-
-        class Broken:
-            def __iter__(self):
-                return self
-
-            def __next__(self):
-                if inner.step:
-                    raise RuntimeError("power cut")
-                return next(inner)
-
-            def save(self):
-                return inner.save()
-
-            def restore(self, state):
-                inner.restore(state)
-
-        return Broken()
-
-    return broken
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -183,7 +143,9 @@ def test_majl_joins_any_separator_with_any_pitch_estimator(smoke, tmp_path, sepa
 @pytest.mark.slow
 @majl
 def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
-    """A set with three stems, whose target has another name, beside the one with two."""
+    """A set with three stems, whose target has another name, beside the one with two; and
+    mixtures without any label.
+    """
     stems = ("drums", "vocals", "other")
     layout = dataclasses.replace(made_music.LAYOUT, stems=stems)
     track = made_music.tones("g", has_pitch=False)
@@ -197,6 +159,13 @@ def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
     config = smoke.config("majl")
     config.data.target = "soprano,vocals"
     config.data.stems_only = "band"
+    alone = made_music.tones("h", has_stems=False, has_pitch=False)
+    builder.write_dataset(
+        smoke.data("majl") / "mixtures",
+        {"train": records.cut(alone, made_music.LAYOUT)},
+        layout=made_music.LAYOUT,
+    )
+    config.data.unlabelled = "mixtures"
     config.run = ("teacher", "student")
     write_manifest(tmp_path, config, seed=0)
     results = smoke_runs.train(config, tmp_path)
@@ -204,6 +173,7 @@ def test_majl_learns_from_sets_with_other_stems(smoke, tmp_path):
     manifest = json.loads((tmp_path / "config.json").read_text())
     assert manifest["pseudo_labels"]["band"]["target"] == "vocals"
     assert manifest["pseudo_labels"]["band"]["threshold"] == 0.7
+    assert manifest["pseudo_labels"]["mixtures"]["labels"] == "both"
 
 
 @majl

@@ -8,7 +8,7 @@ import smoke_runs
 
 from majl_jax.inference.band_split import Separator
 from majl_jax.models import by_name
-from majl_jax.models.band_split import BandSplitLocoformer
+from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.chimera import Chimera
 
 HOP, TIME = 320, 6400
@@ -60,12 +60,29 @@ def test_locoformer_in_a_cascade_is_the_separator_of_mixit():
     fields = smoke_runs.load_config("majl").locoformer.to_dict()
     network = separator("locoformer")
     variables = jax.jit(network.init)(jax.random.key(0), audio())
-    window = fields.pop("window_samples")
+    window, _ = fields.pop("window_samples"), fields.pop("outputs")
     fields = {**fields, "dtype": jnp.float32, "bands": tuple(fields["bands"])}
     own = Separator(BandSplitLocoformer(sources=1, audio_channels=1, **fields), window, HOP, 16_000)
     wanted = jax.jit(own.separate)(variables, audio(1)[..., None])[:, :, 0, 0]
     found = jax.jit(network.apply)(variables, audio(1))
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_of_a_locoformer_of_several_outputs_the_target_is_a_sum_with_learnt_shares():
+    network, alone = separator("locoformer", outputs=3), separator("locoformer")
+    variables = jax.jit(network.init)(jax.random.key(0), audio())
+    params = variables["params"]
+    assert params["shares"].tolist() == [0.5] * 3
+    heard = jax.jit(network.apply)
+    total = 0.0
+    for number, share in enumerate((0.5, 0.5, 0.5)):
+        of_one = select_outputs({k: v for k, v in params.items() if k != "shares"}, [number])
+        total = total + share * jax.jit(alone.apply)({"params": of_one}, audio(1))
+    np.testing.assert_allclose(heard(variables, audio(1)), total, atol=1e-6)
+    only = {"params": {**params, "shares": jnp.array([0.0, 1.0, 0.0])}}
+    of_one = select_outputs({k: v for k, v in params.items() if k != "shares"}, [1])
+    wanted = jax.jit(alone.apply)({"params": of_one}, audio(1))
+    np.testing.assert_allclose(heard(only, audio(1)), wanted, atol=1e-6)
 
 
 def test_a_segment_between_two_latents_is_refused():

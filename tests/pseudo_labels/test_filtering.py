@@ -5,7 +5,7 @@ always the same.
 import numpy as np
 import pytest
 
-from majl_jax.pseudo_labels import filtering
+from majl_jax.pseudo_labels import filtering, mislabelling
 
 NOTE_HZ = 440.0
 
@@ -65,7 +65,7 @@ def _melody(frames=60_000, seed=0):
 
 
 def _mislabel(f0_hz, share, seed=3, track="a", stretch_frames=25):
-    return filtering.mislabel_pitch(
+    return mislabelling.mislabel_pitch(
         f0_hz, share=share, seed=seed, track=track, stretch_frames=stretch_frames
     )
 
@@ -81,12 +81,12 @@ def test_as_many_labels_are_wrong_as_asked_for_and_half_of_them_by_octaves(share
     assert abs((kinds > 0)[voiced].mean() - share) <= (0.04 if 0 < share < 1 else 0)
     np.testing.assert_array_equal(wrong_hz[kinds == 0], f0_hz[kinds == 0])
     if share > 0:
-        assert abs((kinds == filtering.OCTAVE).sum() / (kinds > 0).sum() - 0.5) < 0.1
-        octaves = kinds == filtering.OCTAVE
+        assert abs((kinds == mislabelling.OCTAVE).sum() / (kinds > 0).sum() - 0.5) < 0.1
+        octaves = kinds == mislabelling.OCTAVE
         ratio = wrong_hz[octaves] / f0_hz[octaves]
         assert set(np.round(ratio, 5)) == {0.5, 2.0}
         assert wrong_hz[octaves].min() >= 40 and wrong_hz[octaves].max() <= 1900
-        other = kinds == filtering.ANY_PITCH
+        other = kinds == mislabelling.ANY_PITCH
         cents = 1200 * np.log2(wrong_hz[other] / f0_hz[other])
         assert np.abs(cents).min() >= 99.9
         assert wrong_hz[other].min() >= 54.9 and wrong_hz[other].max() <= 1200.1
@@ -94,7 +94,7 @@ def test_as_many_labels_are_wrong_as_asked_for_and_half_of_them_by_octaves(share
 
 def test_random_errors_are_uniform_in_log_frequency():
     wrong_hz, kinds = _mislabel(_melody(150_000), 1.0)
-    picked = np.unique(wrong_hz[kinds == filtering.ANY_PITCH])  # one value per stretch
+    picked = np.unique(wrong_hz[kinds == mislabelling.ANY_PITCH])  # one value per stretch
     assert len(picked) > 1000
     place = np.log(picked / 55.0) / np.log(1200.0 / 55.0)
     counts = np.histogram(place, 8, (0.0, 1.0))[0] / len(place)
@@ -109,10 +109,10 @@ def test_errors_come_in_stretches_that_are_wrong_as_one():
     pieces = np.split(np.arange(1000), edges)
     assert {400, 420} <= set(edges)
     assert all(len(p) >= 20 and len(set(wrong_hz[p])) == 1 for p in pieces)
-    alone = [len(p) for p in pieces if kinds[p[0]] == filtering.ANY_PITCH]
+    alone = [len(p) for p in pieces if kinds[p[0]] == mislabelling.ANY_PITCH]
     assert len(alone) >= 5 and max(alone) <= 25  # no two draws are alike
     # A run is cut into near-equal pieces, none longer than asked for.
-    lengths = [len(p) for p in filtering._stretches(f0_hz > 0, 30)]
+    lengths = [len(p) for p in mislabelling._stretches(f0_hz > 0, 30)]
     assert sum(lengths) == 980 and max(lengths) <= 30 and min(lengths) >= 28
 
 
@@ -133,7 +133,7 @@ def test_errors_of_tracks_at_the_edge(f0_hz):
     for seed in range(20):
         wrong_hz, kinds = _mislabel(f0_hz, 1.0, seed=seed)
         assert ((kinds > 0) == (f0_hz > 0)).all()
-        octaves = kinds == filtering.OCTAVE
+        octaves = kinds == mislabelling.OCTAVE
         assert ((wrong_hz[octaves] >= 40) & (wrong_hz[octaves] <= 1900)).all()
         ratio = np.abs(np.log2(wrong_hz[octaves] / f0_hz[octaves]))
         np.testing.assert_allclose(ratio, 1.0, rtol=1e-5)

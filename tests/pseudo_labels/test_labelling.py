@@ -14,6 +14,7 @@ from majl_jax.audio.pitch import CREPE_BIN_CENTS
 from majl_jax.datasets import builder, records
 from majl_jax.inference.segments import Segmenting, SegmentModel
 from majl_jax.pseudo_labels import filtering, labelling
+from majl_jax.pseudo_labels import teacher as teachers
 from majl_jax.training.manifest import write_manifest
 
 NOTE_HZ = 440.0
@@ -46,7 +47,7 @@ VARIABLES = {"params": {"w": np.ones(2, np.float32)}}
 
 def _write(source, tmp_path, model, *, labels="pitch", target="soprano", workdir=None, **changes):
     """Labels, by a filter with the fields in `changes`."""
-    teacher = labelling.Teacher(
+    teacher = teachers.Teacher(
         model,
         changes.pop("variables", VARIABLES),
         Segmenting(overlap=changes.pop("overlap", 0.5), batch_size=4),
@@ -123,6 +124,31 @@ def test_notes_of_unknown_octave_go_where_the_teacher_hears_them(tmp_path):
     assert _said(tmp_path)["notes_settled"] == _said(tmp_path)["notes"] - 1
     # Of the first record 80 of 118 voiced frames are heard, with 0.9: 0.61 in all, so it stays.
     assert next(records.read_records(directory, "train"))["has_stems"].tolist() == [True, False]
+
+
+def test_of_mixtures_alone_both_are_labelled_where_the_teacher_is_sure(tmp_path):
+    tracks = [made_music.tones(name, has_stems=False, has_pitch=False) for name in ("x", "y")]
+    cut = [r for track in tracks for r in records.cut(track, made_music.LAYOUT)]
+    builder.write_dataset(tmp_path / "source", {"train": cut}, layout=made_music.LAYOUT)
+    sure = jnp.where(jnp.arange(128) < 96, 0.9, 0.6)  # the mean of voiced frames is 0.825
+    for threshold, good in ((0.7, True), (0.85, False)):
+        how = {"labels": "both", "threshold": threshold, "overlap": 0.0}
+        directory = _write(tmp_path / "source", tmp_path, _teacher(sure), **how)
+        pairs = zip(cut, records.read_records(directory, "train"), strict=True)
+        for before, after in pairs:
+            sums = [r["stems"].astype(np.int32).sum(1) for r in (before, after)]
+            np.testing.assert_array_equal(*sums)
+            # Half of the mixture, as the teacher separates.
+            np.testing.assert_allclose(after["stems"][:, 0] * 2, sums[0], atol=2)
+            assert after["has_stems"].tolist() == [good, False]
+            assert after["has_pitch"][:128, 0].tolist() == [True] * 96 + [False] * 32
+            assert not after["has_pitch"][:, 1].any()
+            kept = after["f0_hz"][after["has_pitch"][:, 0], 0]
+            np.testing.assert_allclose(kept, NOTE_HZ, rtol=0.006)
+        said = _said(tmp_path)
+        assert said["labels"] == "both" and said["unit"] == "frames"
+        assert (said["records"], said["records_kept"]) == (len(cut), good * len(cut))
+        assert said["kept"] + said["masked"] == said["seen"] == 160 * len(cut)
 
 
 def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
@@ -222,9 +248,9 @@ def test_a_song_is_kept_for_the_records_that_have_a_voice(tmp_path):
         ("song", 0.46, [False] * 4),
     ):
         counts = filtering.Counts()
-        labelled = labelling.label_stems(
+        labelled = teachers.label_stems(
             [*pieces, *other],
-            labelling.Teacher(_teacher(0.9), VARIABLES),
+            teachers.Teacher(_teacher(0.9), VARIABLES),
             target=0,
             kept=filtering.Filter(threshold, granularity),
             counts=counts,
@@ -237,7 +263,7 @@ def test_a_song_is_kept_for_the_records_that_have_a_voice(tmp_path):
 def test_a_filter_that_there_is_not_is_refused(source, tmp_path):
     with pytest.raises(ValueError, match=r"granularity is 'track'; expected one of frame, segment"):
         _write(source, tmp_path, _teacher(0.9), granularity="track")
-    with pytest.raises(ValueError, match="labels is 'notes'; expected pitch or stems"):
+    with pytest.raises(ValueError, match="labels is 'notes'; expected pitch, stems or both"):
         _write(source, tmp_path, _teacher(0.9), labels="notes")
 
 

@@ -156,6 +156,16 @@ def test_a_stage_of_majl_begins_with_what_its_start_names(smoke, tmp_path):
         smoke_runs.stages(config, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("majl")
+def test_what_does_not_fit_a_later_stage_is_refused_before_the_first_trains(smoke, tmp_path):
+    weights.save({"params": {"else": np.ones(1)}}, tmp_path / "other.npz")
+    config = smoke.config("majl", run=("teacher", "student"))
+    config.stages.student.start = f"pitch={tmp_path}/other.npz"
+    with pytest.raises(ValueError, match=r"config\.stages\.student\.start: \S+ has nothing that"):
+        smoke_runs.stages(config, tmp_path)
+
+
 def _of(recipe, stage, new):
     return pytest.param(recipe, stage, new, marks=pytest.mark.xdist_group(recipe))
 

@@ -23,16 +23,22 @@ def make_run(folder: pathlib.Path, **fields: Any) -> pathlib.Path:
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
     manifest.write_manifest(folder, config, seed=0)
     for index, stage in enumerate(STAGES):
-        variables = random_variables(config, seed=index)
-        mutables = {name: tree for name, tree in variables.items() if name != "params"}
-        moments = jax.tree.map(np.zeros_like, variables["params"])
-        state = TrainState(np.int32(7), variables["params"], mutables, moments, jax.random.key(0))
-        state = parallel.replicate(state, parallel.mesh(jax.devices()[:1]))
-        with checkpoint.Checkpoints(folder / stage, keep_last=1) as saves:
-            saves.save(state, {"stage": stage, "stage_index": index, "best": None}, (b"", 0))
-        result = {"format": 1, "metrics": {"sdr_db": 7.0 + index}, "step": 7, "steps": [7]}
-        (folder / stage / "result.json").write_text(json.dumps(result))
+        save_stage(folder, stage, random_variables(config, seed=index), index=index)
     return folder
+
+
+def save_stage(
+    folder: pathlib.Path, stage: str, variables: dict[str, Any], *, index: int = 0
+) -> None:
+    """A complete stage of a run, which hands these variables over."""
+    mutables = {name: tree for name, tree in variables.items() if name != "params"}
+    moments = jax.tree.map(np.zeros_like, variables["params"])
+    state = TrainState(np.int32(7), variables["params"], mutables, moments, jax.random.key(0))
+    state = parallel.replicate(state, parallel.mesh(jax.devices()[:1]))
+    with checkpoint.Checkpoints(folder / stage, keep_last=1) as saves:
+        saves.save(state, {"stage": stage, "stage_index": index, "best": None}, (b"", 0))
+    result = {"format": 1, "metrics": {"sdr_db": 7.0 + index}, "step": 7, "steps": [7]}
+    (folder / stage / "result.json").write_text(json.dumps(result))
 
 
 def random_variables(config: Any, *, seed: int) -> dict[str, Any]:

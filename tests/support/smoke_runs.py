@@ -57,6 +57,34 @@ def train(config: Any, workdir: pathlib.Path, of: Any = None, devices: int = 1) 
     )
 
 
+def breaking(batches):
+    """The same batches, but the second one does not come; the first stands in a checkpoint by
+    then.
+    """
+
+    def broken(previous):
+        inner = batches(previous)
+
+        class Broken:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if inner.step:
+                    raise RuntimeError("power cut")
+                return next(inner)
+
+            def save(self):
+                return inner.save()
+
+            def restore(self, state):
+                inner.restore(state)
+
+        return Broken()
+
+    return broken
+
+
 class SmokeRuns:
     """Data, configs and runs of the recipes, each made when it is first asked for."""
 

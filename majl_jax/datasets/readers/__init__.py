@@ -77,7 +77,7 @@ def _chorales(view: str) -> Reader:
     return Reader(tracks, rendering.STEMS, needs_source=False, sound="synthetic", needs=RENDERED)
 
 
-def _mir1k(**which: str) -> Reader:
+def _mir1k(**which: Any) -> Reader:
     return Reader(functools.partial(mir1k.tracks, **which), mir1k.STEMS, version=2)
 
 
@@ -135,6 +135,10 @@ READERS: dict[str, Reader] = {
     "mir1k_few": _mir1k(view="full"),
     "mir1k_stems": _mir1k(view="stems"),
     "mir1k_pitch": _mir1k(view="pitch"),
+    "mir1k_3": _mir1k(percent=3),
+    "mir1k_12": _mir1k(percent=12),
+    "mir1k_50": _mir1k(percent=50),
+    "mir1k_mixtures": _mir1k(view="mixtures"),
     "musdb18": _musdb18("aac"),
     "musdb18_hq": _musdb18("wav"),
     "musdb18_no_medleydb": _musdb18("aac", with_medleydb=False),

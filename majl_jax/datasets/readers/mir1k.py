@@ -1,11 +1,14 @@
 """`mir1k`: MIR-1K, 1000 clips of singing, accompaniment left, voice right (Hsu and Jang 2010).
 
-The same clips come in several data sets: by three splits (singer, song, clip), and with the
-training singers divided over three views, as if labels were few.
+The same clips come in several data sets: by three splits (singer, song, clip), with the training
+singers divided over three views, as if labels were few, with few of the training clips, and all of
+them as mixtures without labels.
 """
 
 import functools
 import pathlib
+import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -34,6 +37,7 @@ SPLIT_LISTS = {
     "clip": SPLITS_FOLDER / "mir1k_author.txt",
 }
 VIEWS = ("full", "stems", "pitch")
+MIXTURES = "mixtures"
 NOT_SCORED = "lossy audio is not scored: test takes lossless clips only"
 
 
@@ -44,6 +48,7 @@ def tracks(
     seed: int = 0,
     split_by: str = "singer",
     view: str | None = None,
+    percent: int = 100,
 ) -> list[Track]:
     """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv); unlisted ones are in train.
 
@@ -53,7 +58,9 @@ def tracks(
         seed: does not matter.
         split_by: "singer", "song" or "clip".
         view: None, or one of "full" (its training singers, valid, test), "stems" (no pitch labels),
-            "pitch" (mixture only); each training singer belongs to one.
+            "pitch" (mixture only); each training singer belongs to one. Or "mixtures": all clips,
+            none with a label.
+        percent: of the training clips, see `_of_share`.
     """
     del seed
     if (grid.sample_rate_hz, grid.hop_samples) != (GRID.sample_rate_hz, GRID.hop_samples):
@@ -62,14 +69,15 @@ def tracks(
             f"it with --sample_rate_hz={FILE_RATE_HZ} --hop_samples={LABEL_HOP_SAMPLES}, not "
             f"{grid.sample_rate_hz} and {grid.hop_samples}"
         )
-    if view is not None and (view not in VIEWS or split_by != "singer"):
+    by_singer = view in VIEWS
+    if view not in (None, MIXTURES) and not (by_singer and split_by == "singer"):
         raise ValueError(f"view is {view!r} of the split by {split_by}; expected {VIEWS} by singer")
     rows = {row[0]: row[1:] for row in read_split(SPLIT_LISTS[split_by])}
     out = []
     for path in find_clips(source):
         group = _group(path.stem, split_by)
         split, its_view = (*rows.get(group, ("train",)), "full")[:2]
-        if view is not None and its_view != view:
+        if by_singer and its_view != view:
             continue
         labels = path.parents[1] / "PitchLabel" / f"{path.stem}.pv"
         lossy = split == "test" and path.suffix.lower() in LOSSY
@@ -84,7 +92,24 @@ def tracks(
                 left_out=NOT_SCORED if lossy else "",
             )
         )
-    return out
+    return out if percent == 100 else _of_share(out, percent)
+
+
+def _of_share(found: list[Track], percent: int) -> list[Track]:
+    """All that is not for training, and that share of what is, at least a clip.
+
+    Each group gives a clip in turn, whichever its checksum puts first: a larger share has all
+    clips of a smaller one, and a small one is of many singers.
+    """
+    of_group: dict[str, list[str]] = {}
+    training = [one for one in found if one.split == "train"]
+    for one in sorted(training, key=lambda one: zlib.crc32(one.id.encode())):
+        of_group.setdefault(one.group, []).append(one.id)
+    in_turn = sorted(
+        (turn, group, clip) for group, clips in of_group.items() for turn, clip in enumerate(clips)
+    )
+    kept = {clip for *_, clip in in_turn[: max(round(len(in_turn) * percent / 100), 1)]}
+    return [one for one in found if one.split != "train" or one.id in kept]
 
 
 def find_clips(source: str | None) -> list[pathlib.Path]:
@@ -126,7 +151,13 @@ def load(path: pathlib.Path, labels: pathlib.Path, *, view: str = "full") -> Rec
         has_pitch=np.stack([no_label, has_pitch], axis=1),
         grid=GRID,
     )
-    return {"full": lambda r: r, "stems": unknown_pitch, "pitch": unknown_stems}[view](recording)
+    taken: dict[str, Callable[[Recording], Recording]] = {
+        "full": lambda r: r,
+        "stems": unknown_pitch,
+        "pitch": unknown_stems,
+        MIXTURES: lambda r: unknown_pitch(unknown_stems(r)),
+    }
+    return taken[view](recording)
 
 
 def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.ndarray]:

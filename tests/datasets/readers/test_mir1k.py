@@ -103,6 +103,38 @@ def test_the_views_share_no_singer_and_take_labels_away(tmp_path):
         mir1k.tracks(str(tmp_path), split_by="song", view="stems", grid=GRID)
 
 
+def test_shares_of_the_training_clips_lie_inside_each_other_and_are_of_many_singers(tmp_path):
+    for singer in ("amy", "bobon", "titon", "jmzen", "khair"):
+        for number in range(10):
+            write_clip(tmp_path, f"{singer}_{number}_01")
+    found = {
+        name: READERS[name].tracks(str(tmp_path), grid=GRID)
+        for name in ("mir1k_3", "mir1k_12", "mir1k_50", "mir1k")
+    }
+    train = {k: {one.id for one in tracks if one.split == "train"} for k, tracks in found.items()}
+    assert [len(one) for one in train.values()] == [1, 4, 15, 30]
+    assert train["mir1k_3"] < train["mir1k_12"] < train["mir1k_50"] < train["mir1k"]
+    singers = collections.Counter(clip.partition("_")[0] for clip in train["mir1k_12"])
+    assert sorted(singers.values()) == [1, 1, 2]
+    for tracks in found.values():
+        assert sum(one.split == "valid" for one in tracks) == 10
+        assert sum(one.split == "test" for one in tracks) == 10
+
+
+def test_mixtures_have_no_label(tmp_path):
+    for singer in ("amy", "jmzen", "khair"):
+        write_clip(tmp_path, f"{singer}_1_01")
+    found = READERS["mir1k_mixtures"].tracks(str(tmp_path), grid=GRID)
+    whole = READERS["mir1k"].tracks(str(tmp_path), grid=GRID)
+    assert [one.split for one in found] == ["train", "valid", "test"]
+    for one, other in zip(found, whole, strict=True):
+        recording = one.load()
+        track.check(recording)
+        assert not recording.has_stems.any() and not recording.has_pitch.any()
+        assert not recording.f0_hz.any()
+        np.testing.assert_allclose(recording.audio[:, 0], other.load().audio.sum(1), atol=1e-6)
+
+
 def test_lossy_clips_are_not_for_testing_and_a_lossless_copy_comes_first(tmp_path):
     valid = next(row[0] for row in read_split(mir1k.SPLIT_LISTS["singer"]) if row[1] == "valid")
     valid = f"{valid}_1_01"

@@ -1,0 +1,165 @@
+"""What few labels are compared by: rows of labels alone, and of what each paper does with the rest.
+
+The rest are mixtures without labels; deep clustering has other music in stems. A run that goes on
+from another paper's first stage has that one's network as its separator, and is held against the
+same network with labels alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from experiments.experiment import Column, Row, Run, Table
+
+COLUMNS = {
+    "sdr_db": Column("SDR dB"),
+    "si_sdr_db": Column("SI-SDR dB"),
+    "rpa": Column("RPA %", 100, 1),
+    "rca": Column("RCA %", 100, 1),
+    "oa": Column("OA %", 100, 1),
+}
+# Those of differences and the figure.
+SHOWN = ("sdr_db", "rpa")
+AMOUNTS = {3: "mir1k_3", 12: "mir1k_12", 50: "mir1k_50", 100: "mir1k"}  # percent of the clips
+MIXTURES = "mir1k_mixtures"
+TEACHER, STUDENT = "teacher", "student"
+STEPS, PRETRAINING_STEPS = 1500, 1500
+SEGMENT, WINDOW, OUTPUTS = 20_480, 1024, 4
+BANDS = (4,) * 16 + (8,) * 16 + (16,) * 12 + (64, 65)
+
+# ---- MAJL's cascade, by its separator -----------------------------------------------------------
+
+MAJL: dict[str, Any] = {
+    "data.target": "voice",
+    "data.stems_only": "",
+    "data.pitch_only": "",
+    "augmentation.others": 0.5,
+    "augmentation.gain_db": 4.0,
+    "evaluation.test_tracks": 0,
+    "evaluation.select_best": True,
+    "train.evaluate_every_steps": 500,
+    "train.checkpoint_every_steps": 250,
+    **{f"stages.{stage}.steps": STEPS for stage in (TEACHER, STUDENT)},
+    **{f"stages.{stage}.learning_rate": 1e-3 for stage in (TEACHER, STUDENT)},
+}
+SEPARATORS: dict[str, dict[str, Any]] = {
+    "U-Net": {"separator": "unet"},
+    "Locoformer": {"separator": "locoformer", "locoformer.outputs": OUTPUTS},
+    "Chimera": {"separator": "chimera"},
+    "VQ-VAE": {"separator": "vqvae", "vqvae.multiplier": 1},
+}
+
+# ---- first stages of the other papers -----------------------------------------------------------
+
+GRID = {"data.sample_rate_hz": 16_000, "data.hop_samples": 320, "data.segment_samples": SEGMENT}
+OFTEN = {"train.evaluate_every_steps": 250, "train.checkpoint_every_steps": 250}
+MIXIT = Run(
+    "mixit",
+    ("pretrain",),
+    {
+        **GRID,
+        **OFTEN,
+        "data.unlabelled": MIXTURES,
+        "data.labelled": "mir1k: accompaniment, voice",
+        "window_samples": WINDOW,
+        "network.bands": BANDS,
+        "network.outputs": OUTPUTS,
+        "network.layers": 2,
+        "stages.pretrain.steps": PRETRAINING_STEPS,
+        "evaluation.segment_samples": 2 * SEGMENT,
+        "evaluation.pretrained": False,
+    },
+    config="configs/mixit.py:experiment",
+)
+DEEP_CLUSTERING = Run(
+    "deep_clustering",
+    ("pretrain",),
+    {
+        **GRID,
+        **OFTEN,
+        "data.segment_samples": 2 * SEGMENT,
+        "stages.pretrain.data": "{other_music}",
+        "stages.pretrain.steps": PRETRAINING_STEPS,
+        "window_samples": WINDOW,
+    },
+    config="configs/transfer.py:experiment",
+)
+JUKEBOX = Run(
+    "jukebox",
+    ("music",),
+    {
+        **GRID,
+        **OFTEN,
+        "data.music": MIXTURES,
+        "data.labelled": "mir1k",
+        "data.stem": "voice",
+        "stages.music.steps": PRETRAINING_STEPS,
+    },
+    config="configs/jukebox.py:experiment",
+)
+FIRST = {
+    "Locoformer": ("MixIT first", MIXIT),
+    "Chimera": ("deep clustering first", DEEP_CLUSTERING),
+    "VQ-VAE": ("Jukebox first", JUKEBOX),
+}
+
+# ---- rows ---------------------------------------------------------------------------------------
+
+
+def _name(text: str) -> str:
+    return text.lower().replace("-", "_").replace(" ", "_")
+
+
+def _rows() -> Iterator[Row]:
+    for percent, labelled in AMOUNTS.items():
+        for network, fields in SEPARATORS.items():
+            alone = {**MAJL, **fields, "data.labelled": labelled}
+            run = Run(f"{_name(network)}_{percent}", (TEACHER,), alone)
+            of_row = _place(percent, network, "")
+            yield Row(run=run, stage=TEACHER, **of_row)
+            if network == "U-Net":
+                yield from _students(run, percent, network, "")
+            if network in FIRST:
+                words, before = FIRST[network]
+                start = {"stages.teacher.start": f"separator={{{before.name}}}:{before.stages[0]}"}
+                run = Run(
+                    f"{before.name}_{percent}", (TEACHER,), {**alone, **start}, after=(before,)
+                )
+                yield Row(run=run, stage=TEACHER, **_place(percent, network, words))
+                if before is MIXIT:
+                    yield from _students(run, percent, network, words)
+
+
+def _students(teacher: Run, percent: int, network: str, words: str) -> Iterator[Row]:
+    """MAJL's second stage, where there is a rest that the teacher can label."""
+    if percent == 100:
+        return
+    fields: Mapping[str, Any] = {**teacher.fields, "data.unlabelled": MIXTURES}
+    start = teacher.fields.get("stages.teacher.start", "")
+    run = Run(
+        f"{teacher.name.removesuffix(f'_{percent}')}_pseudo_{percent}",
+        (TEACHER, STUDENT),
+        {**fields, "stages.student.start": start},
+        borrows=(teacher, TEACHER),
+        after=teacher.after,
+    )
+    words = f"{words} + pseudo labels" if words else "MAJL's pseudo labels"
+    yield Row(run=run, stage=STUDENT, **_place(percent, network, words))
+
+
+def _place(percent: int, network: str, words: str) -> dict[str, Any]:
+    """Where a row stands: its label, its curve, and the row that it is held against."""
+    alone = f"{percent} %: {network}, labels alone"
+    curve = f"{network}, {words or 'labels alone'}"
+    label = f"{percent} %: {curve}"
+    return {"label": label, "curve": curve, "x": float(percent), "against": alone}
+
+
+MAIN = Table(
+    "Few labels",
+    "(all five) what is learnt from cheap data spares labels; none compares with the others",
+    tuple(_rows()),
+    x_label="fully labelled minutes",
+    x_from="labelled_minutes",
+    logarithmic=True,
+)
+TABLES = {"main": MAIN}

@@ -1,0 +1,77 @@
+"""One table of models of several papers on one test set."""
+
+import json
+
+import jax
+import made_music
+import numpy as np
+import pytest
+import smoke_runs
+from made_runs import make_run, save_stage
+
+from experiments import __main__ as command
+from majl_jax.recipes import ss_mpe
+from majl_jax.training.manifest import write_manifest
+
+
+@pytest.fixture
+def several_pitches(tmp_path):
+    """The folder of a run of SS-MPE, with random parameters."""
+    config = smoke_runs.load_config("ss_mpe")
+    config.run = ("reference",)
+    _, network = ss_mpe.build(config)
+    features = np.zeros((1, 4, network.bins, network.harmonics))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), features)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), shapes["params"])
+    write_manifest(tmp_path / "several", config, seed=0)
+    save_stage(tmp_path / "several", "reference", {"params": params})
+    return tmp_path / "several"
+
+
+def logged(run, stage, *rows):
+    lines = [{"stage": stage, "step": n, "kind": "train", "steps_per_s": r} for n, r in rows]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+@pytest.mark.slow
+def test_models_of_several_papers_are_compared_and_those_not_there_are_said(
+    tmp_path, several_pitches, capsys
+):
+    data = made_music.prepare(tmp_path / "data") / "chorales"
+    first = make_run(tmp_path / "first")
+    # Begun from the other run's first stage: what that took counts as well.
+    start = f"pitch={first}:teacher"
+    run = make_run(tmp_path / "majl", stages__student__start=start)
+    logged(first, "teacher", (60, 2.0))
+    logged(run, "teacher", (30, 1.0), (90, 0.5))
+    logged(run, "student", (60, 1.0))
+    models = [str(run), f"{run}:teacher", str(several_pitches), str(tmp_path / "gone")]
+    output = tmp_path / "out"
+    options = [f"--data={data}", "--target=soprano,voice", f"--output={output}"]
+    assert command.main(["compare", *models, *options]) == 0
+    page = (output / "comparison.md").read_text()
+    assert page in capsys.readouterr().out
+    rows = [json.loads(line) for line in (output / "comparison.jsonl").read_text().splitlines()]
+    student, teacher, several, gone, mixture = rows
+    assert [row["model"] for row in rows] == [*models, "mixture, untouched"]
+    assert student["steps"] == 90 + 60 + 60
+    assert student["minutes"] == pytest.approx((30 + 120 + 60 + 30) / 60)
+    assert (teacher["steps"], teacher["minutes"]) == (90, pytest.approx(150 / 60))
+    for row in (student, teacher):
+        assert {"sdr_db", "si_sdr_db", "rpa", "f1", "memory_mb", "real_time"} <= set(row)
+        assert row["memory_mb"] > 0.1 and row["real_time"] > 0
+        assert row["parameters"] == student["parameters"] > 1000
+    assert {"f1", "memory_mb", "parameters"} <= set(several)
+    assert not {"sdr_db", "rpa", "minutes"} & set(several) and several["steps"] == 7
+    assert "does not exist" in gone["missing"] and f"**missing**: {gone['missing']}" in page
+    # The bass is about as loud as the soprano.
+    assert abs(mixture["sdr_db"]) < 3 and mixture["sdr_db"] != student["sdr_db"]
+
+
+def test_only_models_that_are_not_there_are_an_error(tmp_path, capsys):
+    data = made_music.prepare(tmp_path / "data") / "chorales"
+    call = ["compare", str(tmp_path / "gone"), f"--data={data}", "--target=soprano"]
+    assert command.main([*call, f"--output={tmp_path / 'out'}"]) == 1
+    assert "**missing**" in capsys.readouterr().out
