@@ -1,7 +1,8 @@
 """The input from shards on disk (tf.data): random crops in a seeded order, batched and prefetched.
 
 tf.data moves bytes only. Each example is found by its global number (see `schedule.py`): one read
-at the record's place in its shard, one crop of its bytes. So every process reads only its own
+at the record's place in its shard, one crop of its bytes; on local disks of the crop alone, once
+the record was seen whole (`local_crops.py`). So every process reads only its own
 examples, the processes' batches put together are the batch of a single process, and the position is
 the step.
 """
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from majl_jax.datasets.input import schedule, tf_places
+from majl_jax.datasets.input import schedule, tf_crops
+from majl_jax.datasets.input.local_crops import LocalCrops
 from majl_jax.datasets.input.sources import AnySource, Opened, open_sources
 from majl_jax.datasets.records import read_record
-from majl_jax.datasets.shards import FOOTER_BYTES, HEADER_BYTES
+from majl_jax.datasets.shards import is_local
 
 # Batches that are made ahead, and records that are read at the same time.
 PREFETCH_BATCHES, PARALLEL_READS = 2, 4
@@ -41,7 +43,11 @@ class Pipeline(schedule.Position):
         )
         self._opened, self._crops = opened, crops
         self._batch_size, self._process_index = batch_size, process_index
-        self._iterator = None
+        self._iterator, self._local = None, None
+        if all(is_local(one.prepared.directory) for one in opened):
+            self._local = LocalCrops(
+                opened, segment_samples=crops.segment_samples, hop_samples=crops.hop_samples
+            )
 
     def __iter__(self) -> "Pipeline":
         return self
@@ -66,7 +72,7 @@ class Pipeline(schedule.Position):
     def _refuse_damaged(self) -> None:
         """Reads the records of the next batch one by one; an error where one is damaged."""
         tf = _tensorflow()
-        find = _finder(tf, self._opened, self._crops)
+        find = tf_crops.finder(tf, self._opened, self._crops)
         first = self.step * self._batch_size + self._process_index * self.local_size
         for example in range(first, first + self.local_size):
             _, source, number, _ = find(tf.constant(example, tf.int64))
@@ -82,18 +88,14 @@ class Pipeline(schedule.Position):
         dataset = tf.data.Dataset.range(step, 2**62 // batch_size).flat_map(
             lambda s: tf.data.Dataset.range(s * batch_size + first, s * batch_size + first + local)
         )
-        dataset = dataset.interleave(
-            _locator(tf, self._opened, self._crops),
-            cycle_length=PARALLEL_READS,
-            block_length=1,
-            num_parallel_calls=PARALLEL_READS,
-            deterministic=True,
-        )
-        dataset = dataset.map(
-            _cropper(tf, self._opened, self._crops),
-            num_parallel_calls=PARALLEL_READS,
-            deterministic=True,
-        )
+        how = {"num_parallel_calls": PARALLEL_READS, "deterministic": True}
+        if self._local is not None:
+            read = tf_crops.local_cropper(tf, self._opened, self._crops, self._local)
+            dataset = dataset.map(read, **how)
+        else:
+            read = tf_crops.locator(tf, self._opened, self._crops)
+            dataset = dataset.interleave(read, cycle_length=PARALLEL_READS, block_length=1, **how)
+            dataset = dataset.map(tf_crops.cropper(tf, self._opened, self._crops), **how)
         return dataset.batch(local, drop_remainder=True).prefetch(PREFETCH_BATCHES)
 
 
@@ -159,108 +161,3 @@ def _check(prepared: Any, segment_samples: int) -> None:
             f"({layout.hop_samples}) and at most one "
             f"record ({layout.record_samples} samples) of {prepared.directory}"
         )
-
-
-def _locator(tf, opened: Sequence[Opened], crops: schedule.Crops):
-    """A function: example number to a data set of one (example, seed of its crop, source, valid
-    samples, bytes).
-    """
-    find = _finder(tf, opened, crops)
-    paths = [
-        str(one.prepared.directory / shard)
-        for one in opened
-        for shard in one.prepared.split(one.split).shards
-    ]
-    with tf.device("cpu"):
-        paths = tf.constant(paths)
-
-    def locate(example):
-        draw, source, _, (shard, offset, length, valid_samples) = find(example)
-        # TensorFlow looks at the checksums of the length and of the payload.
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=paths[shard][None],
-            compression_type="",
-            buffer_size=HEADER_BYTES + length + FOOTER_BYTES,
-            byte_offsets=(offset - HEADER_BYTES)[None],
-        )
-        shards = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-        return shards.take(1).map(lambda payload: (example, draw, source, valid_samples, payload))
-
-    return locate
-
-
-def _finder(tf, opened: Sequence[Opened], crops: schedule.Crops):
-    """A function: example number to (seed of its crop, source, number of its record there, (number
-    of its shard among those of all sources, offset, length, valid samples)).
-    """
-    seed, distinct_offsets = crops.seed, crops.distinct_offsets
-    order = schedule.pattern([one.weight for one in opened])
-    before = schedule.taken_before(order, len(opened))
-    rows, sizes, shards = [], [], 0
-    for one in opened:
-        split, numbers = one.prepared.split(one.split), one.records
-        columns = [split.shard + shards, split.offset, split.length, split.valid_samples]
-        rows.append(np.stack(columns, axis=1)[numbers])
-        sizes.append(len(numbers))
-        shards += len(split.shards)
-    first_row = np.concatenate([[0], np.cumsum(sizes)])
-    with tf.device("cpu"):
-        rows, sizes = tf.constant(np.concatenate(rows)), tf.constant(sizes, tf.int64)
-        first_row, order, before = (tf.constant(a, tf.int64) for a in (first_row, order, before))
-
-    def find(example):
-        length = tf.size(order, tf.int64)
-        place = example % length
-        source = order[place]
-        count = (example // length) * before[-1, source] + before[place, source]
-        size = sizes[source]
-        shuffle_seed = tf.stack([seed * 4096 + source, count // size])
-        number = tf.random.experimental.index_shuffle(count % size, shuffle_seed, size - 1)
-        draw = example
-        if distinct_offsets:
-            draw = (first_row[source] + number) * distinct_offsets
-            draw += (count // size) % distinct_offsets
-        return draw, source, number, tf.unstack(rows[first_row[source] + number])
-
-    return find
-
-
-def _cropper(tf, opened: Sequence[Opened], crops: schedule.Crops):
-    """A function from what `_locator` gives to one example."""
-    layout = opened[0].prepared.layout
-    seed, segment_samples, hop = crops.seed, crops.segment_samples, crops.hop_samples
-    frames = segment_samples // hop
-    lengths = {"stems": segment_samples, "has_stems": None, "f0_hz": frames, "has_pitch": frames}
-    features = {key: tf.io.FixedLenFeature([], tf.string) for key in lengths}
-    place = tf_places.placer(tf, opened)
-    layouts = [one.prepared.layout for one in opened]
-    with tf.device("cpu"):
-        labels_count = tf.constant([one.labels for one in opened])
-        stem_counts = tf.constant([len(one.stems) for one in layouts], tf.int64)
-        voice_counts = tf.constant([one.pitch_voices for one in layouts], tf.int64)
-
-    def crop(example, draw, source, valid_samples, payload):
-        parsed = tf.io.parse_single_example(payload, features)
-        latest = tf.maximum(valid_samples - segment_samples, 0) // hop
-        start = tf.random.stateless_uniform(
-            [], tf.stack([tf.constant(seed, tf.int64), draw]), 0, latest + 1, tf.int64
-        )
-        out, stems, voices = {}, stem_counts[source], voice_counts[source]
-        shapes = {"stems": [stems, layout.channels], "has_stems": [stems]}
-        for key, (_, dtype) in layout.arrays().items():
-            data, length = parsed[key], lengths[key]
-            shape = shapes.get(key, [voices])
-            if length is not None:
-                row_bytes = tf.reduce_prod(shape) * dtype.itemsize
-                begin = start * (hop if key == "stems" else 1) * row_bytes
-                data = tf.strings.substr(data, begin, length * row_bytes)
-                shape = [length, *shape]
-            kind = tf.uint8 if dtype.kind == "b" else tf.as_dtype(dtype)
-            out[key] = tf.reshape(tf.io.decode_raw(data, kind), shape)
-        out = place(source, out)
-        for key in ("has_stems", "has_pitch"):
-            out[key] = tf.cast(out[key], tf.bool)
-        out["has_pitch"] &= labels_count[source]
-        return {**out, "index": tf.cast(example % 2**32, tf.uint32)}
-
-    return crop
