@@ -22,7 +22,9 @@ SHOWN = ("sdr_db", "rpa")
 AMOUNTS = {3: "mir1k_3", 12: "mir1k_12", 50: "mir1k_50", 100: "mir1k"}  # percent of the clips
 MIXTURES = "mir1k_mixtures"
 TEACHER, STUDENT = "teacher", "student"
-STEPS, PRETRAINING_STEPS = 1500, 1500
+# Meant to be 20 minutes of a core each, by what steps of these networks took elsewhere.
+STEPS = {"U-Net": 3000, "Locoformer": 750, "Chimera": 3000, "VQ-VAE": 600}
+FIRST_STEPS = {"mixit": 1500, "deep_clustering": 3000, "jukebox": 900}
 SEGMENT, WINDOW, OUTPUTS = 20_480, 1024, 4
 BANDS = (4,) * 16 + (8,) * 16 + (16,) * 12 + (64, 65)
 
@@ -36,9 +38,6 @@ MAJL: dict[str, Any] = {
     "augmentation.gain_db": 4.0,
     "evaluation.test_tracks": 0,
     "evaluation.select_best": True,
-    "train.evaluate_every_steps": 500,
-    "train.checkpoint_every_steps": 250,
-    **{f"stages.{stage}.steps": STEPS for stage in (TEACHER, STUDENT)},
     **{f"stages.{stage}.learning_rate": 1e-3 for stage in (TEACHER, STUDENT)},
 }
 SEPARATORS: dict[str, dict[str, Any]] = {
@@ -64,7 +63,7 @@ MIXIT = Run(
         "network.bands": BANDS,
         "network.outputs": OUTPUTS,
         "network.layers": 2,
-        "stages.pretrain.steps": PRETRAINING_STEPS,
+        "stages.pretrain.steps": FIRST_STEPS["mixit"],
         "evaluation.segment_samples": 2 * SEGMENT,
         "evaluation.pretrained": False,
     },
@@ -78,7 +77,7 @@ DEEP_CLUSTERING = Run(
         **OFTEN,
         "data.segment_samples": 2 * SEGMENT,
         "stages.pretrain.data": "{other_music}",
-        "stages.pretrain.steps": PRETRAINING_STEPS,
+        "stages.pretrain.steps": FIRST_STEPS["deep_clustering"],
         "window_samples": WINDOW,
     },
     config="configs/transfer.py:experiment",
@@ -92,7 +91,7 @@ JUKEBOX = Run(
         "data.music": MIXTURES,
         "data.labelled": "mir1k",
         "data.stem": "voice",
-        "stages.music.steps": PRETRAINING_STEPS,
+        "stages.music.steps": FIRST_STEPS["jukebox"],
     },
     config="configs/jukebox.py:experiment",
 )
@@ -112,7 +111,7 @@ def _name(text: str) -> str:
 def _rows() -> Iterator[Row]:
     for percent, labelled in AMOUNTS.items():
         for network, fields in SEPARATORS.items():
-            alone = {**MAJL, **fields, "data.labelled": labelled}
+            alone = {**MAJL, **fields, **_length(STEPS[network]), "data.labelled": labelled}
             run = Run(f"{_name(network)}_{percent}", (TEACHER,), alone)
             of_row = _place(percent, network, "")
             yield Row(run=run, stage=TEACHER, **of_row)
@@ -127,6 +126,12 @@ def _rows() -> Iterator[Row]:
                 yield Row(run=run, stage=TEACHER, **_place(percent, network, words))
                 if before is MIXIT:
                     yield from _students(run, percent, network, words)
+
+
+def _length(steps: int) -> dict[str, int]:
+    """So many steps for both stages, three validations each."""
+    often = {"train.evaluate_every_steps": steps // 3, "train.checkpoint_every_steps": steps // 12}
+    return {**often, **{f"stages.{stage}.steps": steps for stage in (TEACHER, STUDENT)}}
 
 
 def _students(teacher: Run, percent: int, network: str, words: str) -> Iterator[Row]:

@@ -1,13 +1,15 @@
 """Few labels: runs that go on from another paper's, rows that are missing, and sizes that fit."""
 
+import dataclasses
 import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
+import made_music
 import numpy as np
 import pytest
 import smoke_runs
-from made_copies.mir1k import write_clip
 from made_runs import save_stage
 
 from experiments import __main__ as command
@@ -15,7 +17,7 @@ from experiments import drawing, few_labels
 from experiments.experiment import Data, Run
 from experiments.few_labels.tables import MAIN
 from experiments.grid import Grid
-from majl_jax.prepare import __main__ as prepare
+from majl_jax.datasets import builder, records
 from majl_jax.recipes import transfer
 
 FIRST = Run("first", ("music",), {"data.stem": "voice"}, config="configs/jukebox.py:smoke")
@@ -100,14 +102,15 @@ def test_a_table_names_the_rows_that_are_missing_and_the_figure_has_the_minutes(
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Prepared sets of a made-up MIR-1K."""
+    """Sets called as those of MIR-1K, of tones."""
     folder = tmp_path_factory.mktemp("few_labels")
-    for singer in ("amy", "bobon", "jmzen", "khair"):
-        write_clip(folder / "MIR-1K", f"{singer}_1_01", samples=32_000)
-    source = f"--source={folder / 'MIR-1K'}"
-    names = "mir1k,mir1k_3,mir1k_mixtures"
-    call = [f"--dataset={names}", source, f"--output={folder}", "--processes=1"]
-    assert prepare.main(call) == 0
+    layout = dataclasses.replace(made_music.LAYOUT, stems=("voice", "accompaniment"))
+    unknown = {"has_stems": False, "has_pitch": False}
+    for name, labels in (("mir1k_3", {}), ("mir1k_mixtures", unknown)):
+        splits = {"train": "a", "valid": "b", "test": "c"}
+        made = {k: made_music.tones(v, layout=layout, **labels) for k, v in splits.items()}
+        cut = {split: records.cut(track, layout) for split, track in made.items()}
+        builder.write_dataset(folder / name, cut, layout=layout)
     return folder
 
 
@@ -124,7 +127,7 @@ def test_what_starts_from_a_first_stage_has_its_sizes(clips, tmp_path):
     # Of other data, which are not here: its network alone.
     config = _config(runs["deep_clustering"], {"stages.pretrain.data": "any: voice, rest"})
     network = transfer.build(config, "pretrain")
-    spectrum = np.zeros((1, 2, network.frequency_bins))
+    spectrum = jnp.zeros((1, 2, network.frequency_bins))
     _leave(
         tmp_path / "deep_clustering",
         "pretrain",
