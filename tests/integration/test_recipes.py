@@ -15,7 +15,7 @@ from places import ROOT
 from majl_jax import main, parallel
 from majl_jax.datasets import builder, records
 from majl_jax.models import by_name
-from majl_jax.training import run_log, stage_run
+from majl_jax.training import run_log, step
 from majl_jax.training.manifest import write_manifest
 from majl_jax.training.restore import load_variables
 
@@ -28,12 +28,12 @@ majl = pytest.mark.xdist_group("majl")
 @pytest.fixture
 def traced_once(monkeypatch):
     """The step of a stage is traced once, however often its training begins."""
-    made, make_step = {}, stage_run.make_step
+    made, make_step = {}, step.make_step
 
     def step_of(loss, *others):
         return made.setdefault(loss, make_step(loss, *others))
 
-    monkeypatch.setattr(stage_run, "make_step", step_of)
+    monkeypatch.setattr(step, "make_step", step_of)
     monkeypatch.setattr(parallel, "sharded", functools.cache(parallel.sharded))
 
 
