@@ -117,9 +117,7 @@ def _same(outside: Any, inside: Any, read: frozenset) -> frozenset:
     if len(outside) != len(inside):
         return frozenset()
     pairs = zip(outside, inside, strict=True)
-    return frozenset(
-        within for of, within in pairs if not isinstance(of, Literal) and of in read
-    )
+    return frozenset(within for of, within in pairs if not isinstance(of, Literal) and of in read)
 
 
 def _inner(parameters: Any) -> Iterator[Any]:

@@ -98,7 +98,8 @@ def _description(loss, besides):
     for setting in loss.args:
         made_of += _fields(setting)
         made_of += [item for item in setting.options.items() if item[0] not in SCHEDULE]
-    made_of += [item for each in loss.keywords.values() for item in _fields(each)]
+    kept = [value for name, value in loss.keywords.items() if name not in besides]
+    made_of += [item for value in kept for item in _fields(value)]
     parts = {name: repr(value) for name, value in made_of if name not in {*besides, "name"}}
     # It stands there by its fields.
     parts.pop("cascade", None)
