@@ -3,8 +3,8 @@
 Loops count as often as they run, a branch by platform as that of the platform, any other branch as
 the dearest. What stands between products is taken as computed along with them, as XLA mostly fuses
 it: so bytes are those of the operands and results of products, transforms, sorts and sums, and what
-is taken out of arrays or put into them. What is the same in all runs of a loop is read once. A lower
-bound, as far as fusions keep nothing else.
+is taken out of arrays or put into them. What is the same in all runs of a loop is read once. It is
+a lower bound, as far as fusions keep nothing else.
 """
 
 import dataclasses
