@@ -81,6 +81,7 @@ def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Su
         },
         compile_s=compile_s,
         planned_mib=measuring.planned_mib(step),
+        device_mib=measuring.device_peak_mib,
     )
 
 
@@ -89,18 +90,18 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     import torch
     from torch.nn import functional
 
-    from benchmarks.in_torch import unet_and_crepe
+    from benchmarks.in_torch import placing, unet_and_crepe
 
     torch.manual_seed(0)
     settings = NETWORKS[options.networks]
-    audio, target = (torch.from_numpy(x) for x in data(options.networks))
+    audio, target = placing.placed(*data(options.networks))
     if "channels" in settings:
         model = unet_and_crepe.UNet(settings["channels"], WINDOW_SAMPLES, HOP_SAMPLES)
         error = functional.l1_loss
         first, to_ours = model.down[0], lambda x: x.permute(2, 3, 1, 0).flip(0, 1)
     else:
         model = unet_and_crepe.Crepe(settings["multiplier"], HOP_SAMPLES)
-        weight = torch.tensor(10.0)
+        weight = torch.tensor(10.0, device=placing.device())
 
         def error(logits, target):
             return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
@@ -108,6 +109,7 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
         first, to_ours = model.convs[0], lambda x: x.permute(2, 1, 0)
     with np.load(folder / "weights.npz") as file:
         model.load(dict(file))
+    model = placing.model_on_device(model, options)
 
     def forward() -> torch.Tensor:
         model.eval()
@@ -119,10 +121,14 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
         model.zero_grad(set_to_none=True)
         error(model(audio), target).backward()
 
-    output = forward().numpy()
+    output = placing.array(forward())
     step()
-    gradient = to_ours(first.weight.grad).numpy().copy()
-    return Subject({"output": output, "gradient": gradient}, {"forward": forward, "step": step})
+    gradient = placing.array(to_ours(first.weight.grad))
+    return Subject(
+        {"output": output, "gradient": gradient},
+        {"forward": placing.waiting(forward), "step": placing.waiting(step)},
+        device_mib=placing.peak_mib,
+    )
 
 
 def data(network: str) -> tuple[np.ndarray, np.ndarray]:

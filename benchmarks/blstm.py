@@ -40,22 +40,28 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     """PyTorch's layer; writes its weights."""
     import torch
 
+    from benchmarks.in_torch import placing
+
     torch.manual_seed(0)
     sizes = options.features, options.units, options.layers
     model = torch.nn.LSTM(*sizes, batch_first=True, bidirectional=True)
-    state = {key: value.numpy() for key, value in model.state_dict().items()}
-    np.savez(folder / "weights.npz", **state)
-    inputs = torch.from_numpy(data(options))
+    np.savez(folder / "weights.npz", **placing.arrays(model.state_dict()))
+    model = placing.model_on_device(model, options)
+    (inputs,) = placing.placed(data(options))
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
         model(inputs)[0].square().sum().backward()
 
     with torch.inference_mode():
-        output = model(inputs)[0].numpy()
+        output = placing.array(model(inputs)[0])
     step()
-    gradient = model.weight_hh_l0_reverse.grad.numpy().T.copy()
-    return Subject({"output": output, "gradient": gradient}, {"step": step})
+    gradient = placing.array(model.weight_hh_l0_reverse.grad).T
+    return Subject(
+        {"output": output, "gradient": gradient},
+        {"step": placing.waiting(step)},
+        device_mib=placing.peak_mib,
+    )
 
 
 def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Subject:
@@ -91,6 +97,7 @@ def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Su
         {"step": lambda: jax.block_until_ready(step(params, inputs))},
         compile_s=compile_s,
         planned_mib=measuring.planned_mib(step),
+        device_mib=measuring.device_peak_mib,
     )
 
 

@@ -80,31 +80,29 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     """The same in PyTorch, with the weights that `run_jax` wrote last."""
     import torch
 
-    from benchmarks.in_torch import resunet
+    from benchmarks.in_torch import placing, resunet
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model = resunet.Separator(channels(options), BLOCKS, WINDOW_SAMPLES, HOP_SAMPLES)
     with np.load(folder / "weights.npz") as file:
         model.load({k.replace("|", "/"): file[k] for k in file.files})
     model.remat = case.remat
-    model.to(device)
-    audio, target = (torch.from_numpy(x).to(device) for x in data(options))
+    model = placing.model_on_device(model, options)
+    audio, target = placing.placed(*data(options))
     model.eval()
     with torch.inference_mode():
-        output = model(audio).cpu().numpy()
+        output = placing.array(model(audio))
     model.train()
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
         (model(audio) - target).abs().mean().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
 
-    def device_mib() -> float | None:
-        return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
-
-    parameters = sum(p.numel() for p in model.parameters())
-    return Subject({"output": output}, {"step": step}, parameters=parameters, device_mib=device_mib)
+    return Subject(
+        {"output": output},
+        {"step": placing.waiting(step)},
+        parameters=sum(p.numel() for p in model.parameters()),
+        device_mib=placing.peak_mib,
+    )
 
 
 COMPARISON = comparison.Comparison(

@@ -89,6 +89,7 @@ def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Su
         },
         compile_s=compile_s,
         planned_mib=measuring.planned_mib(step),
+        device_mib=measuring.device_peak_mib,
     )
 
 
@@ -96,17 +97,17 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     """The same in PyTorch; writes its weights."""
     import torch
 
-    from benchmarks.in_torch import locoformer
+    from benchmarks.in_torch import locoformer, placing
     from majl_jax.models.band_split import BANDS_44_1_KHZ
 
     torch.manual_seed(0)
     model = locoformer.BandSplitLocoformer(
         options.sources, 2, BANDS_44_1_KHZ, options.layers, settings(options)
     )
-    state = {key: value.numpy() for key, value in model.state_dict().items()}
-    np.savez(folder / "weights.npz", **state)
+    np.savez(folder / "weights.npz", **placing.arrays(model.state_dict()))
     model.remat = bool(case.remat)
-    spectrum = torch.from_numpy(data(options))
+    model = placing.model_on_device(model, options)
+    (spectrum,) = placing.placed(data(options))
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
@@ -117,10 +118,14 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
         with torch.inference_mode():
             return model(spectrum)
 
-    output = forward().numpy()
+    output = placing.array(forward())
     step()
-    kernel = dict(model.named_parameters())[GRADIENT].grad.permute(2, 1, 0).numpy().copy()
-    return Subject({"output": output, "gradient": kernel}, {"forward": forward, "step": step})
+    kernel = placing.array(dict(model.named_parameters())[GRADIENT].grad.permute(2, 1, 0))
+    return Subject(
+        {"output": output, "gradient": kernel},
+        {"forward": placing.waiting(forward), "step": placing.waiting(step)},
+        device_mib=placing.peak_mib,
+    )
 
 
 COMPARISON = comparison.Comparison(

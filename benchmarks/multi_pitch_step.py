@@ -65,6 +65,7 @@ def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Su
         {"step": lambda: jax.block_until_ready(step(variables, features, target))},
         compile_s=compile_s,
         planned_mib=measuring.planned_mib(step),
+        device_mib=measuring.device_peak_mib,
     )
 
 
@@ -73,15 +74,15 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     import torch
     from torch.nn import functional
 
-    from benchmarks.in_torch import timbre_trap
+    from benchmarks.in_torch import placing, timbre_trap
     from majl_jax.models.timbre_trap import embedding_bins, level_channels
 
     torch.manual_seed(0)
     model = timbre_trap.TimbreTrap(embedding_bins(BINS), level_channels(3), HARMONICS)
-    state = {key: value.numpy() for key, value in model.state_dict().items()}
-    np.savez(folder / "weights.npz", **state)
+    np.savez(folder / "weights.npz", **placing.arrays(model.state_dict()))
     model.remat = case.remat
-    features, target = (torch.from_numpy(x) for x in data(options))
+    model = placing.model_on_device(model, options)
+    features, target = placing.placed(*data(options))
     features, target = features.permute(0, 3, 2, 1).contiguous(), target.permute(0, 2, 1)
     if case.library.endswith("channels-last"):
         model.to(memory_format=torch.channels_last)
@@ -95,10 +96,14 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
         error.sum(1).mean().backward()
 
     with torch.inference_mode():
-        output = model(features).permute(0, 2, 1).numpy()
+        output = placing.array(model(features).permute(0, 2, 1))
     step()
-    gradient = model.encoder["convin"][0].weight.grad.permute(3, 2, 1, 0).numpy().copy()
-    return Subject({"output": output, "gradient": gradient}, {"step": step})
+    gradient = placing.array(model.encoder["convin"][0].weight.grad.permute(3, 2, 1, 0))
+    return Subject(
+        {"output": output, "gradient": gradient},
+        {"step": placing.waiting(step)},
+        device_mib=placing.peak_mib,
+    )
 
 
 COMPARISON = comparison.Comparison(

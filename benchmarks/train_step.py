@@ -23,13 +23,10 @@ import importlib
 import importlib.util
 import json
 import pathlib
-import resource
-import statistics
 import tempfile
-import time
 from typing import Any
 
-from benchmarks.harness import comparison, measuring
+from benchmarks.harness import comparison
 
 HEADS = {
     "config": 30,
@@ -94,42 +91,9 @@ def config_of(name: str, changes: list[str]) -> Any:
 
 def measure(options: argparse.Namespace, name: str) -> dict[str, float]:
     """Batch, compile_s, planned_mib of one config; if steps are wanted, step_ms and peak_mib."""
-    import jax
-    import numpy as np
-
-    from majl_jax import parallel
-    from majl_jax.training import parameters
-    from majl_jax.training.step import TrainState, make_step
+    from benchmarks.harness import steps
 
     config = config_of(name, options.set)
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = {one.name: one for one in recipe.stages(config, pathlib.Path("unused"))}
-    stage = stages[options.stage or next(iter(stages))]
-    variables = dict(stage.init(jax.random.key(0), None))
-    params = variables.pop("params")
-    mask = parameters.trainable_mask(params, stage.trainable)
-    mesh = parallel.mesh()
-    step = parallel.sharded(make_step(stage.loss, stage.optimizer, mask), mesh)
-    state = TrainState(
-        np.int32(0), params, variables, stage.optimizer.init(params), jax.random.key(0)
-    )
-    state = parallel.replicate(state, mesh)
-    # The state holds copies.
-    del params, variables
-    batches, times_s = stage.batches(None), []
-    first = next(batches)
-    batch = parallel.split(first, mesh)
-    began = time.perf_counter()
-    compiled = step.lower(state, batch).compile()
-    found = {"batch": len(first["index"]), "compile_s": time.perf_counter() - began}
-    found["planned_mib"] = measuring.planned_mib(compiled)
-    for _ in range(1 + options.steps if options.steps else 0):
-        began = time.perf_counter()
-        state, reading = compiled(state, batch)
-        jax.block_until_ready((state, reading))
-        times_s.append(time.perf_counter() - began)
-        batch = parallel.split(next(batches), mesh)
-    if times_s:
-        found["step_ms"] = 1e3 * statistics.median(times_s[1:])
-        found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return found
+    return steps.timed(stages[options.stage or next(iter(stages))], options.steps)

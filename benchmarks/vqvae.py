@@ -102,6 +102,7 @@ def run_jax(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> Su
         {"step": lambda: jax.block_until_ready(step(*arguments))},
         compile_s=compile_s,
         planned_mib=measuring.planned_mib(step),
+        device_mib=measuring.device_peak_mib,
     )
 
 
@@ -109,7 +110,7 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     """The same in PyTorch; writes its weights and its codebook, a random choice of latents."""
     import torch
 
-    from benchmarks.in_torch import vqvae
+    from benchmarks.in_torch import placing, vqvae
     from majl_jax.losses.reconstruction import MULTI_RESOLUTION
     from majl_jax.models.vqvae import VqVaeSizes
 
@@ -117,17 +118,17 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     sizes = VqVaeSizes()
     model = vqvae.AutoEncoder(sizes.hidden, sizes.dilations, sizes.downs[0], sizes.latent, CODES)
     model.remat = case.remat
+    model = placing.model_on_device(model, options)
     codebook = model.bottleneck.level_blocks[0]
-    audio = torch.from_numpy(data(options)).unsqueeze(1)
+    audio = placing.placed(data(options))[0].unsqueeze(1)
     with torch.no_grad():
         latents = model.encode(audio).transpose(1, 2)
         tokens = latents.flatten(0, 1)
         codebook.fill(tokens)
         codes = codebook.codes(tokens).view(latents.shape[:2])
         decoded = model.decode(codebook.k[codes].transpose(1, 2)).transpose(1, 2)
-    state = {key: value.numpy().copy() for key, value in model.state_dict().items()}
-    np.savez(folder / "weights.npz", **state)
-    np.save(folder / "codes.npy", codes)
+    np.savez(folder / "weights.npz", **placing.arrays(model.state_dict()))
+    np.save(folder / "codes.npy", placing.array(codes))
 
     def step() -> torch.Tensor:
         model.zero_grad(set_to_none=True)
@@ -145,8 +146,12 @@ def run_torch(options: argparse.Namespace, case: Case, folder: pathlib.Path) -> 
     total = step()
     first = model.encoders[0].level_blocks[0].model[0][0].weight
     results = {"latents": latents, "decoded": decoded, "loss": total, "codes": codes}
-    results["gradient"] = first.grad.permute(2, 1, 0).numpy().copy()
-    return Subject(results, {"step": step})
+    results["gradient"] = first.grad.permute(2, 1, 0)
+    return Subject(
+        {name: placing.array(tensor) for name, tensor in results.items()},
+        {"step": placing.waiting(step)},
+        device_mib=placing.peak_mib,
+    )
 
 
 COMPARISON = comparison.Comparison(

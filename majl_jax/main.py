@@ -15,7 +15,7 @@ import pathlib
 import re
 import runpy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -62,7 +62,7 @@ def train(arguments: list[str]) -> None:
     if _TRACKER.value and not pathlib.Path(_TRACKER.value).is_file():
         raise FileNotFoundError(f"--tracker: {_TRACKER.value} is no file")
 
-    from majl_jax import parallel
+    from majl_jax import console, parallel
 
     parallel.initialize(
         coordinator=_COORDINATOR.value,
@@ -78,23 +78,28 @@ def train(arguments: list[str]) -> None:
     workdir = pathlib.Path(_WORKDIR.value).resolve()
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
-    data = records.contents(config.data.directory, _words(config.to_dict()))
+    data = records.contents(config.data.directory, records.words(config.to_dict()))
     if _DRY_RUN.value:
         _dry_run(config, recipe, stages, data, workdir)
         return
     manifest.write_manifest(workdir, config, seed=config.seed, data=data)
-    parallel.cache_compilations(workdir / "compiled")  # for the next start of this run
+    if not_kept := parallel.cache_compilations():
+        console.say(not_kept)
     evaluated_with = manifest.mark(config.get("evaluation", {}))
     tracker = _tracker(workdir, config) if parallel.is_first_process() else None
     options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with, tracker=tracker)
     loop.run(stages, workdir, jax.random.key(config.seed), options)
     if parallel.is_first_process():
-        from majl_jax.report import run_page
+        _report(workdir, [stage.name for stage in stages])
 
-        rows = _held_out(workdir, [stage.name for stage in stages])
-        if rows:
-            print(f"\nheld-out tracks, means\n{text_table(rows)}")
-        print(f"report: {run_page.write_report(workdir)}")
+
+def _report(workdir: pathlib.Path, stages: list[str]) -> None:
+    """Prints the scores of the held-out tracks, and writes the page of the run."""
+    from majl_jax.report import run_page
+
+    if rows := _held_out(workdir, stages):
+        print(f"\nheld-out tracks, means\n{text_table(rows)}")
+    print(f"report: {run_page.write_report(workdir)}")
 
 
 def _tracker(workdir: pathlib.Path, config: Any) -> Any:
@@ -158,18 +163,6 @@ def _hush_orbax() -> None:
             shown(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _words(field: Any) -> Iterator[str]:
-    """What stands in the texts of a config, names of data sets among it."""
-    match field:
-        case str():
-            yield from re.findall(r"[\w./-]+", field)
-        case dict():
-            yield from _words(list(field.values()))
-        case list() | tuple():
-            for one in field:
-                yield from _words(one)
 
 
 def _held_out(workdir: pathlib.Path, stages: list[str]) -> list[dict[str, Any]]:

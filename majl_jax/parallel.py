@@ -40,17 +40,37 @@ def initialize(
         )
 
 
-def cache_compilations(folder: str | os.PathLike) -> None:
-    """Keep compiled programs in a folder that is this user's alone, for the next start of a run.
+def cache_compilations(folder: str | os.PathLike | None = None) -> str:
+    """Keep compiled programs for the next start, of any run, in a folder that is this user's alone.
 
-    JAX trusts what it finds there. A cache that the user has chosen already stays. Programs are
+    A cache that the user has chosen already stays. JAX trusts what it finds there: where others own
+    the folder or may write in it, nothing is kept, and the result says so in words. Programs are
     found again after the folder was moved: what XLA would keep in it besides is left out, as its
     path would become part of what a program is found by.
+
+    Args:
+        folder: made if it is not there; None: ~/.cache/majl_jax/compiled, or that of
+            XDG_CACHE_HOME.
     """
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return ""
+    if folder is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = os.path.join(home, "majl_jax", "compiled")
+    try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
-        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+        about = os.stat(folder)
+    except OSError as error:
+        return f"compiled programs are not kept: {error}"
+    owner = os.getuid() if hasattr(os, "getuid") else about.st_uid
+    if about.st_uid != owner or about.st_mode & 0o022:
+        return (
+            f"compiled programs are not kept: {os.fspath(folder)} belongs to somebody else, or"
+            " others may write in it; chmod 700, or name another in JAX_COMPILATION_CACHE_DIR"
+        )
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    return ""
 
 
 def is_first_process() -> bool:

@@ -55,14 +55,14 @@ def traced_once(monkeypatch):
     import functools
 
     from majl_jax import parallel
-    from majl_jax.training import stage_run
+    from majl_jax.training import step
 
-    made, make_step = {}, stage_run.make_step
+    made, make_step = {}, step.make_step
 
     def step_of(loss, *others):
         return made.setdefault(loss, make_step(loss, *others))
 
-    monkeypatch.setattr(stage_run, "make_step", step_of)
+    monkeypatch.setattr(step, "make_step", step_of)
     monkeypatch.setattr(parallel, "sharded", functools.cache(parallel.sharded))
 
 

@@ -88,6 +88,12 @@ def add_options(parser: argparse.ArgumentParser, comparison: Comparison) -> None
     parser.add_argument(
         "--calls", type=int, default=comparison.calls, help="timed calls per process, after one"
     )
+    parser.add_argument(
+        "--torch-compile", action="store_true", help="PyTorch's models by torch.compile"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, help="factor of the disagreement that is allowed"
+    )
     add_child_options(parser, cores=1)
 
 
@@ -153,14 +159,13 @@ def child(
     Raises:
         SystemExit: it failed.
     """
-    command = [sys.executable, "-m", "benchmarks", *options.command]
-    command += [f"--{name}={value}" for name, value in changed.items()]
-    command += [f"--child={case}", f"--folder={folder}"]
     everywhere = os.sched_getaffinity(0)
     # A process starts where the thread stands that starts it.
     os.sched_setaffinity(0, sorted(everywhere)[: options.cores or None])
     try:
-        done = subprocess.run(command, check=False, cwd=ROOT)
+        done = subprocess.run(
+            [*command(options, case, **changed), f"--folder={folder}"], check=False, cwd=ROOT
+        )
     finally:
         os.sched_setaffinity(0, everywhere)
     if done.returncode:
@@ -169,6 +174,12 @@ def child(
             "`pip install torch==2.13.0`"
         )
     return json.loads((folder / "report.json").read_text())
+
+
+def command(options: argparse.Namespace, case: str, **changed: Any) -> list[str]:
+    """What starts a process for a case, but for its folder."""
+    started = [sys.executable, "-m", "benchmarks", *options.command]
+    return [*started, *(f"--{k}={value}" for k, value in changed.items()), f"--child={case}"]
 
 
 def write_report(options: argparse.Namespace, found: Mapping[str, Any]) -> None:
@@ -193,7 +204,9 @@ def _measured(
             }
     del results
     exact = case.dtype == "float32"
-    agrees = not exact or all(error < comparison.tolerance[k] for k, error in errors.items())
+    factor = getattr(options, "tolerance", 1.0)
+    allowed = {name: factor * error for name, error in comparison.tolerance.items()}
+    agrees = not exact or all(error < allowed[name] for name, error in errors.items())
     calls = subject.calls if agrees else {}
     timings = {kind: measuring.measure(call, options.calls) for kind, call in calls.items()}
     peak_mib = subject.device_mib()

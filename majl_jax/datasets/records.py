@@ -6,6 +6,7 @@ where each record lies. Reading needs neither TensorFlow nor the builder.
 
 import dataclasses
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
@@ -253,6 +254,18 @@ def parse(payload: bytes, layout: Layout) -> Record:
     for key in ("start_sample", "valid_samples"):
         record[key] = int(feature[key].int64_list.value[0])
     return record
+
+
+def words(field: Any) -> Iterator[str]:
+    """What stands in the texts of a config's fields, names of data sets among it."""
+    match field:
+        case str():
+            yield from re.findall(r"[\w./-]+", field)
+        case dict():
+            yield from words(list(field.values()))
+        case list() | tuple():
+            for one in field:
+                yield from words(one)
 
 
 def contents(directory: Folder, names: Iterable[str]) -> dict[str, dict[str, int | None]]:

@@ -124,6 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     import jax
 
+    from majl_jax import parallel
+
+    if not_kept := parallel.cache_compilations():
+        print(not_kept, file=sys.stderr)
     devices = jax.local_devices(backend=flags.device) if flags.device else None
     model, variables = _load(flags)
     options = _options(flags, model, devices, [song.path for song in songs])

@@ -17,7 +17,7 @@ from majl_jax.batch import Key, Variables
 from majl_jax.training import checkpoint, parameters, preemption, prefetch, restore, run_log
 from majl_jax.training import optimizer as training_optimizer
 from majl_jax.training.stage import Evaluate, Previous, Stage
-from majl_jax.training.step import Step, TrainState, make_step
+from majl_jax.training.step import Step, TrainState, compiled_step
 from majl_jax.training.step_metrics import StepMetrics
 
 
@@ -270,7 +270,7 @@ def start(
         )
     params = variables.pop("params")
     mask = parameters.trainable_mask(params, stage.trainable)
-    optimizer = parameters.only_trainable(stage.optimizer, mask)
+    optimizer, step = compiled_step(stage, mask, mesh)
     state = TrainState(np.int32(0), params, variables, jax.jit(optimizer.init)(params), step_key)
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(mask), strict=True)
     sizes = [(int(np.size(leaf)), trained) for leaf, trained in leaves]
@@ -278,7 +278,6 @@ def start(
         f"{stage.name}: {sum(n for n, _ in sizes):,} parameters, {sum(n * m for n, m in sizes):,} "
         f"trained, {stage.steps} steps on {mesh.devices.size} {mesh.devices.flat[0].device_kind}"
     )
-    step = parallel.sharded(make_step(stage.loss, optimizer, mask), mesh)
     return parallel.replicate(state, mesh), optimizer, step, stage.batches(previous)
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from majl_jax import parallel
 from majl_jax.batch import Batch, Params, Variables
 from majl_jax.training import optimizer as training_optimizer
 from majl_jax.training import parameters
-from majl_jax.training.stage import Loss
+from majl_jax.training.stage import Loss, Stage
 
 
 @jax.tree_util.register_dataclass
@@ -68,6 +69,16 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation, mask: Any) ->
         return TrainState(state.step + 1, params, mutables, opt_state, state.key), metrics
 
     return step
+
+
+def compiled_step(
+    stage: Stage, mask: Any, mesh: Mesh
+) -> tuple[optax.GradientTransformation, Callable]:
+    """The optimiser of what a stage trains, a tree of booleans like its parameters, and its step on
+    all devices of the mesh, by `jax.jit`.
+    """
+    optimizer = parameters.only_trainable(stage.optimizer, mask)
+    return optimizer, parallel.sharded(make_step(stage.loss, optimizer, mask), mesh)
 
 
 def _check_aux(old: Any, new: Any, terms: Mapping[str, Any]) -> None:

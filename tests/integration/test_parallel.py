@@ -131,19 +131,50 @@ def test_initialize_wants_all_flags_or_none(monkeypatch):
     assert calls == [(("localhost:1234",), {"num_processes": 2, "process_id": 0}), ((), {})]
 
 
-def test_compilations_are_kept_for_this_user_unless_they_are_elsewhere(tmp_path):
+@pytest.fixture
+def no_cache():
+    """As if no cache of compiled programs were chosen."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_enable_xla_caches")
     before = {name: getattr(jax.config, name) for name in names}
-    try:
-        jax.config.update("jax_compilation_cache_dir", None)
-        parallel.cache_compilations(tmp_path / "compiled")
-        assert (tmp_path / "compiled").stat().st_mode & 0o777 == 0o700
-        parallel.cache_compilations(tmp_path / "other")
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
-        assert not (tmp_path / "other").exists()
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_compilations_are_kept_for_this_user_unless_they_are_elsewhere(
+    no_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "cache/majl_jax/compiled"
+    assert parallel.cache_compilations() == ""
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert parallel.cache_compilations(tmp_path / "other") == ""
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("what", ["others write", "others own", "a file", "no permission"])
+def test_compilations_are_not_kept_where_others_could_change_them(
+    no_cache, tmp_path, monkeypatch, what
+):
+    folder = tmp_path / "compiled"
+    if what == "a file":
+        folder.write_text("")
+    else:
+        folder.mkdir()
+        folder.chmod(0o770 if what == "others write" else 0o700)
+    if what == "others own":
+        monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    if what == "no permission":
+
+        def refuse(*_, **__):
+            raise PermissionError(13, "Permission denied", str(folder))
+
+        monkeypatch.setattr(os, "makedirs", refuse)
+    said = parallel.cache_compilations(folder)
+    assert said.startswith("compiled programs are not kept: ") and str(folder) in said
+    assert jax.config.jax_compilation_cache_dir is None
 
 
 # ---- several processes ---------------------------------------------------------------------------

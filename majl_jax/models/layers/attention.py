@@ -27,9 +27,10 @@ _THETA = 10_000.0
 def implementation_for(requested: str, dtype: Any, head_features: int) -> str:
     """Which attention is computed, "xla" or "cudnn", for what is asked for.
 
-    "auto" is cuDNN's where the device, the type (16 bits) and the size of the heads (a multiple of
-    8, up to 128) allow it and a small example runs; else XLA's. "cudnn" where it cannot run is a
-    ValueError.
+    "auto" is cuDNN's where the type (16 bits) and the size of the heads (a multiple of 8, up to
+    128) allow it and a small example runs, or, where JAX computes on something else than a GPU, can
+    be traced; else XLA's. "cudnn" where it cannot be is a ValueError. A program with cuDNN's
+    attention that is made for another platform computes XLA's there.
     """
     if requested not in IMPLEMENTATIONS:
         raise ValueError(f"attention={requested!r} is not one of {', '.join(IMPLEMENTATIONS)}.")
@@ -54,8 +55,6 @@ def _obstacle(dtype: np.dtype, head_features: int) -> str | None:
         found = (
             f"heads of {head_features} features are no multiple of 8 up to {_LARGEST_CUDNN_HEAD}"
         )
-    elif jax.default_backend() != "gpu":
-        found = f"JAX computes on {jax.default_backend()}"
     else:
         found = _failure(dtype, head_features)
     chosen = "cuDNN" if found is None else f"XLA, since for cuDNN {found}"
@@ -64,15 +63,18 @@ def _obstacle(dtype: np.dtype, head_features: int) -> str | None:
 
 
 def _failure(dtype: np.dtype, head_features: int) -> str | None:
-    """What a forward and backward pass of a small example raises."""
+    """What a forward and backward pass of a small example raises; it runs on GPUs alone."""
 
     def loss(x: Array) -> Array:
-        return jax.nn.dot_product_attention(x, x, x, implementation="cudnn").sum()
+        return _cudnn(x, x, x).sum()
 
+    shape = (2, 16, 2, head_features)
     try:
+        if jax.default_backend() != "gpu":
+            jax.eval_shape(jax.grad(loss), jax.ShapeDtypeStruct(shape, dtype))
+            return None
         with jax.ensure_compile_time_eval():
-            example = jnp.zeros((2, 16, 2, head_features), dtype)
-            jax.block_until_ready(jax.jit(jax.grad(loss))(example))
+            jax.block_until_ready(jax.jit(jax.grad(loss))(jnp.zeros(shape, dtype)))
     # Missing libraries and unsupported devices show as many kinds of errors.
     except Exception as error:
         return f"a trial failed with {type(error).__name__}: {str(error).splitlines()[0][:200]}"
@@ -89,7 +91,15 @@ def attend(
     `implementation_for` says.
     """
     if implementation == "cudnn":
-        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+        return jax.lax.platform_dependent(query, key, value, cuda=_cudnn, default=_xla)
+    return _xla(query, key, value)
+
+
+def _cudnn(query: Array, key: Array, value: Array) -> Array:
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+
+
+def _xla(query: Array, key: Array, value: Array) -> Array:
     sequences, positions, heads, features = query.shape
     scaled = query * jnp.asarray(features**-0.5, query.dtype)
     rows = [x.transpose(0, 2, 1, 3).reshape(-1, positions, features) for x in (scaled, key, value)]

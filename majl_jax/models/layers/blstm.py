@@ -45,8 +45,11 @@ class BLSTM(nn.Module):
                 f"implementation={self.implementation!r} is not one of"
                 f" {', '.join(IMPLEMENTATIONS)}."
             )
-        cudnn = self.implementation == "cudnn" or (self.implementation == "auto" and has_cudnn())
-        function = cudnn_bidirectional_lstm if cudnn else bidirectional_lstm
+        function = bidirectional_lstm
+        if self.implementation == "cudnn":
+            function = cudnn_bidirectional_lstm
+        elif self.implementation == "auto" and has_cudnn():
+            function = _by_platform
         hidden = inputs.astype(self.dtype).swapaxes(0, 1)
         for i in range(self.layers):
             if i:
@@ -54,6 +57,13 @@ class BLSTM(nn.Module):
             weights = _Layer(self.units, name=f"layer_{i}")(hidden.shape[-1])
             hidden = function(hidden, *weights)
         return hidden.swapaxes(0, 1)
+
+
+def _by_platform(*arrays: Array) -> Array:
+    """cuDNN's where the program is made for NVIDIA devices, the scan elsewhere."""
+    return jax.lax.platform_dependent(
+        *arrays, cuda=cudnn_bidirectional_lstm, default=bidirectional_lstm
+    )
 
 
 class _Layer(nn.Module):

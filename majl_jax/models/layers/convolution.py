@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
+# Traced once for all calls of one size, gradients included: CREPE may hear two voices in a step.
+@functools.partial(jax.jit, static_argnames=("stride", "padding"))
 def conv1d_spectral(
     inputs: Float[Array, "time row channel_in"],
     kernel: Float[Array, "width channel_in channel_out"],

@@ -1,14 +1,26 @@
 """The bidirectional LSTM layer of cuDNN, on the parameters of `majl_jax.models.layers.blstm`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 from jaxtyping import Array, Float
 
 
+@functools.cache
 def has_cudnn() -> bool:
-    """Whether JAX computes on an NVIDIA device by default."""
-    return jax.default_backend() == "gpu" and "cuda" in jax.devices()[0].client.platform_version
+    """Whether cuDNN's LSTM can be part of a program: JAX's plugin for NVIDIA devices is there, and
+    such a device.
+    """
+    shapes = ((1, 1, 1), (2, 1, 4), (2, 1, 4), (2, 4))
+    examples = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    try:
+        jax.eval_shape(cudnn_bidirectional_lstm, *examples)
+    # What lacks shows as many kinds of errors.
+    except Exception:
+        return False
+    return True
 
 
 def cudnn_bidirectional_lstm(
