@@ -30,7 +30,8 @@ def several_pitches(tmp_path):
 
 
 def logged(run, stage, *rows):
-    lines = [{"stage": stage, "step": n, "kind": "train", "steps_per_s": r} for n, r in rows]
+    kinds = {"stage": stage, "kind": "train", "pitch": 0.5}
+    lines = [{**kinds, "step": n, "steps_per_s": r} for n, r in rows]
     with (run / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
