@@ -47,7 +47,7 @@ AGAINST_TORCH = {
     "vqvae": ("vqvae", "--batch=4", "--cases=1,3"),
     "resunet": ("large_separator", "--batch=8", "--cases=4"),
 }
-TORCH_OPTIONS = ("--torch-compile", "--tolerance=3000", "--calls=5", "--cores=0", "--turns=1")
+TORCH_OPTIONS = ("--torch_compile", "--tolerance=3000", "--calls=5", "--cores=0", "--turns=1")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ def add_options(parser: argparse.ArgumentParser, comparison: Comparison) -> None
         "--calls", type=int, default=comparison.calls, help="timed calls per process, after one"
     )
     parser.add_argument(
-        "--torch-compile", action="store_true", help="PyTorch's models by torch.compile"
+        "--torch_compile", action="store_true", help="PyTorch's models by torch.compile"
     )
     parser.add_argument(
         "--tolerance", type=float, default=1.0, help="factor of the disagreement that is allowed"

@@ -80,7 +80,8 @@ def _of(equation: Any, platform: str, read: frozenset) -> Work:
         size = math.prod(parameters["fft_lengths"])
         longer = max(equation.invars[0].aval.size, equation.outvars[0].aval.size)
         # A transform of real numbers is half of one of complex ones.
-        real = 0.5 if "RFFT" in str(parameters["fft_type"]) else 1.0
+        kind = parameters["fft_type"]
+        real = 0.5 if "RFFT" in getattr(kind, "name", str(kind)) else 1.0
         flops = real * 5 * longer * math.log2(size)
         return Work(transforms=flops, bytes=_bytes(equation, read))
     total = Work(bytes=_moved(equation, read))
