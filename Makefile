@@ -8,7 +8,7 @@ TRACKS ?= train=30,valid=2,test=8
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: run test test-all test-cluster lint docs clean
+.PHONY: run test test-all test-thorough test-cluster lint docs clean
 
 # The main job: install, render the built-in data, train and evaluate MAJL, write a report.
 run: $(VENV)/.installed
@@ -20,10 +20,14 @@ PYTEST = $(BIN)/python -m pytest -n 2 --dist=loadgroup
 
 # Minutes on two cores: all but what is marked slow.
 test: lint
-	$(PYTEST) -m "not slow and not cluster"
+	$(PYTEST) -m "not slow and not thorough and not cluster"
 
 test-all: lint docs
-	$(PYTEST) -m "not cluster" --durations=25
+	$(PYTEST) -m "not thorough and not cluster" --durations=25
+
+# Before a release: every separator in a run, every step lowered for accelerators.
+test-thorough: $(VENV)/.installed-test
+	$(PYTEST) -m thorough
 
 # Minutes of waiting, after apt install slurm-wlm munge.
 test-cluster: $(VENV)/.installed-test

@@ -38,6 +38,8 @@ SAME = {
 }
 STEPS = [(name, stage) for name, recipe in RECIPES.items() for stage in recipe.STAGES]
 DISTINCT = [step for step in STEPS if step not in SAME]
+# Without an LSTM and with one; the others are as long again, each.
+USUAL = [("majl", "teacher"), ("transfer", "pretrain")]
 SCHEDULE = ("batch_size", "steps", "learning_rate", "start", "warmup_steps")
 SCHEDULE += ("decay_from", "decay_every", "decay_factor", "labelled", "unlabelled")
 # What a program calls that is not computed in it: nothing but how its arrays lie.
@@ -70,7 +72,14 @@ def _called(text):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stage"),
-    [pytest.param(*one, marks=pytest.mark.xdist_group(f"lowering_{one[0]}")) for one in DISTINCT],
+    [
+        pytest.param(
+            *one,
+            marks=[pytest.mark.xdist_group(f"lowering_{one[0]}")]
+            + [pytest.mark.thorough] * (one not in USUAL),
+        )
+        for one in DISTINCT
+    ],
 )
 def test_the_step_of_every_stage_is_lowered_for_accelerators(stages, name, stage):
     text = _lowered(stages(name)[stage])
