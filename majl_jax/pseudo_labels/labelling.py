@@ -124,13 +124,12 @@ def _write_counted(
         yield from labelled
         report.update(counts.summary(prepared.layout.sample_rate_hz))  # before it is written
 
+    # What the teacher hears is in its octave, and so is what it moved there.
+    octave_known = prepared.layout.octave_known or said["labels"] != "pitch"
     builder.write_dataset(
         directory,
         {"train": counted()},
-        # Of stems, whose pitch labels were put into their octave.
-        layout=dataclasses.replace(prepared.layout, octave_known=True)
-        if said["labels"] == "stems"
-        else prepared.layout,
+        layout=dataclasses.replace(prepared.layout, octave_known=octave_known),
         options=said,
         report=report,
         file_format=file_format,

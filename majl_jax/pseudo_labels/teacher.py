@@ -55,6 +55,26 @@ class Teacher:
         assert self.model.bin_cents is not None, "the teacher has to hear pitch"
         return self.model.bin_cents
 
+    @property
+    def frame_s(self) -> float:
+        """From one label frame to the next."""
+        return self.model.hop_samples / self.model.sample_rate_hz
+
+    def trusted(
+        self,
+        f0_hz: Float[np.ndarray, "frame"],
+        confidence: Float[np.ndarray, "frame"],
+        kept: Filter,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`filtering.filter_pitch` of what it hears."""
+        return filtering.filter_pitch(
+            f0_hz,
+            confidence,
+            threshold=kept.threshold,
+            granularity=kept.granularity,
+            segment_frames=kept.frames(self.frame_s),
+        )
+
 
 def label_pitch(
     tracks: Iterable[records.Record],
@@ -76,7 +96,6 @@ def label_pitch(
         kept: which labels count.
         counts: gets what was seen and kept.
     """
-    frame_s = teacher.model.hop_samples / teacher.model.sample_rate_hz
     for track in tracks:
         voice = int16.to_float(track["stems"][:, target])
         f0_hz, confidence = decode_pitch(teacher.hear(voice)["salience"], teacher.bin_cents)
@@ -87,15 +106,9 @@ def label_pitch(
             share=kept.wrong_pitch,
             seed=kept.seed,
             track=track["track"],
-            stretch_frames=max(round(STRETCH_SECONDS / frame_s), 1),
+            stretch_frames=max(round(STRETCH_SECONDS / teacher.frame_s), 1),
         )
-        labels, trusted, trust = filtering.filter_pitch(
-            f0_hz,
-            confidence,
-            threshold=kept.threshold,
-            granularity=kept.granularity,
-            segment_frames=kept.frames(frame_s),
-        )
+        labels, trusted, trust = teacher.trusted(f0_hz, confidence, kept)
         labelled = {**track, "f0_hz": track["f0_hz"].copy(), "has_pitch": track["has_pitch"].copy()}
         labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = labels, trusted
         counts.add(trust, trusted, samples=len(voice), voiced=labels > 0, errors=errors)
@@ -198,18 +211,11 @@ def label_both(
         kept: which labels count.
         counts: gets what was seen and kept, frames and records.
     """
-    frame_s = teacher.model.hop_samples / teacher.model.sample_rate_hz
     for piece in pieces:
         outputs, frames = teacher.hear(_mixture(piece)), len(piece["f0_hz"])
         salience = outputs["salience"][:frames]
         f0_hz, confidence = decode_pitch(salience, teacher.bin_cents)
-        labels, trusted, trust = filtering.filter_pitch(
-            f0_hz,
-            confidence,
-            threshold=kept.threshold,
-            granularity=kept.granularity,
-            segment_frames=kept.frames(frame_s),
-        )
+        labels, trusted, trust = teacher.trusted(f0_hz, confidence, kept)
         voiced = np.where(confidence >= filtering.VOICING, f0_hz, 0.0).astype(np.float32)
         everywhere = np.ones(frames, bool)
         sure = filtering.stem_confidence(salience, voiced, everywhere, teacher.bin_cents)

@@ -2,7 +2,7 @@
 first use; later ones read the bytes of the crop alone.
 """
 
-import os
+import io
 import pathlib
 from collections.abc import Sequence
 
@@ -40,14 +40,11 @@ class LocalCrops:
                 _view(whole[begin : begin + size], dtype)
                 for begin, size, dtype in one.pieces(row, start)
             )
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
+        with path.open("rb", buffering=0) as file:
             return tuple(
-                _read(descriptor, int(one.offset[row]) + begin, size, dtype)
+                _read(file, int(one.offset[row]) + begin, size, dtype)
                 for begin, size, dtype in one.pieces(row, start)
             )
-        finally:
-            os.close(descriptor)
 
 
 class _Source:
@@ -91,12 +88,12 @@ def _view(data: memoryview, dtype: np.dtype) -> np.ndarray:
     return out.view(np.uint8 if dtype.kind == "b" else dtype)
 
 
-def _read(descriptor: int, begin: int, size: int, dtype: np.dtype) -> np.ndarray:
+def _read(file: io.FileIO, begin: int, size: int, dtype: np.dtype) -> np.ndarray:
     """`size` bytes of an open file."""
-    out = _aligned(size)
-    got = os.preadv(descriptor, [out.data], begin)
+    out, got = _aligned(size), 0
+    file.seek(begin)
     while got < size:
-        more = os.preadv(descriptor, [out.data[got:]], begin + got)
+        more = file.readinto(out.data[got:])
         if not more:
             raise EOFError("the shard was cut while it was in use")
         got += more
