@@ -5,6 +5,7 @@ LSTM are traced and lowered with it.
 import functools
 import types
 
+import jax
 from jax._src.cudnn import fused_attention_stablehlo
 from jax.experimental import rnn
 from jax.interpreters import mlir
@@ -32,6 +33,7 @@ def install(monkeypatch):
 
 
 def uninstall():
-    """Networks look again what there is."""
+    """Networks look again what there is, and in no program traced with the stand-ins."""
+    jax.clear_caches()
     for found in (attention._obstacle, cudnn_lstm.has_cudnn):
         found.cache_clear()

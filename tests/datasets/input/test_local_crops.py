@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from made_records import HOP
@@ -32,8 +34,8 @@ def test_a_crop_read_alone_is_that_of_the_whole_record(prepared):
                 np.testing.assert_array_equal(found, wanted.ravel())
 
 
-def test_a_damaged_record_is_refused_at_its_first_use(prepared):
-    (one,), crops = _open(prepared)
+def test_a_damaged_record_is_refused_at_its_first_use(prepared, tmp_path):
+    (one,), crops = _open(shutil.copytree(prepared, tmp_path / "copy"))
     split = one.prepared.split("train")
     place = int(one.records[1])
     path = one.prepared.shard_path("train", int(split.shard[place]))
