@@ -70,7 +70,7 @@ svg .axis, svg .tick { stroke: var(--soft); stroke-width: 1; }
 svg .level { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 3; }
 svg polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; stroke-linecap: round; }
 svg polyline.train { stroke: var(--train); } svg polyline.valid { stroke: var(--valid); }
-svg polyline.truth { stroke: var(--truth); stroke-width: 6; stroke-opacity: 0.55; }
+svg polyline.truth { stroke: var(--truth); stroke-width: 6; }
 svg polyline.estimate { stroke: var(--estimate); stroke-width: 1.7; }
 svg .dot.truth { fill: var(--truth); } svg .dot.estimate { fill: var(--estimate); }
 svg .dot.train { fill: var(--train); } svg .dot.valid { fill: var(--valid); }
@@ -84,7 +84,7 @@ svg polyline.many { stroke: var(--many); } svg .dot.many { fill: var(--many); } 
 svg .mark { fill: none; stroke: var(--good); stroke-width: 2; }
 .key { display: inline-block; width: 1.5em; height: 0; border-top: 3px solid; vertical-align: middle; margin: 0 0.35em 0.1em 0; }
 .key.train { border-color: var(--train); } .key.valid { border-color: var(--valid); }
-.key.truth { border-color: var(--truth); border-top-width: 6px; opacity: 0.6; } .key.estimate { border-color: var(--estimate); }
+.key.truth { border-color: var(--truth); border-top-width: 6px; } .key.estimate { border-color: var(--estimate); }
 .key.many { border-color: var(--many); } .key.d1 { border-top-style: dashed; } .key.d2 { border-top-style: dotted; } .key.d3 { border-top-width: 1.5px; }
 .entry { white-space: nowrap; margin-right: 0.7em; }
 
@@ -142,6 +142,11 @@ def table(head: Sequence[str], groups: Sequence[Sequence[str]], style: str = "")
         f'<div class="scroll {style}" role="group" aria-label="table" tabindex="0"><table><thead><tr>{"".join(head)}</tr></thead>'
         f"{bodies}</table></div>"
     )
+
+
+def code(label: str, content: str) -> str:
+    """Text as it was typed, that a keyboard can scroll."""
+    return f'<pre role="group" aria-label="{text(label)}" tabindex="0">{text(content)}</pre>'
 
 
 def details(summary: str, body: str, *, open_: bool = False) -> str:

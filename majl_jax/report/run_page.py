@@ -159,11 +159,9 @@ def _heading(run: Run) -> list[str]:
         page.facts(pairs),
     ]
     if last.get("command"):
-        parts.append(f"<pre>{page.text(last['command'])}</pre>")
+        parts.append(page.code("command", last["command"]))
     if config:
-        parts.append(
-            page.details("config", f"<pre>{page.text(json.dumps(config, indent=2))}</pre>")
-        )
+        parts.append(page.details("config", page.code("config", json.dumps(config, indent=2))))
     else:
         parts.append('<p class="note">config.json is missing or not readable.</p>')
     return parts
