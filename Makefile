@@ -7,6 +7,8 @@ TRACKS ?= train=30,valid=2,test=8
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_MKDOCS_2_WARNING ?= 1
+# Packages come without bytecode: the first import keeps it, or each process compiles 5,000 files.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-all test-thorough test-cluster lint docs clean
 

@@ -96,7 +96,11 @@ class Pipeline(schedule.Position):
             read = tf_crops.locator(tf, self._opened, self._crops)
             dataset = dataset.interleave(read, cycle_length=PARALLEL_READS, block_length=1, **how)
             dataset = dataset.map(tf_crops.cropper(tf, self._opened, self._crops), **how)
-        return dataset.batch(local, drop_remainder=True).prefetch(PREFETCH_BATCHES)
+        options = tf.data.Options()
+        # There is nothing left to tune, and to end its thread takes seconds.
+        options.autotune.enabled = False
+        dataset = dataset.batch(local, drop_remainder=True).prefetch(PREFETCH_BATCHES)
+        return dataset.with_options(options)
 
 
 def open_batches(
