@@ -1,0 +1,36 @@
+"""Whether a stem's uSDR below 0 dB is a matter of level or of direction."""
+
+import numpy as np
+import pytest
+
+from experiments.mixit.levels import levels
+
+RNG = np.random.default_rng(0)
+TRUTH, NOISE = RNG.normal(size=(2, 1000, 1))
+# Orthogonal to the truth, and as strong.
+NOISE -= TRUTH * np.sum(TRUTH * NOISE) / np.sum(TRUTH**2)
+NOISE *= np.sqrt(np.sum(TRUTH**2) / np.sum(NOISE**2))
+
+
+def test_an_estimate_that_is_only_too_loud_is_right_after_its_gain():
+    found = levels(3 * TRUTH, TRUTH, TRUTH + NOISE)
+    assert found["usdr_of_estimate_db"] == pytest.approx(-6.02, abs=0.01)
+    assert found["usdr_at_best_gain_db"] > 100
+    assert found["best_gain_db"] == pytest.approx(-9.54, abs=0.01)
+    assert found["estimate_to_stem_db"] == pytest.approx(9.54, abs=0.01)
+    assert found["stem_in_mixture_db"] == pytest.approx(-3.01, abs=0.01)
+
+
+def test_the_mixture_as_estimate_is_halved():
+    found = levels(TRUTH + NOISE, TRUTH, TRUTH + NOISE)
+    assert found["usdr_of_estimate_db"] == pytest.approx(0, abs=0.01)
+    assert found["best_gain_db"] == pytest.approx(-6.02, abs=0.01)
+    half = 10 * np.log10(np.sum(TRUTH**2) / np.sum((TRUTH - (TRUTH + NOISE) / 2) ** 2))
+    assert found["usdr_at_best_gain_db"] == pytest.approx(half, abs=0.01)
+
+
+def test_of_an_estimate_of_something_else_silence_is_best():
+    found = levels(NOISE, TRUTH, TRUTH + NOISE)
+    assert found["usdr_of_estimate_db"] == pytest.approx(-3.01, abs=0.01)
+    assert found["usdr_at_best_gain_db"] == pytest.approx(0, abs=0.01)
+    assert found["best_gain_db"] < -100
