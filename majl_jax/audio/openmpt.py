@@ -198,11 +198,18 @@ class Module:
         types = (ctypes.c_int32, ctypes.c_int32, ctypes.c_double, ctypes.c_double)
         self._call(_PLAY_NOTE, instrument, midi, 1.0, 0.0, types=types)
 
-    def play(self, sample_rate_hz: int) -> Iterator[Block]:
-        """What follows until its end, [time, 2]; may be louder than full scale."""
-        read = self._library.openmpt_module_read_interleaved_float_stereo
+    def play(self, sample_rate_hz: int, channels: int = CHANNELS) -> Iterator[Block]:
+        """What follows until its end; may be louder than full scale.
+
+        One channel is not the mean of two, in which a voice that is "surround", one side of it
+        upside down, would cancel.
+        """
+        if channels == 1:
+            read = self._library.openmpt_module_read_float_mono
+        else:
+            read = self._library.openmpt_module_read_interleaved_float_stereo
         while True:
-            block = np.zeros((BLOCK_SAMPLES, CHANNELS), np.float32)
+            block = np.zeros((BLOCK_SAMPLES, channels), np.float32)
             count = read(self._module, sample_rate_hz, BLOCK_SAMPLES, block.ctypes.data)
             if not count:
                 return

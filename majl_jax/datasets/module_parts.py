@@ -113,12 +113,12 @@ def listen(file: module_files.ModuleFile, data: bytes, use: Use, key: tuple[int,
     for channel in range(module.channels):
         module.mute_channel(channel)
     module.play_note(*key)
-    wanted, blocks = int(SOUND_S * SAMPLE_RATE_HZ), [np.zeros((1, 2), np.float32)]
-    for block in module.play(SAMPLE_RATE_HZ):
+    wanted, blocks = int(SOUND_S * SAMPLE_RATE_HZ), [np.zeros((1, 1), np.float32)]
+    for block in module.play(SAMPLE_RATE_HZ, 1):
         blocks.append(block)
         if sum(map(len, blocks)) >= wanted:
             break
-    sound = np.concatenate(blocks)[1:].mean(axis=1, dtype=np.float64)
+    sound = np.concatenate(blocks)[1:, 0].astype(np.float64)
     return measure(np.pad(sound, (0, max(0, wanted - len(sound))))[:wanted])
 
 

@@ -41,7 +41,7 @@ musdb18 musdb18_hq musdb18_no_medleydb musdb18_hq_no_medleydb | pop and rock | d
 slakh2100 slakh2100_redux slakh2100_author babyslakh | rendered songs | bass, drums, guitar, piano, others | 145 h | CC BY 4.0 | zenodo.org/record/4599666, 4603870
 fretsonfire | metal and rock | guitar, rest | 27 min, 58 MB | CC BY-SA 3.0, MIT | Debian
 modules modules_parts modules_pitch | tracker modules of games | bass, drums, other; parts; pitches | 7.0 h | per module | Debian
-debian_music | music of free games | none | 17.7 h, 816 MB | GPL, CC BY(-SA) and others | Debian
+debian_music | music of free games | none | 17.5 h, 816 MB | GPL, CC BY(-SA) and others | Debian
 dagstuhl_choirset | choir | female, male voices | 55.5 min | CC BY 4.0 | zenodo.org/record/4618287
 stems_coherent stems_coherent_by_source stems_incoherent stems_named | stems of your own | stems | | | your own
 urmp urmp_mixes urmp_t1 urmp_t2 | chamber music | parts, pitches | 44 pieces | licence not verified | Dryad

@@ -8,6 +8,7 @@ from made_modules import (
     Note,
     it,
     it_with_instrument,
+    it_with_note,
     mod,
     noise,
     note_hz,
@@ -168,6 +169,16 @@ def test_a_single_note_is_played_without_those_of_the_patterns():
     sound = next(module.play(RATE_HZ)).mean(axis=1)[1000:9192]
     peak_hz = np.argmax(np.abs(np.fft.rfft(sound * np.hanning(8192)))) * RATE_HZ / 8192
     assert peak_hz == pytest.approx(note_hz(57), abs=RATE_HZ / 8192)
+
+
+@needs_libopenmpt
+def test_surround_is_heard_in_mono():
+    data = it_with_note(np.tile(tone(), 50).tobytes(), panning=100)
+    left, right = np.concatenate(list(openmpt.Module(data, "made up").play(RATE_HZ))).T
+    alone = np.concatenate(list(openmpt.Module(data, "made up").play(RATE_HZ, 1)))[:, 0]
+    assert np.abs(left).max() > 0.05
+    np.testing.assert_allclose(right, -left, atol=1e-6)
+    assert np.abs(alone).max() > 0.5 * np.abs(left).max()
 
 
 @needs_libopenmpt

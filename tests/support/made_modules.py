@@ -145,3 +145,19 @@ def it_with_instrument(wave: bytes, *, volume: int, panning: int) -> bytes:
     instrument = b"IMPI" + bytes(0x16) + bytes([volume, panning])
     instrument = instrument.ljust(0x40, b"\0") + bytes([60, 1] * 120)
     return bytes(out) + instrument.ljust(554, b"\0")
+
+
+def it_with_note(wave: bytes, *, panning: int, rows: int = 64) -> bytes:
+    """An IT that plays the wave once, on a channel of this panning: 0 to 64, 100 is surround."""
+    out = bytearray(it([wave]))
+    struct.pack_into("<H", out, 0x26, 1)
+    out[0x40] = panning
+    list_at = 0xC0 + 2
+    out[list_at - 2] = 0  # the order
+    (sample_at,) = struct.unpack_from("<I", out, list_at)
+    (wave_at,) = struct.unpack_from("<I", out, sample_at + 0x48)
+    struct.pack_into("<I", out, sample_at + 0x48, wave_at + 4)
+    out[list_at : list_at + 4] = struct.pack("<II", sample_at + 4, len(out) + 4)
+    # Channel 1 has note and instrument, then only ends of rows.
+    cells = bytes([0x81, 0x03, 60, 1]) + bytes(rows)
+    return bytes(out) + struct.pack("<HH4x", len(cells), rows) + cells

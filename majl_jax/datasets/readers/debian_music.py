@@ -1,4 +1,4 @@
-"""`debian_music`: 17.7 hours of produced music of free games, from ten Debian packages. No labels.
+"""`debian_music`: 17.5 hours of produced music of free games, from ten Debian packages. No labels.
 
 The packages are installed, or unpacked (`dpkg -x`) into one folder or into one each; archives
 (.pk3, .zip) are read as they are.

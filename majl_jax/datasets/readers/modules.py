@@ -204,7 +204,7 @@ def render(
     others = [one for number, one in enumerate(file.samples) if number not in samples]
     module = openmpt.Module(module_files.silenced(data, others), "")
     rate_hz = max(PLAYED_HZ, grid.sample_rate_hz)
-    blocks = (resampling.mix_channels(block, grid.channels) for block in module.play(rate_hz))
+    blocks = module.play(rate_hz, grid.channels)
     return np.concatenate(
         list(resampling.resample_blocks(blocks, source_hz=rate_hz, target_hz=grid.sample_rate_hz))
     )
