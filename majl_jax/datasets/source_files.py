@@ -97,7 +97,10 @@ def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str
         raise BadTrack(f"{path}: not a table ({error}); {expected}: copy it again") from None
 
 
-SUFFIXES = (*AUDIO_SUFFIXES, ".oga", ".opus", ".aif", ".aiff", *libav.SUFFIXES)
+SUFFIXES = (
+    *(*AUDIO_SUFFIXES, ".oga", ".opus", ".aif", ".aiff", ".aifc", ".w64", ".caf", ".au"),
+    *libav.SUFFIXES,
+)
 HEADER_SUFFIXES = (".wav", ".flac", ".aif", ".aiff")  # their headers say the length at once
 COMPRESSED_BITS_PER_S = 192_000  # a guess for the others, from the size of the file
 LONGEST_ID = 200  # characters once quoted: an id becomes a file name

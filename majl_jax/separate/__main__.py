@@ -116,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     songs, faults = inputs.songs(flags.songs, output)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
+    for told in inputs.left_out(flags.songs, output):
+        print(told, file=sys.stderr)
     unread = [song.path for song in songs if libav.lacking(song.path)]
     if unread:
         told = f"{len(unread)} of {len(songs)} files are read with {libav.HOW_TO_INSTALL}"

@@ -51,6 +51,26 @@ def songs(arguments: Sequence[str], output: pathlib.Path) -> tuple[list[Song], l
     return list(_apart(found, output)), faults
 
 
+def left_out(arguments: Sequence[str], output: pathlib.Path) -> list[str]:
+    """For each folder of songs that holds other files as well, how many, and of which suffixes."""
+    from majl_jax.datasets import source_files
+
+    told = []
+    for folder in filter(pathlib.Path.is_dir, map(pathlib.Path, arguments)):
+        kinds = collections.Counter(
+            path.suffix or path.name
+            for place in source_files.find_folders(folder)
+            if output.resolve() not in (place.resolve(), *place.resolve().parents)
+            for path in source_files.visible(place, "*")
+            if path.is_file()
+        )
+        others = [one for one in kinds.most_common() if one[0].lower() not in _suffixes()]
+        if 0 < len(others) < len(kinds):
+            shown = ", ".join(f"{count} {kind}" for kind, count in others[:8])
+            told.append(f"{folder}: no audio by their names, left out: {shown}")
+    return told
+
+
 def _suffixes() -> tuple[str, ...]:
     from majl_jax.datasets import source_files
 

@@ -50,8 +50,9 @@ def test_a_folder_of_twenty_files_of_all_formats(tmp_path, monkeypatch, capsys):
     (tmp_path / "music/cover.jpg").write_text("a picture")
     words = ["music", "--checkpoint=run", "--output=out", "--no_picture", "--format=flac"]
     assert separate.main(words) == 0
-    said = capsys.readouterr().out
+    said, beside = capsys.readouterr()
     assert "[20/20]" in said and "[21/" not in said
+    assert "music: no audio by their names, left out: 1 .jpg" in beside
     made = {path.parent.relative_to("out").as_posix() for path in OUT.rglob("voice.flac")}
     alone = {"2", "10", "b", "c", "flac_in", "e", "rock/vbr", "rock/live/x", "rock/live/y"}
     alone |= {"rock/live/z", "jazz/flac_in", "jazz/alac", "jazz/32_bits", "jazz/mp3_in", "jazz/w"}
@@ -117,3 +118,12 @@ def test_an_argument_that_names_no_song_is_said_and_the_others_are_done(there, m
     monkeypatch.setattr(loading, "load_run", None)
     assert separate.main(["empty", *usual]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_no_audio_by_its_name_is_counted(there):
+    there("m/a.wav", "m/b.caf", "m/c.w64", "m/x.txt", "m/sub/y.TXT", "m/sub/z", "m/out/voice.mid")
+    found, faults = inputs.songs(["m"], pathlib.Path("m/out"))
+    assert [song.path for song in found] == ["m/a.wav", "m/b.caf", "m/c.w64"] and not faults
+    (said,) = inputs.left_out(["m", "m/a.wav", "absent"], pathlib.Path("m/out"))
+    assert said == "m: no audio by their names, left out: 1 .txt, 1 .TXT, 1 z"
+    assert inputs.left_out(["m/out", "m/sub"], pathlib.Path("m/out")) == []
