@@ -47,7 +47,7 @@ def _real(options: argparse.Namespace) -> Data:
         "modules",
         (
             DataSet(("debian_music",), folder, (source, "--tracks=train=60,valid=4,test=1", *GRID)),
-            DataSet(("modules",), folder, (source, "--tracks=train=40,valid=8,test=10", *GRID)),
+            DataSet(("modules",), folder, (source, "--tracks=train=40,valid=8,test=37", *GRID)),
         ),
         {
             "data.directory": str(folder),
