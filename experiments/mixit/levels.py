@@ -30,12 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     model, variables = loading.load_run(options.run, stage=options.stage)[:2]
     rows = []
+    rate_hz = model.sample_rate_hz
     for record in records.read_tracks(options.data, options.split):
         truth = int16.to_float(record["stems"])
         estimate = apply_track(model, variables, truth.sum(axis=1))["stems"]
         for number, stem in enumerate(model.stems):
             found = levels(estimate[:, number], truth[:, number], truth.sum(axis=1))
-            rows.append({"track": record["track"], "system": stem, **found})
+            row = {"track": record["track"], "system": stem, "seconds": len(truth) / rate_hz}
+            rows.append(row | found)
     print(f"{options.stage} of {options.run} on the {options.split} split of {options.data}")
     print(text_table(rows))
     return 0
