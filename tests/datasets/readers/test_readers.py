@@ -126,7 +126,7 @@ LISTS = {
     "mir1k_author.txt": (1, lambda row: row[0], {"train": 760, "valid": 40, "test": 200}),
     "mir1k_singers.txt": (1, lambda row: row[0], {"train": 13, "valid": 2, "test": 4}),
     "mir1k_songs.txt": (1, lambda row: row[0], {"train": 77, "valid": 11, "test": 22}),
-    "modules.txt": (5, lambda row: row[0], {"train": 118, "valid": 28, "test": 37}),
+    "modules.txt": (5, lambda row: row[0], {"train": 117, "valid": 27, "test": 37}),
     "quartets.txt": (3, lambda row: row[0].rsplit("/", 1)[0], {"train": 3, "valid": 1, "test": 2}),
     "urmp.txt": (1, lambda row: row[0], {"train": 35, "valid": 9}),
 }
