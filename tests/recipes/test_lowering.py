@@ -171,6 +171,7 @@ def test_cudnn_is_part_of_programs_for_nvidia_devices_alone(cudnn, function, exp
     assert not expected & (found["tpu"] | found["cpu"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("function", "tolerance"), [(_blstm, 1e-6), (_attention, 2e-2)])
 def test_where_cudnn_cannot_run_the_numbers_are_those_of_a_machine_without_it(
     monkeypatch, function, tolerance
