@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.mixit.levels import levels
+from experiments.mixit.levels import NAMES, levels, over_level
 
 RNG = np.random.default_rng(0)
 TRUTH, NOISE = RNG.normal(size=(2, 1000, 1))
@@ -34,3 +34,16 @@ def test_of_an_estimate_of_something_else_silence_is_best():
     assert found["usdr_of_estimate_db"] == pytest.approx(-3.01, abs=0.01)
     assert found["usdr_at_best_gain_db"] == pytest.approx(0, abs=0.01)
     assert found["best_gain_db"] < -100
+
+
+def test_silence_is_undefined():
+    found = levels(TRUTH, 0 * TRUTH, NOISE)
+    assert [*found] == [*NAMES] and np.isnan([*found.values()]).all()
+
+
+def test_an_error_of_one_level_is_a_line_of_slope_one():
+    rows = [{NAMES[0]: x, NAMES[2]: x + 7.0} for x in (-16.0, -9.0, -4.0)]
+    rows.append(dict.fromkeys(NAMES, np.nan))
+    said = over_level(rows)
+    assert "by 1.00 dB per dB" in said and "3 tracks), 0 dB at -7.0 dB" in said
+    assert over_level(rows[1:]) == "too few tracks for a line"
