@@ -63,6 +63,10 @@ def _paper() -> ConfigDict:
     config.data.pitch_only = "chorales_pitch"  # mixture and pitch: MIR_ST500; "" leaves it out
     # Mixtures alone, of which the teacher labels both; "" leaves it out. Not in the paper.
     config.data.unlabelled = ""
+    # Music without the target, as instrumental pieces where that is a voice: all stages learn
+    # silence from it, and augmentation puts voices into it. "" leaves it out. Not in the paper.
+    config.data.without_target = ""
+    config.data.without_target_share = 0.3  # of the examples of each stage
     config.data.labelled_share = 1 / 3  # of the student's examples, the rest is pseudo-labelled
     # The stem to separate and to hear; several names where data sets call it differently, as
     # "voice,vocals".
@@ -201,6 +205,7 @@ def _paper() -> ConfigDict:
     # Of every segment, on the device: audio/voice_remixing.py. DJCM has none.
     config.augmentation = ConfigDict()
     config.augmentation.others = 0.0  # probability of another segment's accompaniment
+    config.augmentation.match_levels = False  # that one is brought to the level of its own
     config.augmentation.gain_db = 0.0  # voice and accompaniment: ± this, each
     config.augmentation.shifted = 0.0  # probability of another key, for both
     config.augmentation.semitones = 3.0  # ± this

@@ -12,6 +12,11 @@ from jaxtyping import Array, Bool, Float, Integer, Key
 
 from majl_jax.audio import mixing, stretching
 
+SILENT_POWER = 1e-8
+"""Of an accompaniment that has no level: below -80 dB."""
+LOUDEST = 10.0
+"""What an accompaniment is raised by at most, 20 dB: a pause with noise stays one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Remixing:
@@ -19,6 +24,8 @@ class Remixing:
 
     others: float = 0.0
     """The probability that a voice gets the accompaniment of another example."""
+    match_levels: bool = False
+    """Whether that accompaniment is brought to the level of the one in whose place it stands."""
     gain_db: float = 0.0
     """Levels of voice and accompaniment are drawn within ± this, each."""
     shifted: float = 0.0
@@ -44,8 +51,8 @@ def remix(
     key: Key[Array, ""],
     options: Remixing,
 ) -> tuple[Float[Array, "batch time stem"], Float[Array, "batch frame voice"]]:
-    """(stems, f0): x_0 10^(g_0 / 20) + x_j' 10^(g_1 / 20), and pitches times 2^(s / 12) where a key
-    changes.
+    """(stems, f0): x_0 10^(g_0 / 20) + r x_j' 10^(g_1 / 20), r matching levels, and pitches times
+    2^(s / 12) where a key changes.
 
     An example whose stems are not known keeps its balance and its accompaniment, which cannot be
     told from its voice; its level and its key may change. Silence (f0 0) stays so.
@@ -63,7 +70,10 @@ def remix(
     if options.others:
         given = _others(order_key, known)
         swapped = _chance(keys[:, 0], options.others) & known & known[given]
-        accompaniment = jnp.where(swapped[:, None, None], stems[given][:, :, 1:], stems[:, :, 1:])
+        own, other = stems[:, :, 1:], stems[given][:, :, 1:]
+        if options.match_levels:
+            other = other * _ratios(own, other)[:, None, None]
+        accompaniment = jnp.where(swapped[:, None, None], other, own)
         stems = jnp.concatenate([stems[:, :, :1], accompaniment], axis=2)
     if options.gain_db:
         gains = jax.vmap(lambda one: jax.random.uniform(one, (2,), minval=-1.0))(keys[:, 1])
@@ -86,6 +96,16 @@ def _others(key: Array, known: Array) -> Array:
     batch = len(known)
     draws = jax.random.uniform(key, (batch, batch)) + 2.0 * known[None]
     return jnp.argmax(draws - 4.0 * jnp.eye(batch), axis=1)
+
+
+def _ratios(
+    own: Float[Array, "batch time stem"], other: Float[Array, "batch time stem"]
+) -> Float[Array, "batch"]:
+    """rms(sum own) / rms(sum other); 1 where either is silent, at most LOUDEST."""
+    powers = [jnp.mean(jnp.square(x.sum(axis=2)), axis=1) for x in (own, other)]
+    sound = (powers[0] > SILENT_POWER) & (powers[1] > SILENT_POWER)
+    ratio = jnp.sqrt(powers[0] / jnp.where(sound, powers[1], 1.0))
+    return jnp.where(sound, jnp.minimum(ratio, LOUDEST), 1.0)
 
 
 def _chance(keys: Array, probability: float) -> Array:

@@ -28,7 +28,7 @@ from majl_jax.audio.voice_remixing import Remixing
 from majl_jax.batch import Key, Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
-from majl_jax.datasets.input.sources import Source, target_first
+from majl_jax.datasets.input.sources import Source, silence_first, target_first
 from majl_jax.evaluation.examples import NO_FILES, ForReport
 from majl_jax.evaluation.rows import means
 from majl_jax.evaluation.target import Target, score_tracks
@@ -108,9 +108,9 @@ def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
 
 def data_sets(config: Any) -> list[str]:
     """The sets that the stages of a run learn from."""
-    later = ("stems_only", "pitch_only", "unlabelled")
-    labelled_later = [config.data.get(field, "") for field in later]
-    return [config.data.labelled, *filter(None, labelled_later * ("student" in config.run))]
+    always = config.data.labelled, config.data.get("without_target", "")
+    later = [config.data.get(field, "") for field in ("stems_only", "pitch_only", "unlabelled")]
+    return [*filter(None, always), *filter(None, later * ("student" in config.run))]
 
 
 def pitch_model(config: Any, cascade: Cascade) -> SegmentModel:
@@ -259,6 +259,13 @@ def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int
             other, stem = opened(field)
             needed = {f"config.data.{field} = {name}": kind for kind in kinds_of}
             require(other, "train", needed, stem=stem)
+    if name := config.data.without_target:
+        reader.open_set(
+            epath.Path(config.data.directory) / name,
+            sample_rate_hz=config.data.sample_rate_hz,
+            hop_samples=config.data.hop_samples,
+            fields="config.data.",
+        )
     return labelled, target
 
 
@@ -329,7 +336,9 @@ def _init(
 
 
 def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
-    """Random segments of the labelled set, and for the student of its teacher's as well."""
+    """Random segments of the labelled set, for the student of its teacher's as well, and of music
+    without the target, if there is any.
+    """
     data = setting.config.data
     shares = {str(setting.labelled): 1.0}
     if name == "student":
@@ -339,7 +348,14 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
             **{path: (1.0 - data.labelled_share) / len(written) for path in written},
         }
     return reader.open_batches(
-        _place_stems(shares, _target_names(setting.config)),
+        _place_stems(
+            shares,
+            _target_names(setting.config),
+            without=str(epath.Path(data.directory) / data.without_target)
+            if data.without_target
+            else None,
+            share=data.without_target_share,
+        ),
         reader=data.reader,
         batch_size=setting.config.stages[name].batch_size,
         segment_samples=data.segment_samples,
@@ -348,14 +364,25 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
     )
 
 
-def _place_stems(shares: Mapping[str, float], target: tuple[str, ...]) -> list[Source]:
-    """Training sources whose stem 0 is the target, whatever stems they have besides."""
+def _place_stems(
+    shares: Mapping[str, float], target: tuple[str, ...], *, without: str | None, share: float
+) -> list[Source]:
+    """Training sources whose stem 0 is the target, whatever stems they have besides; `without` is
+    a set that has it nowhere, and `share` its share of the examples.
+    """
     layouts = {path: records.open_prepared(path).layout for path in shares}
     places = max(len(layout.stems) for layout in layouts.values())
+    silent = []
+    if without is not None:
+        layout = records.open_prepared(without).layout
+        places = max(places, len(layout.stems) + 1)
+        stems = silence_first(layout, places, data_set=without)
+        silent.append(Source(without, "train", share, stems, without_first=True))
+        shares = {path: (1.0 - share) * of_rest for path, of_rest in shares.items()}
     return [
         Source(path, "train", share, target_first(layouts[path], target, places, data_set=path))
         for path, share in shares.items()
-    ]
+    ] + silent
 
 
 def _pseudo_label(setting: _Setting, teacher: Variables | None) -> list[str]:

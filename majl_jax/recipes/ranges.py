@@ -69,7 +69,7 @@ RULES: tuple[tuple[Rule, str], ...] = (
     (NOT_NEGATIVE, "weights.* self_supervised weight_decay pitch_share inactive_weight"),
     (ABOVE_0, "labelled_share decay_factor right_share"),
     (BELOW_1, "overlap *dropout drop_probability norm_momentum average_decay codebook.decay"),
-    (BELOW_1, "teacher_decay"),
+    (BELOW_1, "teacher_decay without_target_share"),
     (BETWEEN, "plateau_factor initial_salience"),
     (FROM_0_TO_1, "*threshold voicing wrong_pitch shift_share others shifted"),
     (Range(0.0, 100.0), "clip_percentile"),

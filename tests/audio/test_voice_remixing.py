@@ -44,6 +44,28 @@ def test_a_voice_gets_the_accompaniment_of_another_example_and_stays_as_it_is():
     assert np.all(stems[:, 0, 1] != before[:, 0, 1])
 
 
+def test_another_accompaniment_comes_at_the_level_of_the_one_it_replaces():
+    stems, _ = remixed(others=1.0, match_levels=True)
+    np.testing.assert_allclose(stems[:, 0, 1], 1.0 + np.arange(BATCH), rtol=1e-5)
+
+
+def test_silence_keeps_its_level_and_noise_is_raised_by_at_most_20_db():
+    def one(*levels):
+        stems = jnp.ones((len(levels), TIME, 2)) * jnp.asarray(levels)[:, None, None]
+        found, _ = _remix(
+            stems,
+            jnp.ones(len(levels), bool),
+            jnp.zeros((len(levels), 12, 1)),
+            jnp.arange(len(levels), dtype=jnp.uint32),
+            key=jax.random.key(0),
+            options=Remixing(others=1.0, match_levels=True),
+        )
+        return found[:, 0, 1].tolist()
+
+    assert one(0.5, 0.0) == [0.0, 0.5]
+    np.testing.assert_allclose(one(0.5, 0.001), [0.01, 0.001], rtol=1e-5)
+
+
 def test_examples_without_stems_keep_their_own_and_lend_nothing():
     known = (True, True, False, False)
     for seed in range(5):

@@ -53,6 +53,7 @@ def _strip(source, target, *, stems=True, pitch=True, splits=("train", "valid", 
         ({"data__stems_only": "chorales_pitch"}, {}, "config.data.stems_only = chorales_pitch"),
         ({"data__pitch_only": "chorales_stems"}, {}, "config.data.pitch_only = chorales_stems"),
         ({"data__stems_only": "stemz"}, {}, r"No prepared data set in \S*stemz"),
+        ({"data__without_target": "backing"}, {}, r"No prepared data set in \S*backing"),
     ],
 )
 def test_majl_looks_at_the_sets_of_all_its_stages(smoke, tmp_path, fields, without, message):
@@ -66,6 +67,18 @@ def test_majl_looks_at_the_sets_of_all_its_stages(smoke, tmp_path, fields, witho
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         smoke_runs.stages(config, tmp_path)
     assert "\n" not in str(caught.value).partition("Make it with")[0]
+
+
+def test_music_without_the_target_teaches_silence(smoke, tmp_path):
+    config = smoke.config("majl", run=("teacher",))
+    config.data.update(without_target="chorales_stems", without_target_share=0.5)
+    config.stages.teacher.batch_size = 4
+    (teacher,) = smoke_runs.stages(config, tmp_path)
+    batch = next(teacher.batches(None))
+    silent = ~batch["stems"][:, :, 0].any((1, 2)) & batch["stems"].any((1, 2, 3))
+    assert silent.sum() == 2
+    assert batch["has_stems"][silent].all() and batch["has_pitch"][silent][:, :, 0].all()
+    assert not batch["f0_hz"][silent][:, :, 0].any()
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,14 @@ class Group(NamedTuple):
 
     stem_numbers: which of their stems stands where, see `stem_places`; None: as they are.
     labels: whether their pitch labels count.
+    without_first: whether they have nothing of what place 0 is for.
     """
 
     records: Sequence[Record]
     weight: float = 1.0
     stem_numbers: np.ndarray | None = None
     labels: bool = True
+    without_first: bool = False
 
 
 class Memory(schedule.Position):
@@ -93,7 +95,7 @@ class Memory(schedule.Position):
         }
         for key in ("f0_hz", "has_pitch"):
             out[key] = _slice(record[key], start, samples // hop)
-        out = place(out, group.stem_numbers, voices=self._voices)
+        out = place(out, group.stem_numbers, voices=self._voices, without_first=group.without_first)
         return out if group.labels else {**out, "has_pitch": np.zeros_like(out["has_pitch"])}
 
     def __iter__(self) -> "Memory":
@@ -144,7 +146,8 @@ def open_batches(
     for one in opened:
         numbers = map(int, one.records)
         read = [on_disk.read_record(one.prepared, one.split, number) for number in numbers]
-        groups.append(Group(read, one.weight, one.stem_numbers, one.labels))
+        flags = one.labels, one.without_first
+        groups.append(Group(read, one.weight, one.stem_numbers, *flags))
     hop_samples = opened[0].prepared.layout.hop_samples
     return Memory(
         groups,

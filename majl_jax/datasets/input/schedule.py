@@ -58,6 +58,9 @@ class Group(Protocol):
     @property
     def labels(self) -> bool: ...
 
+    @property
+    def without_first(self) -> bool: ...
+
 
 @runtime_checkable
 class Batches(Protocol):
@@ -114,6 +117,8 @@ def settings(groups: Sequence[Group], crops: Crops, *, voices: int | None) -> di
     # What only some streams have.
     if not all(labels):
         found["labels"] = labels
+    if any(group.without_first for group in groups):
+        found["without_first"] = [group.without_first for group in groups]
     if crops.distinct_offsets:
         found["offsets"] = crops.distinct_offsets
     return found

@@ -21,6 +21,9 @@ class Source(NamedTuple):
     voices: number of places of the batch's voice axis. None: pitches stand where their stems do. A
     number: they are those of the mixture, in the set's order, and the rest of the places is empty.
     labels: False makes every pitch unknown, whatever the set says.
+    without_first: whether the set has nothing of what place 0 is for, as music without voices where
+    that is the voice: its mixtures are what accompanies it, and the silent place 0 is a label, of
+    stem and pitch.
     """
 
     directory: Folder
@@ -29,6 +32,7 @@ class Source(NamedTuple):
     stems: tuple[str, ...] | None = None
     voices: int | None = None
     labels: bool = True
+    without_first: bool = False
 
 
 # What to do about sources that do not fit each other.
@@ -51,6 +55,7 @@ class Opened(NamedTuple):
     stem_numbers: np.ndarray | None
     voices: int | None
     labels: bool
+    without_first: bool
 
 
 def open_sources(sources: Sequence[AnySource], *, min_valid_samples: int = 0) -> list[Opened]:
@@ -63,7 +68,7 @@ def open_sources(sources: Sequence[AnySource], *, min_valid_samples: int = 0) ->
         raise ValueError("sources is empty; expected (directory, split, weight) at least once")
     rows: Sequence[tuple[Any, ...]] = sources
     complete, opened = [Source(*row) for row in rows], []
-    for directory, split, weight, stems, voices, labels in complete:
+    for directory, split, weight, stems, voices, labels, without_first in complete:
         prepared = open_prepared(directory)
         numbers = np.flatnonzero(prepared.split(split).valid_samples >= max(min_valid_samples, 1))
         if not len(numbers):
@@ -75,7 +80,13 @@ def open_sources(sources: Sequence[AnySource], *, min_valid_samples: int = 0) ->
         if stems is not None:
             placed = stem_numbers(prepared.layout.stems, stems, data_set=str(directory))
         voices = _voice_places(prepared.layout, stems, voices, data_set=directory)
-        opened.append(Opened(prepared, split, float(weight), numbers, placed, voices, bool(labels)))
+        if without_first and (stems is None or stems[0] != SILENT):
+            raise ValueError(
+                f"{directory} is without what place 0 is for, and `Source.stems` is {stems};"
+                f' expected "" first'
+            )
+        flags = bool(labels), bool(without_first)
+        opened.append(Opened(prepared, split, float(weight), numbers, placed, voices, *flags))
     _refuse_unequal(complete, opened)
     return opened
 
@@ -156,6 +167,20 @@ def target_first(
         raise ValueError(f"{data_set} has {len(stems)} stems {stems}, more than {places} places")
     others = (name for name in stems if name != found[0])
     return (found[0], *others, *[SILENT] * (places - len(stems)))
+
+
+def silence_first(prepared_layout: Layout, places: int, *, data_set: Folder) -> tuple[str, ...]:
+    """`Source.stems` of a set without the target: place 0 is silent, its stems follow.
+
+    More than fit into `places` is an error that names `data_set`.
+    """
+    stems = prepared_layout.stems
+    if len(stems) >= places:
+        raise ValueError(
+            f"{data_set} has {len(stems)} stems {stems}, more than fit beside a silent one into"
+            f" {places} places"
+        )
+    return (SILENT, *stems, *[SILENT] * (places - 1 - len(stems)))
 
 
 def parse_shares(text: str) -> dict[str, float]:

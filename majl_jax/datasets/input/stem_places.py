@@ -26,7 +26,11 @@ def stem_numbers(
 
 
 def place(
-    crop: dict[str, np.ndarray], numbers: np.ndarray | None, *, voices: int | None = None
+    crop: dict[str, np.ndarray],
+    numbers: np.ndarray | None,
+    *,
+    voices: int | None = None,
+    without_first: bool = False,
 ) -> dict[str, np.ndarray]:
     """The arrays of a record, or of a crop, with its stems and its pitches in their places.
 
@@ -36,10 +40,13 @@ def place(
     voices: None puts the pitches where their stems are; a silent place has no pitch label. A
     number is that of voice places for the pitches of the mixture: they keep their order, and an
     empty voice, of f0 0, is a label where all of them are.
+
+    without_first: of a set without what place 0 is for (`Source.without_first`): all stems are
+    known, and that place has no pitch in any frame.
     """
     out = dict(crop)
     if numbers is not None:
-        known = crop["has_stems"]
+        known = crop["has_stems"] | without_first
         as_they_are = first(len(known), len(numbers))
         out["stems"] = _take(crop["stems"], numbers if known.any() else as_they_are, axis=1)
         out["has_stems"] = np.append(known, known.all())[numbers]
@@ -50,6 +57,7 @@ def place(
             empty = has_pitch.all(axis=1, keepdims=True)
         out["f0_hz"] = _take(crop["f0_hz"], labels, axis=1)
         out["has_pitch"] = np.concatenate([has_pitch, empty], axis=1)[:, labels]
+        out["has_pitch"][:, 0] |= without_first
     return out
 
 

@@ -43,9 +43,11 @@ def _stem_placer(tf, opened: Sequence[Opened]):
     places = by_name.shape[1]
     with tf.device("cpu"):
         as_they_are = tf.constant([stem_places.first(count, places) for count in counts], tf.int64)
+        all_known = tf.constant([int(one.without_first) for one in opened], tf.uint8)
 
     def place(source, arrays):
-        known, numbers = arrays["has_stems"], by_name[source]
+        known = tf.maximum(arrays["has_stems"], all_known[source])
+        numbers = by_name[source]
         audio_numbers = tf.where(tf.reduce_any(known > 0), numbers, as_they_are[source])
         silence = tf.zeros_like(arrays["stems"][:, :1])
         return {
@@ -70,18 +72,24 @@ def _label_placer(tf, opened: Sequence[Opened], stems: int):
     else:
         rows = _by_name(tf, opened, counts)
 
+    width = stems if voices is None else voices
+    with tf.device("cpu"):
+        silent_first = [[[int(one.without_first)] + [0] * (width - 1)] for one in opened]
+        silent_first = tf.constant(silent_first, tf.uint8)
+
     def place(source, arrays):
         f0_hz, has_pitch = arrays["f0_hz"], arrays["has_pitch"]
         empty = tf.zeros_like(has_pitch[:, :1])
         if voices is not None:
             empty = tf.reduce_min(has_pitch, axis=1, keepdims=True)
         silence = tf.zeros_like(f0_hz[:, :1])
+        places = tf.gather(tf.concat([has_pitch, empty], 1), rows[source], axis=1)
         return {
             "f0_hz": tf.gather(tf.concat([f0_hz, silence], 1), rows[source], axis=1),
-            "has_pitch": tf.gather(tf.concat([has_pitch, empty], 1), rows[source], axis=1),
+            "has_pitch": tf.maximum(places, silent_first[source]),
         }
 
-    return place, stems if voices is None else voices
+    return place, width
 
 
 def _by_name(tf, opened: Sequence[Opened], counts: Sequence[int]):

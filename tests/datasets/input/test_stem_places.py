@@ -138,6 +138,26 @@ def test_a_partly_known_record_goes_by_name_and_its_silent_places_are_unknown():
     np.testing.assert_array_equal(one["stems"][:, 0], stored["stems"][:, 1])
 
 
+@pytest.mark.parametrize("name", ["pitch_only", "full"])
+def test_of_a_set_without_the_target_silence_in_place_0_is_a_label(open_batches, folders, name):
+    stems = ("", *STEMS[name], "")
+    source = Source(folders[name], "train", 1.0, stems, without_first=True)
+    one = {key: value[0] for key, value in next(open_batches([source], **OPTIONS)).items()}
+    np.testing.assert_array_equal(one["stems"][:, 1:3], made(name)["stems"])
+    assert not one["stems"][:, [0, 3]].any() and one["has_stems"].all()
+    assert not one["f0_hz"][:, 0].any() and one["has_pitch"][:, 0].all()
+
+
+def test_a_set_without_the_target_lies_beside_others(open_batches, sources):
+    silent = ("", *STEMS["full"], "")
+    without = sources[0]._replace(stems=silent, weight=10.0, without_first=True)
+    batch = next(open_batches([*sources, without], **{**OPTIONS, "batch_size": 40}))
+    known = batch["has_stems"].all(1) & batch["has_pitch"][:, :, 0].all(1)
+    assert np.sum(known & ~batch["stems"][:, :, 0].any((1, 2))) == 20
+    with pytest.raises(ValueError, match='expected "" first'):
+        open_batches([without._replace(stems=("rest", "voice", "", ""))], **OPTIONS)
+
+
 def test_a_position_stays_exact_and_belongs_to_its_places(open_batches, sources):
     running = open_batches(sources, **OPTIONS)
     for _ in range(3):
