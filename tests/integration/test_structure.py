@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from places import ROOT
 
 PACKAGE = ROOT / "majl_jax"
@@ -11,6 +12,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 def test_no_drawer_for_odds_and_ends():
     assert not [p for p in MODULES if p.stem in ("utils", "util", "helpers", "common", "misc")]
+
+
+@pytest.mark.xdist_group("kept_together")
+def test_workers_know_groups_of_tests(request):
+    """Else what a group shares is made by each worker, without a word: pytest 9.2 did that."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("needs several workers: make test")
+    assert request.node.nodeid.endswith("@kept_together")
 
 
 # Windows and macOS: our own modules may not need these to be imported.

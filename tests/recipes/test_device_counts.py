@@ -98,15 +98,8 @@ LABELS = {
     "a device has none": (3, 4, 5, 6, 7),
     "unlike shares": (1, 2, 7),
 }
-# A worker compiles the programs of a recipe once: its tests stay together. What holds where labels
-# are missing holds with all of them.
-labels = pytest.mark.parametrize(
-    "missing",
-    [
-        pytest.param(missing, id=name, marks=() if missing else pytest.mark.thorough)
-        for name, missing in LABELS.items()
-    ],
-)
+# A worker compiles the programs of a recipe once: its tests stay together.
+labels = pytest.mark.parametrize("missing", LABELS.values(), ids=LABELS)
 
 
 # ---- MAJL ---------------------------------------------------------------------------------------
@@ -172,6 +165,7 @@ def test_transfer(stems, number, missing):
     _agree(loss, variables, _unlabel(batch, has_stems=missing))
 
 
+@pytest.mark.xdist_group("devices_transfer")
 def test_transfer_drops_other_units_on_every_device(stems):
     """Both devices hear the same; with one key their states would be equal too."""
     loss, variables, batch = _transfer(
@@ -208,6 +202,7 @@ def _mixit(data, name):
     return stage.loss, stage.init(jax.random.key(1), None), _first(stage.batches(None))
 
 
+@pytest.mark.xdist_group("devices_mixit")
 def test_mixit_on_mixtures(band):
     def pairs(devices):
         """Partners, i and i + 4 of the whole batch, on one device."""
