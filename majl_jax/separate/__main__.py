@@ -80,6 +80,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="float",
         help="of the stems: WAV with such samples, or FLAC with 24 bits (default: float)",
     )
+    add(
+        "--no_high_band",
+        action="store_true",
+        help="leave what a song has above the model's band in the rest (default: the stems share "
+        "it)",
+    )
     add("--device", choices=("cpu", "gpu", "tpu"), help="where to run (default: the best there is)")
     add("--overwrite", action="store_true", help="replace results of an earlier call")
     add("--skip_existing", action="store_true", help="leave songs alone whose files are all there")
@@ -186,6 +192,7 @@ def _options(
         threshold=model.threshold if flags.threshold is None else flags.threshold,
         format=flags.format,
         stems=tuple(name.strip() for name in flags.stems.split(",") if name.strip()),
+        high_band=not flags.no_high_band,
         overwrite=flags.overwrite,
         skip_existing=flags.skip_existing,
         inputs=paths,

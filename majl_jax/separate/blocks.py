@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from majl_jax.audio import files, resampling
+from majl_jax.audio.high_band import HighBand
 from majl_jax.audio.resampling import Block
 from majl_jax.separate.outputs import chosen_stems
 
@@ -45,7 +46,8 @@ def separated(
 
     A mono model is applied to each channel by itself, and its pitch is that of the channels' mean;
     a model of several channels takes songs of as many channels, or mono. Memory does not grow with
-    the length of the song. AudioFileError for other numbers of channels.
+    the length of the song. What the song has above the model's band is shared out to the stems
+    (`audio/high_band.py`). AudioFileError for other numbers of channels.
 
     Args:
         model: what is applied.
@@ -53,7 +55,7 @@ def separated(
         blocks: of the song, full scale 1.
         sample_rate_hz: of the song.
         channels: of the song.
-        options: overlap, batch_size, devices, threshold, stems, and pitch_only.
+        options: overlap, batch_size, devices, threshold, stems, pitch_only and high_band.
         mix: brings a block to the model's channels (`files.downmix`); None: by the mean, or
           repetition.
     """
@@ -63,8 +65,15 @@ def separated(
         mix = lambda block: resampling.mix_channels(block, model.channels)  # noqa: E731
     voices = _voices(channels, model, mix, with_stems=with_stems)
     counted = _Counted(blocks)
-    heard = resampling.resample_blocks(
-        counted, source_hz=sample_rate_hz, target_hz=model.sample_rate_hz
+    above = None
+    if options.high_band and with_stems and sample_rate_hz > model.sample_rate_hz:
+        above = _Above(counted, model, sample_rate_hz, channels)
+    heard = (
+        above.heard
+        if above is not None
+        else resampling.resample_blocks(
+            counted, source_hz=sample_rate_hz, target_hz=model.sample_rate_hz
+        )
     )
     waiting: list[np.ndarray] = []
     stems = _apply(model, variables, heard, voices, waiting.append, options)
@@ -74,18 +83,76 @@ def separated(
         for _ in stems:
             yield Part(np.zeros((0, *shape), np.float32), *_pitch(model, waiting, options))
         return
-    flat = (block[:, chosen].reshape(len(block), -1) for block in stems)
+    wanted = chosen if above is None else list(range(len(model.stems)))
+    flat = (block[:, wanted].reshape(len(block), -1) for block in stems)
     for block in resampling.resample_blocks(
         flat, source_hz=model.sample_rate_hz, target_hz=sample_rate_hz
     ):
-        made = block.reshape(len(block), shape[0], -1)[: counted.samples - given]
+        made = block.reshape(len(block), len(wanted), -1)[: counted.samples - given]
         if made.shape[2] != channels:  # a mono song through a model of several channels
             made = made.mean(2, keepdims=True)
+        if above is not None:
+            made = above.add(made)[:, chosen]
         given += len(made)
         yield Part(made, *_pitch(model, waiting, options))
     if given < counted.samples or waiting:  # resampling there and back may lose a sample
         missing = np.zeros((counted.samples - given, *shape), np.float32)
         yield Part(missing, *_pitch(model, waiting, options))
+
+
+class _Above:
+    """What a song has above the band of the model, for the stems to share.
+
+    `heard` is the song at the model's rate; the song itself waits here for its stems, as does what
+    of it is heard.
+    """
+
+    def __init__(
+        self, blocks: Iterable[Block], model: "SegmentModel", sample_rate_hz: int, channels: int
+    ) -> None:
+        song, waiting = itertools.tee(blocks)
+        heard = resampling.resample_blocks(
+            song, source_hz=sample_rate_hz, target_hz=model.sample_rate_hz
+        )
+        self.heard, again = itertools.tee(heard)
+        low = resampling.resample_blocks(
+            again, source_hz=model.sample_rate_hz, target_hz=sample_rate_hz
+        )
+        self._song, self._low = _Queue(waiting), _Queue(low)
+        self._band = HighBand(
+            sample_rate_hz=sample_rate_hz,
+            model_hz=model.sample_rate_hz,
+            stems=len(model.stems),
+            channels=channels,
+        )
+
+    def add(self, stems: Stems) -> Stems:
+        """The next samples of all stems with their shares; as they are where the low band has
+        ended, a sample before the song.
+        """
+        song, low = (queue.take(len(stems)) for queue in (self._song, self._low))
+        some = len(low)
+        return np.concatenate(
+            [self._band.add(stems[:some], song=song[:some], low=low), stems[some:]]
+        )
+
+
+class _Queue:
+    """Blocks of any length, taken by the sample."""
+
+    def __init__(self, blocks: Iterator[Block]) -> None:
+        self._blocks, self._left = blocks, np.zeros((0, 1), np.float32)
+
+    def take(self, samples: int) -> Block:
+        """The next samples; fewer at the end."""
+        parts = [self._left]
+        missing = samples - len(self._left)
+        while missing > 0 and (block := next(self._blocks, None)) is not None:
+            parts.append(block)
+            missing -= len(block)
+        whole = np.concatenate([part for part in parts if len(part)] or parts[:1])
+        self._left = whole[samples:]
+        return whole[:samples]
 
 
 class _Counted:

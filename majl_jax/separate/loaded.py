@@ -98,6 +98,7 @@ class Loaded:
         overlap: float = ...,
         batch_size: int = ...,
         threshold: float | None = ...,
+        high_band: bool = ...,
     ) -> Output: ...
 
     @overload
@@ -109,6 +110,7 @@ class Loaded:
         overlap: float = ...,
         batch_size: int = ...,
         threshold: float | None = ...,
+        high_band: bool = ...,
     ) -> list[Output]: ...
 
     def __call__(
@@ -119,6 +121,7 @@ class Loaded:
         overlap: float = 0.5,
         batch_size: int = 8,
         threshold: float | None = None,
+        high_band: bool = True,
     ) -> Output | list[Output]:
         """What the model makes of a song, or of each song of a list.
 
@@ -131,8 +134,9 @@ class Loaded:
             overlap: share of a segment that it has in common with the next, 0 <= overlap < 1.
             batch_size: segments per call of the network.
             threshold: confidence that makes a pitch; None: that of the model.
+            high_band: whether stems get their share of what a song has above the model's band.
         """
-        options = self._options(overlap, batch_size, threshold)
+        options = self._options(overlap, batch_size, threshold, high_band)
         rate_hz = songs.rate(sample_rate_hz)
         if isinstance(audio, (list, tuple)):
             given = [songs.checked(song, f"song {number}") for number, song in enumerate(audio)]
@@ -147,6 +151,7 @@ class Loaded:
         overlap: float = 0.5,
         batch_size: int = 8,
         threshold: float | None = None,
+        high_band: bool = True,
     ) -> Iterator[Output]:
         """Yields what is finished of a song while its blocks come in, in constant memory; joined
         up, what a call gives for the whole song.
@@ -161,8 +166,10 @@ class Loaded:
             overlap: share of a segment that it has in common with the next, 0 <= overlap < 1.
             batch_size: segments per call of the network.
             threshold: confidence that makes a pitch; None: that of the model.
+            high_band: whether stems get their share of what a song has above the model's band.
         """
-        options, rate_hz = self._options(overlap, batch_size, threshold), songs.rate(sample_rate_hz)
+        options = self._options(overlap, batch_size, threshold, high_band)
+        rate_hz = songs.rate(sample_rate_hz)
         if isinstance(self.system, MultiPitchModel):
             raise ValueError("a model of several pitches hears whole songs: call it instead")
         if self.system.for_song is not None and iter(blocks) is blocks:
@@ -194,10 +201,15 @@ class Loaded:
             found["stems"] = self._by_name(found["stems"], audio.ndim)
         return found
 
-    def _options(self, overlap: float, batch_size: int, threshold: float | None) -> Options:
-        chosen = self.system.threshold if threshold is None else threshold
+    def _options(
+        self, overlap: float, batch_size: int, threshold: float | None, high_band: bool
+    ) -> Options:
         return Options(
-            overlap=overlap, batch_size=batch_size, threshold=chosen, devices=self.devices
+            overlap=overlap,
+            batch_size=batch_size,
+            threshold=self.system.threshold if threshold is None else threshold,
+            high_band=high_band,
+            devices=self.devices,
         )
 
     def _by_name(self, stems: Any, axes: int) -> dict[str, Any]:

@@ -107,6 +107,8 @@ class Options:
     """Of the stems: one of FORMATS."""
     stems: Sequence[str] = ()
     """Which are written, in the order of the model; none: all of them."""
+    high_band: bool = True
+    """Whether stems get their share of what a song has above the model's band."""
     overwrite: bool = False
     skip_existing: bool = False
     """Whether to leave songs alone whose files are all there."""

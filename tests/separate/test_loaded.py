@@ -53,6 +53,15 @@ def test_stems_have_the_length_of_the_song_at_every_rate(rate_hz):
     assert loaded()(sound(4999), rate_hz).stems["voice"].shape == (4999, 2)
 
 
+def test_a_stem_has_its_share_of_what_lies_above_the_model_s_band():
+    audio, middle = sound(60_000), slice(10_000, 50_000)
+    voice = loaded()(audio, 44_100).stems["voice"]
+    np.testing.assert_allclose(voice[middle], 0.5 * audio[middle], atol=1e-3)
+    low = loaded()(audio, 44_100, high_band=False).stems["voice"]
+    assert np.std(low[middle]) < 0.7 * np.std(voice[middle])
+    assert np.std(voice - low) > 0.3 * np.std(voice)
+
+
 def test_a_list_of_songs():
     songs = [sound(500), sound(7000, 1)[:, 0]]
     found = loaded()(songs, RATE_HZ)
