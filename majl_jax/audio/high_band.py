@@ -26,8 +26,8 @@ class HighBand:
     """
 
     def __init__(self, *, sample_rate_hz: int, model_hz: int, stems: int, channels: int) -> None:
-        corner = model_hz / 4
-        self._octave = scipy.signal.butter(2, corner, "highpass", fs=sample_rate_hz, output="sos")
+        corner, options = model_hz / 4, {"fs": sample_rate_hz, "output": "sos"}
+        self._octave = np.asarray(scipy.signal.butter(2, corner, "highpass", **options))
         rate = 1.0 - np.exp(-1.0 / (SMOOTHING_S * sample_rate_hz))
         self._smooth = np.array([[rate, 0.0, 0.0, 1.0, rate - 1.0, 0.0]])
         self._states = [np.zeros((1, 2, stems + 1, channels)) for _ in range(2)]

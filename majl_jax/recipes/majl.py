@@ -348,14 +348,7 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
             **{path: (1.0 - data.labelled_share) / len(written) for path in written},
         }
     return reader.open_batches(
-        _place_stems(
-            shares,
-            _target_names(setting.config),
-            without=str(epath.Path(data.directory) / data.without_target)
-            if data.without_target
-            else None,
-            share=data.without_target_share,
-        ),
+        _place_stems(shares, setting.config),
         reader=data.reader,
         batch_size=setting.config.stages[name].batch_size,
         segment_samples=data.segment_samples,
@@ -364,17 +357,17 @@ def _batches(name: str, setting: _Setting, previous: Variables | None) -> Any:
     )
 
 
-def _place_stems(
-    shares: Mapping[str, float], target: tuple[str, ...], *, without: str | None, share: float
-) -> list[Source]:
-    """Training sources whose stem 0 is the target, whatever stems they have besides; `without` is
-    a set that has it nowhere, and `share` its share of the examples.
+def _place_stems(shares: Mapping[str, float], config: Any) -> list[Source]:
+    """Training sources whose stem 0 is the target, whatever stems they have besides, and the music
+    that is without it.
     """
+    data, target = config.data, _target_names(config)
     layouts = {path: records.open_prepared(path).layout for path in shares}
     places = max(len(layout.stems) for layout in layouts.values())
     silent = []
-    if without is not None:
-        layout = records.open_prepared(without).layout
+    if data.without_target:
+        without = str(epath.Path(data.directory) / data.without_target)
+        share, layout = data.without_target_share, records.open_prepared(without).layout
         places = max(places, len(layout.stems) + 1)
         stems = silence_first(layout, places, data_set=without)
         silent.append(Source(without, "train", share, stems, without_first=True))
