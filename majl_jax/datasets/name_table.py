@@ -3,7 +3,7 @@
 import fnmatch
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 LEFT_OUT = "-"
 REST = ("*",)
@@ -14,7 +14,8 @@ Table = tuple[tuple[str, tuple[Pattern, ...]], ...]
 _BUILT_IN = """
 -: mix, mixture, mixdown, full mix, stereo mix, final mix, original mix, master, linear mixture
 -: click, click track, metronome, talkback, reference
-vocals: vox*, *vox, voc, vocs, vocal*, voice*, bgv*, bv, bvs, choir*, sing*, rap, adlib*, speech
+vocals: vox*, *vox, voc, vocs, vocal*, voice*, bgv*, bv, bvs, choir*, singer*, singing, rap
+vocals: adlib*, speech
 drums: drum*, *drum, *drums, kick*, kik, bd, k, snare*, snr, sn, hat, hats, hihat*, hh, clap*
 drums: cymbal*, crash*, ride, rides, tom, toms, perc*, prc, shaker*, tamb*, tambourine, conga*
 drums: bongo*, cowbell, rim*, overhead*, oh, ohs, beat, beats, *beat, break, breaks, fill, fills
@@ -81,6 +82,22 @@ def named(table: Table, name: str) -> str | None:
         if any(pattern != REST and _fits(pattern, words, whole=whole) for pattern in patterns):
             return stem
     return None
+
+
+def is_stem(table: Table, name: str, *, besides: Collection[str]) -> bool:
+    """Whether a name is that of a stem and of nothing else: every word of it, numbers apart, is one
+    of `besides` or fits a pattern, one at least a pattern. "Lead Vox 2" is one with "lead"
+    besides; "Tom Sawyer" is none.
+    """
+    words = [word for word in words_of(name) if not word.isdigit()]
+    fits = [word for word in words if named(table, word) is not None]
+    left = [word for word in words if word not in fits and word not in besides]
+    whole = any(
+        pattern != REST and len(pattern) == len(words) and _fits(pattern, words, whole=True)
+        for _, patterns in table
+        for pattern in patterns
+    )
+    return whole or (bool(fits) and not left)
 
 
 def words_of(name: str) -> list[str]:

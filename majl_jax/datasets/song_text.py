@@ -1,8 +1,8 @@
 """Song texts of UltraStar and the games like it: tags, then notes in quarter beats.
 
 Read as "The UltraStar File Format" describes it (repository UltraStar-Deluxe/format), unversioned
-and version 1, and what older editors wrote: texts in code pages, decimal commas, relative beats,
-changes of tempo.
+and version 1 (later ones, whose BPM means something else, are refused), and what older editors
+wrote: texts in code pages, decimal commas, relative beats, changes of tempo.
 """
 
 import dataclasses
@@ -118,12 +118,31 @@ def _unlike(name: str, wanted: str) -> int:
     return 0 if name == wanted else 1 if one == other else 2 if same_stem else _OTHER
 
 
+def told_range_s(lines: Lines) -> tuple[float, float]:
+    """Between which times of the audio the text says what is sung: its tags START, in s, and END,
+    in ms.
+    """
+    return _number(lines, "START", 0.0), _number(lines, "END", math.inf) / 1000
+
+
+def _number(lines: Lines, name: str, default: float) -> float:
+    value = lines.tags.get(name)
+    try:
+        return default if value is None else _decimal(value)
+    except ValueError:
+        raise BadTrack(
+            f"{lines.path}: {name} is {value!r:.40}; expected a number, as 8260 or 266,6"
+        ) from None
+
+
 def notes(lines: Lines) -> list[Sung]:
     """The notes of all players in order of time; BadTrack, with the line, for what cannot be read.
 
     t = GAP / 1000 + 60 beat / (4 BPM). With the tag RELATIVE, beats count from the end of the
     phrase before, each player's for itself. Notes without length are passed over.
     """
+    if (version := lines.tags.get("VERSION", "1")).partition(".")[0] not in ("0", "1"):
+        raise BadTrack(f"{lines.path}: VERSION is {version:.40}; expected 1.x, or none")
     relative = lines.tags.get("RELATIVE", "").lower() in ("yes", "true", "1")
     tempo = _Tempo(lines)
     begins: dict[int, int] = {}  # of the phrase at hand, by player
@@ -167,10 +186,10 @@ class _Tempo:
 
     def __init__(self, lines: Lines) -> None:
         self._path = lines.path
-        self._gap_s = self._tag(lines, "GAP") / 1000
+        self._gap_s = _number(lines, "GAP", 0.0) / 1000
         if not math.isfinite(self._gap_s):
             raise BadTrack(f"{self._path}: GAP is {self._gap_s}; expected a time in ms")
-        self._changes = [(0.0, self._beat_s(self._tag(lines, "BPM")))]
+        self._changes = [(0.0, self._beat_s(_number(lines, "BPM", 0.0)))]
 
     def change(self, beat: float, bpm: float) -> None:
         """From this beat on it is another tempo."""
@@ -192,12 +211,3 @@ class _Tempo:
         if not 0 < bpm < math.inf:
             raise BadTrack(f"{self._path}: BPM is {bpm:g}; expected more than 0")
         return 60 / (BEATS_PER_BEAT * bpm)
-
-    def _tag(self, lines: Lines, name: str) -> float:
-        value = lines.tags.get(name, "0")
-        try:
-            return _decimal(value)
-        except ValueError:
-            raise BadTrack(
-                f"{self._path}: {name} is {value[:40]!r}; expected a number, as 8260 or 266,6"
-            ) from None

@@ -42,6 +42,13 @@ class Options:
     octave: str = ""  # this and what follows: flags of some readers; empty or None: as they have it
     margin_s: float | None = None
     names: str = ""
+    # What the table of names says: with another one parts are of other stems.
+    names_content: str = dataclasses.field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        if self.names and os.path.isfile(self.names):  # else the reader says so
+            table = pathlib.Path(self.names).read_bytes()
+            object.__setattr__(self, "names_content", hashlib.sha256(table).hexdigest()[:16])
 
     @property
     def grid(self) -> Grid:

@@ -2,6 +2,7 @@
 recipe.
 """
 
+import dataclasses
 import re
 
 import made_music
@@ -54,6 +55,7 @@ def _strip(source, target, *, stems=True, pitch=True, splits=("train", "valid", 
         ({"data__pitch_only": "chorales_stems"}, {}, "config.data.pitch_only = chorales_stems"),
         ({"data__stems_only": "stemz"}, {}, r"No prepared data set in \S*stemz"),
         ({"data__without_target": "backing"}, {}, r"No prepared data set in \S*backing"),
+        ({"data__without_target": "chorales_stems"}, {}, "has the stem soprano: expected music in"),
     ],
 )
 def test_majl_looks_at_the_sets_of_all_its_stages(smoke, tmp_path, fields, without, message):
@@ -71,7 +73,16 @@ def test_majl_looks_at_the_sets_of_all_its_stages(smoke, tmp_path, fields, witho
 
 def test_music_without_the_target_teaches_silence(smoke, tmp_path):
     config = smoke.config("majl", run=("teacher",))
-    config.data.update(without_target="chorales_stems", without_target_share=0.5)
+    for one in smoke.data("majl").iterdir():
+        (tmp_path / one.name).symlink_to(one)
+    layout = records.open_prepared(smoke.data("majl") / "chorales_stems").layout
+    without = dataclasses.replace(
+        layout, stems=tuple(f"part {n}" for n in range(len(layout.stems)))
+    )
+    pieces = records.read_records(smoke.data("majl") / "chorales_stems", "train")
+    builder.write_dataset(tmp_path / "backing", {"train": pieces}, layout=without)
+    config.data.directory = str(tmp_path)
+    config.data.update(without_target="backing", without_target_share=0.5)
     config.stages.teacher.batch_size = 4
     (teacher,) = smoke_runs.stages(config, tmp_path)
     batch = next(teacher.batches(None))

@@ -1,4 +1,6 @@
-"""The input from arrays in memory: the same batches as `tf_data` gives, without TensorFlow."""
+"""The input from arrays in memory, without TensorFlow: batches as `tf_data` gives them, drawn by
+other generators.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -144,6 +146,12 @@ def open_batches(
     opened = open_sources(sources, min_valid_samples=min_valid_samples)
     groups = []
     for one in opened:
+        longest = one.prepared.layout.record_samples
+        if segment_samples > longest:
+            raise ValueError(
+                f"segment_samples {segment_samples} is more than a record ({longest} samples) of"
+                f" {one.prepared.directory}"
+            )
         numbers = map(int, one.records)
         read = [on_disk.read_record(one.prepared, one.split, number) for number in numbers]
         flags = one.labels, one.without_first

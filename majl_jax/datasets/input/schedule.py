@@ -92,6 +92,12 @@ def pattern(weights: Sequence[float]) -> np.ndarray:
         credit += shares
         order[position] = np.argmax(credit)
         credit[order[position]] -= 1.0
+    for number in np.flatnonzero(shares):
+        if number not in order:
+            raise ValueError(
+                f"source {number} has {shares[number]:.3g} of the examples by its weight, too few"
+                f" to be drawn: expected a share of 1 / {PATTERN_LENGTH} or more"
+            )
     return order
 
 

@@ -23,7 +23,7 @@ class Source(NamedTuple):
     labels: False makes every pitch unknown, whatever the set says.
     without_first: whether the set has nothing of what place 0 is for, as music without voices where
     that is the voice: its mixtures are what accompanies it, and the silent place 0 is a label, of
-    stem and pitch.
+    stem and pitch. Pitches of its own do not count.
     """
 
     directory: Folder
@@ -79,7 +79,8 @@ def open_sources(sources: Sequence[AnySource], *, min_valid_samples: int = 0) ->
         placed = None
         if stems is not None:
             placed = stem_numbers(prepared.layout.stems, stems, data_set=str(directory))
-        voices = _voice_places(prepared.layout, stems, voices, data_set=directory)
+        if not (without_first and voices is None):
+            voices = _voice_places(prepared.layout, stems, voices, data_set=directory)
         if without_first and (stems is None or stems[0] != SILENT):
             raise ValueError(
                 f"{directory} is without what place 0 is for, and `Source.stems` is {stems};"

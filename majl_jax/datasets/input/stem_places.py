@@ -42,7 +42,7 @@ def place(
     empty voice, of f0 0, is a label where all of them are.
 
     without_first: of a set without what place 0 is for (`Source.without_first`): all stems are
-    known, and that place has no pitch in any frame.
+    known, that place has no pitch in any frame, and pitches of the set itself are not looked at.
     """
     out = dict(crop)
     if numbers is not None:
@@ -50,7 +50,10 @@ def place(
         as_they_are = first(len(known), len(numbers))
         out["stems"] = _take(crop["stems"], numbers if known.any() else as_they_are, axis=1)
         out["has_stems"] = np.append(known, known.all())[numbers]
-    labels = numbers if voices is None else first(crop["f0_hz"].shape[1], voices)
+    count = crop["f0_hz"].shape[1]
+    labels = numbers if voices is None else first(count, voices)
+    if without_first and labels is not None:
+        labels = np.full(len(labels), count)
     if labels is not None:
         has_pitch, empty = crop["has_pitch"], np.zeros((len(crop["has_pitch"]), 1), bool)
         if voices is not None:

@@ -73,9 +73,14 @@ def _label_placer(tf, opened: Sequence[Opened], stems: int):
         rows = _by_name(tf, opened, counts)
 
     width = stems if voices is None else voices
+    numbers = np.array(rows)
+    for number, (one, count) in enumerate(zip(opened, counts, strict=True)):
+        if one.without_first:  # its own pitches do not count
+            numbers[number] = count
     with tf.device("cpu"):
         silent_first = [[[int(one.without_first)] + [0] * (width - 1)] for one in opened]
         silent_first = tf.constant(silent_first, tf.uint8)
+        rows = tf.constant(numbers, tf.int64)
 
     def place(source, arrays):
         f0_hz, has_pitch = arrays["f0_hz"], arrays["has_pitch"]

@@ -5,6 +5,7 @@ The packages are installed, or unpacked (`dpkg -x`) into one folder or into one 
 """
 
 import functools
+import os
 import pathlib
 import tempfile
 import urllib.parse
@@ -104,10 +105,11 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
 
 def find_files(root: pathlib.Path, place: str) -> list[File]:
     """The audio at this place below a folder, or below a folder in it, in natural order."""
-    for folder in (root, *sorted(path for path in root.glob("*") if path.is_dir())):
-        if (path := folder / place).is_dir():
+    # os.path says no of a folder that is not to be entered, where pathlib raises.
+    for folder in (root, *sorted(path for path in root.glob("*") if os.path.isdir(path))):
+        if os.path.isdir(path := folder / place):
             return [File(one) for one in source_files.find_files(path)]
-        if path.suffix in ARCHIVES and path.is_file():
+        if path.suffix in ARCHIVES and os.path.isfile(path):
             return in_archive(path)
     return []
 

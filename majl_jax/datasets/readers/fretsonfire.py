@@ -37,6 +37,8 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     del seed
     folder = COPY.root(source)
     root = folder / SONGS if (folder / SONGS).is_dir() else folder
+    if root == pathlib.Path(root.anchor):  # all of the machine would be searched
+        raise COPY.nothing(folder)
     folders = sorted(
         place for place in source_files.find_folders(root) if (place / FILES["guitar"]).is_file()
     )

@@ -163,8 +163,7 @@ def load(path: pathlib.Path, labels: pathlib.Path, *, view: str = "full") -> Rec
 def read_labels(path: pathlib.Path, *, samples: int) -> tuple[np.ndarray, np.ndarray]:
     """F0 of the voice, and which frames are labelled: one MIDI semitone per line, 0 = unvoiced.
 
-    Line i is centred at 0.020 + 0.020 i s, so it labels frame i + 1; frame 0 and the last have
-    none.
+    Line i is centred at 0.020 + 0.020 i s, so it labels frame i + 1; frame 0 has none.
     """
     semitones = notes.read_semitones(path)
     expected = (samples - LABEL_WINDOW_SAMPLES) // LABEL_HOP_SAMPLES + 1

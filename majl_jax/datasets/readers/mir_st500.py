@@ -43,7 +43,7 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
     folder = COPY.root(source)
     labels = read_labels(folder / LABEL_FILE)
     audio = {number: find_audio(folder, number) for number in labels}
-    if not any(path.suffix.lower() in AUDIO_SUFFIXES for path in audio.values() if path):
+    if not any(audio.values()):
         raise COPY.lacking(folder, f"audio of any of its {len(labels)} songs")
     return [
         Track(

@@ -1,7 +1,7 @@
 """`stems_named`: songs as folders of any number of parts, which a table of names sorts into stems.
 
 A song is a folder with audio in it, or in folders in it that are called as stems are, or "stems".
-The mixture is the sum of all that is not left out.
+The mixture is the sum of all that is not left out; a part that is there in two formats counts once.
 """
 
 import dataclasses
@@ -22,6 +22,24 @@ SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "te
 INSIDE = frozenset(
     {"stem", "stems", "track", "tracks", "multitrack", "multitracks", "audio", "raw"}
 )
+BESIDES = INSIDE | frozenset(
+    {"lead", "main", "back", "backing", "background", "bg", "double", "doubles", "harmony", "group"}
+    | {
+        "bus",
+        "dry",
+        "wet",
+        "left",
+        "right",
+        "l",
+        "r",
+        "live",
+        "electric",
+        "acoustic",
+        "synth",
+        "sy",
+    }
+)
+"""What a folder of a stem may be called besides the stem."""
 COPY = source_files.Copy(
     "stems",
     "SONG/PART.wav or SONG/STEM/PART.wav, also below train/, valid/ and test/",
@@ -99,7 +117,7 @@ def find_songs(source: str | None, table: name_table.Table) -> list[Song]:
     root = COPY.root(source)
     divided = any((root / name).is_dir() for name in SPLITS)
     songs: dict[str, Song] = {}
-    for path in source_files.find_files(root):
+    for path in _once(source_files.find_files(root)):
         *folders, name = path.relative_to(root).with_suffix("").parts
         split = SPLITS.get(folders[0]) if divided and folders else ""
         if split is None or len(folders) == bool(split):
@@ -119,10 +137,21 @@ def find_songs(source: str | None, table: name_table.Table) -> list[Song]:
     return [*songs.values()]
 
 
+def _once(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Of files of one folder that differ in their suffixes the one whose suffix comes first."""
+    order = {suffix: number for number, suffix in enumerate(source_files.SUFFIXES)}
+    best: dict[pathlib.Path, pathlib.Path] = {}
+    for path in paths:
+        other = best.setdefault(path.with_suffix(""), path)
+        if order[path.suffix.lower()] < order[other.suffix.lower()]:
+            best[path.with_suffix("")] = path
+    return [path for path in paths if best[path.with_suffix("")] == path]
+
+
 def _is_inside(folder: str, table: name_table.Table) -> bool:
     """Whether a folder is one of the stems of a song, and no song, by its name."""
     words = name_table.words_of(folder)
-    return name_table.named(table, folder) is not None or not {*words} - INSIDE
+    return name_table.is_stem(table, folder, besides=BESIDES) or not {*words} - INSIDE
 
 
 def _fault(song: Song) -> str:

@@ -7,6 +7,7 @@ without glides or vibrato; its octave is not attested, because the games do not 
 
 import collections
 import functools
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -138,7 +139,8 @@ def load(
     """
     if file is None or (fault := _fault(file, again=False)):
         raise BadTrack(f"{file or text}: {fault if file else NO_AUDIO}")
-    sung = song_text.notes(song_text.read(text))
+    lines = song_text.read(text)
+    sung = song_text.notes(lines)
     mixture = source_files.read_audio(file, grid=grid)
     _check_times(sung, text, file, seconds=grid.seconds(len(mixture)))
     if octaves is None:
@@ -150,6 +152,10 @@ def load(
     frames = grid.frame_count(len(mixture))
     f0_hz, has_pitch = np.zeros((frames, 2), np.float32), np.zeros((frames, 2), bool)
     f0_hz[:, 1], has_pitch[:, 1] = frames_of(sung, frames=frames, margin_s=margin_s, grid=grid)
+    start_s, end_s = song_text.told_range_s(lines)
+    times_s = grid.frame_times_s(frames)
+    has_pitch[:, 1] &= (times_s >= start_s) & (times_s <= end_s)
+    f0_hz[~has_pitch] = 0.0
     return Recording(
         audio=stack([mixture, np.zeros_like(mixture)], grid=grid),
         stems=STEMS,
@@ -255,7 +261,8 @@ def frames_of(
         pitch = _UNKNOWN if note.midi is None else float(note.midi)
         before = said[sounding]
         said[sounding] = np.where((before == _UNVOICED) | (before == pitch), pitch, _UNKNOWN)
-    width = 2 * int(margin_s * grid.sample_rate_hz / grid.hop_samples) + 1
+    reach = math.ceil(margin_s * grid.sample_rate_hz / grid.hop_samples - _ROUNDING_S)
+    width = 2 * reach + 1
     low = scipy.ndimage.minimum_filter1d(said, width, mode="nearest")
     known = (low == scipy.ndimage.maximum_filter1d(said, width, mode="nearest")) & (low >= 0)
     f0_hz = np.where(known & (said > 0), midi_hz(said), 0.0)

@@ -191,6 +191,18 @@ def test_groups_without_a_record_and_segments_of_broken_hops_are_refused(cut_rec
             schedule.Crops(samples, HOP, seed=0)
 
 
+def test_a_share_too_small_to_be_drawn_is_refused():
+    with pytest.raises(ValueError, match=r"source 1 has 0.0003\d+ of the examples"):
+        schedule.pattern([3000.0, 1.0])
+
+
+def test_a_segment_longer_than_records_is_refused(open_batches, prepared):
+    longer = LAYOUT.record_samples + HOP
+    options = {"batch_size": 1, "segment_samples": longer, "seed": 0}
+    with pytest.raises(ValueError, match=rf"segment_samples {longer} .*record \("):
+        open_batches([(prepared, "train", 1.0)], **options)
+
+
 def test_the_pattern_spreads_sources_evenly():
     order = schedule.pattern([0.5, 0.3, 0.2])
     before = schedule.taken_before(order, 3)

@@ -145,7 +145,20 @@ def test_of_a_set_without_the_target_silence_in_place_0_is_a_label(open_batches,
     one = {key: value[0] for key, value in next(open_batches([source], **OPTIONS)).items()}
     np.testing.assert_array_equal(one["stems"][:, 1:3], made(name)["stems"])
     assert not one["stems"][:, [0, 3]].any() and one["has_stems"].all()
-    assert not one["f0_hz"][:, 0].any() and one["has_pitch"][:, 0].all()
+    assert not one["f0_hz"].any() and one["has_pitch"][:, 0].all()
+    assert not one["has_pitch"][:, 1:].any()
+
+
+def test_pitches_of_the_mixture_of_a_set_without_the_target_do_not_count(open_batches, tmp_path):
+    stored = made("full")
+    shape = (SEGMENT // HOP, 5)
+    stored["f0_hz"], stored["has_pitch"] = np.full(shape, 440.0, np.float32), np.ones(shape, bool)
+    layout = records.Layout(STEMS["full"], 1, 200, HOP, SEGMENT, voices=5)
+    builder.write_dataset(tmp_path / "many", {"train": [stored]}, layout=layout)
+    source = Source(tmp_path / "many", "train", 1.0, ("", "rest", "voice"), without_first=True)
+    one = {key: value[0] for key, value in next(open_batches([source], **OPTIONS)).items()}
+    assert not one["f0_hz"].any()
+    assert one["has_pitch"].tolist() == [[True, False, False]] * len(one["has_pitch"])
 
 
 def test_a_set_without_the_target_lies_beside_others(open_batches, sources):

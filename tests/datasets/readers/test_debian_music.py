@@ -47,6 +47,21 @@ def test_packages_are_found_installed_unpacked_together_or_apart(tmp_path, folde
     assert [one.id.partition("/")[2] for one in used(tmp_path)] == ["Proton.ogg", "stairs.ogg"]
 
 
+def test_a_folder_that_is_not_to_be_entered_is_passed_over(tmp_path, monkeypatch):
+    """As /lost+found, for all but root."""
+    write_package(tmp_path / "unpacked", "colobot-common-sounds", "Proton.ogg")
+    (tmp_path / "locked").mkdir()
+    is_dir = pathlib.Path.is_dir
+
+    def refused(path):
+        if "locked" in path.parts and path.name != "locked":
+            raise PermissionError(path)
+        return is_dir(path)
+
+    monkeypatch.setattr(pathlib.Path, "is_dir", refused)
+    assert [one.id.partition("/")[2] for one in used(tmp_path)] == ["Proton.ogg"]
+
+
 def test_packages_that_are_not_there_are_named_with_what_installs_them(tmp_path):
     write_copy(tmp_path)
     left_out = {one.id: one.left_out for one in debian_music.tracks(str(tmp_path), grid=GRID)}

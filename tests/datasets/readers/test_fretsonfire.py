@@ -1,10 +1,12 @@
 """Frets on Fire: made-up songs in the game's folders."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import soundfile
 
-from majl_jax.datasets import records
+from majl_jax.datasets import records, source_files
 from majl_jax.datasets.grid import Grid
 from majl_jax.datasets.readers import READERS, fretsonfire
 from majl_jax.prepare import __main__ as prepare
@@ -55,6 +57,13 @@ def test_it_is_prepared_like_any_other_set(songs, tmp_path):
     (track,) = records.read_tracks(tmp_path / "out/fretsonfire", "valid")
     assert track["stems"].shape == (8000, 2, 2)
     assert READERS["fretsonfire"].channels == (1, 2)
+
+
+def test_the_whole_machine_is_not_searched(monkeypatch):
+    monkeypatch.setattr(fretsonfire, "SONGS", pathlib.PurePosixPath("nowhere/at/all"))
+    monkeypatch.setattr(source_files, "find_folders", lambda root: pytest.fail("searched"))
+    with pytest.raises(FileNotFoundError, match="apt install fretsonfire"):
+        fretsonfire.tracks("/", grid=GRID)
 
 
 def test_a_wrong_folder_is_told_how_to_install(tmp_path):

@@ -85,6 +85,13 @@ def test_the_split_is_by_number(tmp_path):
     }
 
 
+def test_songs_that_are_all_of_another_format_are_read(tmp_path):
+    write_copy(tmp_path, "audio/7.flac")
+    (tmp_path / "audio/7.flac").rename(tmp_path / "audio/7.opus")
+    (song,) = mir_st500.tracks(str(tmp_path), grid=GRID)
+    assert song.paths[-1].name == "7.opus" and not song.left_out
+
+
 def test_the_lossless_copy_comes_first_and_m4a_takes_pyav(tmp_path, monkeypatch):
     monkeypatch.setattr(libav, "is_installed", lambda: False)
     write_copy(tmp_path, "audio/7.flac", labels={"7": NOTES, "8": NOTES, "9": NOTES})

@@ -54,6 +54,25 @@ def test_a_song_is_the_folder_that_is_called_neither_as_a_stem_nor_stems(tmp_pat
         np.testing.assert_allclose(one.load().audio[9, :, 0], expected[one.id], atol=1e-4)
 
 
+def test_a_title_with_a_word_of_the_table_is_no_stem(tmp_path):
+    """Two songs would become one, and a synthesizer drums."""
+    write(tmp_path, Rush__Tom_Sawyer__Vox=0.1, Rush__Tom_Sawyer__Synth_1=0.2)
+    write(tmp_path, Rush__Singularity__Vox=0.3, Rush__Singularity__Kick=0.1)
+    write(tmp_path, Rush__Beat_It__Lead_Vox_2__a=0.1, Rush__Beat_It__Drums_Bus__b=0.2)
+    found = named_stems.tracks(str(tmp_path), grid=GRID)
+    assert [one.id for one in found] == ["Rush/Beat It", "Rush/Singularity", "Rush/Tom Sawyer"]
+    levels = [one.load().audio[9, :, 0].tolist() for one in found]
+    expected = [[0.1, 0.2, 0.0], [0.3, 0.1, 0.0], [0.1, 0.0, 0.2]]
+    np.testing.assert_allclose(levels, expected, atol=1e-4)
+
+
+def test_a_part_in_two_formats_counts_once(tmp_path):
+    write(tmp_path, A__vocals=0.1, A__drums=0.2)
+    soundfile.write(tmp_path / "A/vocals.flac", np.full(16_000, 0.3), 16_000)
+    (one,) = named_stems.tracks(str(tmp_path), grid=GRID)
+    np.testing.assert_allclose(one.load().audio[9, :, 0], [0.1, 0.2], atol=1e-4)
+
+
 def test_folders_of_splits_are_kept_and_else_the_seed_draws(tmp_path):
     for number, split in enumerate(("train", "validation", "test", "elsewhere")):
         write(tmp_path / "a", **{f"{split}__s{number}__vox": 0.1, f"{split}__s{number}__hh": 0.1})
@@ -114,6 +133,9 @@ def test_prepare_takes_a_table(tmp_path, capsys):
     assert report["remarks"] == {"A": ["guitar: gtr; drums: tabla; other: flute"]}
     (record,) = records.read_records(tmp_path / "out/stems_named", "train")
     assert record["stems"][5, :, 0].tolist() == pytest.approx([3277, 9830, 6554], abs=1)
+    table.write_text("drums: gtr\nguitar: tabla\n")
+    assert prepare.main(["--dataset=stems_named", *flags]) == 1
+    assert "was prepared with other options (names_content=" in capsys.readouterr().err
 
 
 def test_seven_real_songs_are_read_sample_by_sample():

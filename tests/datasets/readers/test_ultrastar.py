@@ -49,6 +49,31 @@ def test_labels_lie_at_the_notes_and_borders_are_unknown(tmp_path):
     assert [len(notes) for notes in recording.notes] == [0, 3]
 
 
+def test_outside_of_what_the_text_tells_nothing_is_a_label(tmp_path):
+    """Tags START, in s, and END, in ms."""
+    write_song(tmp_path, text_of(START="0.5", END="1000"))
+    recording = load_only(tmp_path, octave="written", margin_s=0.0)
+    assert np.flatnonzero(recording.has_pitch[:, 1]).tolist() == list(range(25, 51))
+    assert not recording.f0_hz[:25].any() and not recording.f0_hz[51:].any()
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [({"VERSION": "2.0.0"}, "VERSION is 2.0.0; expected 1.x"), ({"END": "x"}, "END is 'x'")],
+)
+def test_tags_of_another_meaning_are_refused(tmp_path, tags, words):
+    write_song(tmp_path, text_of(**tags))
+    (one,) = ultrastar.tracks(str(tmp_path), grid=GRID, octave="written")
+    with pytest.raises(BadTrack, match=words):
+        one.load()
+
+
+def test_a_margin_is_never_less_than_it_says():
+    """A frame 30 ms from a border, at hops of 20 ms."""
+    _, known = frames_of(Sung(0.2, 0.4, 69, 1), margin_s=0.03)
+    assert np.flatnonzero(~known).tolist() == [8, 9, 10, 11]
+
+
 def frames_of(*notes: Sung, margin_s: float = 0.0):
     return ultrastar.frames_of(notes, frames=20, margin_s=margin_s, grid=GRID)
 
