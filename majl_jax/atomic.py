@@ -7,6 +7,7 @@ import errno
 import os
 import pathlib
 import re
+import socket
 from collections.abc import Iterator
 
 import filelock
@@ -51,15 +52,23 @@ def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def draft_of(path: pathlib.Path) -> pathlib.Path:
     """Where this process writes what is to become `path`."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
+
+
+def _host() -> str:
+    """The name of this host, without what has a meaning in names of drafts."""
+    return re.sub(r"[^A-Za-z0-9-]", "_", socket.gethostname())
 
 
 def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> int:
     """Removes the drafts in a folder, of one name or of all, whose processes are no more; returns
     how many.
+
+    Those of other hosts stay: whether their processes are alive is not to be known here.
     """
     removed = 0
-    pattern = re.compile(rf"[.]{'.+' if name is None else re.escape(name)}[.](\d+)[.]part")
+    whole = ".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"[.]{whole}[.]{re.escape(_host())}[.](\d+)[.]part")
     for path in folder.iterdir():
         found = pattern.fullmatch(path.name)
         if found and not _is_alive(int(found[1])):

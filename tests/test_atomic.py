@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 
@@ -119,9 +120,10 @@ def dead_process():
 
 
 def test_drafts_of_a_process_that_was_killed_are_removed_those_of_others_stay(tmp_path):
-    left = tmp_path / f".file.txt.{dead_process()}.part"
-    other = tmp_path / f".other.{dead_process()}.part"
-    alive = tmp_path / f".file.txt.{os.getppid()}.part"
+    host = atomic._host()
+    left = tmp_path / f".file.txt.{host}.{dead_process()}.part"
+    other = tmp_path / f".other.{host}.{dead_process()}.part"
+    alive = tmp_path / f".file.txt.{host}.{os.getppid()}.part"
     for path in (left, other, alive, tmp_path / ".file.txt.part", tmp_path / "file.7.part"):
         path.write_text("half")
     atomic.write_text(tmp_path / "file.txt", "whole")
@@ -129,6 +131,20 @@ def test_drafts_of_a_process_that_was_killed_are_removed_those_of_others_stay(tm
     assert atomic.remove_leftovers(tmp_path) == 1
     found = {path.name for path in tmp_path.iterdir()}
     assert found == {"file.txt", ".file.txt.part", "file.7.part", alive.name}
+
+
+def test_drafts_of_another_host_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", dead_process)
+    left = {}
+    for host in ("node-1", "x.node-1", "node/1"):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        left[host] = atomic.draft_of(tmp_path / "file.txt")
+        left[host].write_text("half")
+        assert left[host].parent == tmp_path
+    monkeypatch.setattr(socket, "gethostname", lambda: "node-1")
+    assert atomic.remove_leftovers(tmp_path) == 1 and not left["node-1"].exists()
+    assert atomic.remove_leftovers(tmp_path, "file.txt") == 0
+    assert left["x.node-1"].exists() and left["node/1"].exists()
 
 
 def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path):

@@ -19,6 +19,7 @@ from majl_jax.inference.segments import SegmentModel
 from majl_jax.models.chimera import Chimera
 
 POINTS_PER_SEGMENT = 2000  # of a song, for k-means
+MOST_POINTS = 400_000  # of a song; of a longer one every 2nd, 4th, 8th ... is kept
 BETA = 5.0  # of soft masks, as nussl
 
 
@@ -117,13 +118,29 @@ class Separator:
     def _with_centres(
         self, count: int, variables: Variables, blocks: Iterable[np.ndarray]
     ) -> Variables:
-        rng, program, points = np.random.default_rng(0), jax.jit(self.embed), []
+        rng, program, points = np.random.default_rng(0), jax.jit(self.embed), _Points()
         for segment in _segments(blocks, self.segment_samples):
             embedding, mixture = program(variables, segment[None])
             loud = clustering.loud_points(np.asarray(embedding[0]), np.abs(np.asarray(mixture[0])))
-            points.append(rng.permutation(loud)[:POINTS_PER_SEGMENT])
-        found = clustering.centres(np.concatenate(points), sources=count)
+            points.add(rng.permutation(loud)[:POINTS_PER_SEGMENT])
+        found = clustering.centres(np.concatenate(points.kept), sources=count)
         return {**variables, "clusters": {"centres": found}}
+
+
+class _Points:
+    """Points of a whole song: all of them, or an even part of at most MOST_POINTS."""
+
+    def __init__(self) -> None:
+        self.kept: list[np.ndarray] = []
+        self._seen, self._every = 0, 1
+
+    def add(self, points: Float[np.ndarray, "point dimension"]) -> None:
+        """Takes those of the next segment, in random order."""
+        self.kept.append(points[-self._seen % self._every :: self._every].copy())
+        self._seen += len(points)
+        while sum(map(len, self.kept)) > MOST_POINTS:
+            self.kept = [np.concatenate(self.kept)[::2]]
+            self._every *= 2
 
 
 def _segments(

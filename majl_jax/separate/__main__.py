@@ -8,8 +8,8 @@ what accompanies it; the second what a training run has learnt.
 
 Each song gets a folder DIR/<song>/ with <stem>.wav, accompaniment.wav (the song minus the stem),
 pitch.csv (time,frequency,confidence; 0 Hz = unvoiced) and picture.png. Stems have the song's
-sample rate and channels. Memory does not grow with the length of a song. Of folders all audio
-files are songs, also further in; DIR mirrors their tree.
+sample rate and channels. Memory does not grow with the length of a song, but for a run of ss_mpe.
+Of folders all audio files are songs, also further in; DIR mirrors their tree.
 
 A run of the recipe transfer gives all of its sources; its pre-training (--stage=pretrain), which
 has no masks, clusters each song by k-means. A folder of runs of the recipe jukebox, one per stem,
@@ -161,7 +161,8 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
     source = flags.checkpoint or flags.weights or flags.model
     if source is None:
         source = published.default_pitch() if flags.pitch_only else loading.default()
-    if not flags.checkpoint and not flags.weights and source not in loading.names():
+    by_name = not flags.checkpoint and not flags.weights
+    if by_name and source not in loading.names():
         known = ", ".join(loading.names())
         raise ValueError(f"--model is {source}; expected a name: {known}")
     model, variables, info = loading.find(
@@ -170,6 +171,7 @@ def _load(flags: argparse.Namespace) -> tuple[Any, Any]:
         which=flags.which,
         recipe=flags.recipe,
         architecture=flags.architecture,
+        by_name=by_name,
     )
     print(f"model: {info}; {loading.gives(model)}", flush=True)
     if flags.pitch_only and isinstance(model, SegmentModel) and model.bin_cents is None:
@@ -207,7 +209,7 @@ def _options(
 
 
 def _remove_leftovers(folders: Iterable[pathlib.Path]) -> None:
-    """Removes what a call that was killed left half written."""
+    """Removes what a call of this host that was killed left half written."""
     for folder in folders:
         if folder.is_dir() and atomic.remove_leftovers(folder):
             with contextlib.suppress(OSError):
@@ -278,7 +280,8 @@ def _separate_and_say(
     except Exception as error:
         if debug:
             raise
-        print(f"error: {terminal.in_one_line(error)}", file=sys.stderr)
+        said = terminal.in_one_line(error)
+        print(f"error: {'' if path in said else f'{path}: '}{said}", file=sys.stderr)
         return False
     print(f"{count} {path} -> {folder}: {_summary(result)}")
     return True

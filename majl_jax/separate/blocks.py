@@ -114,7 +114,9 @@ class _Above:
         heard = resampling.resample_blocks(
             song, source_hz=sample_rate_hz, target_hz=model.sample_rate_hz
         )
-        self.heard, again = itertools.tee(heard)
+        first, again = itertools.tee(heard)
+        # No tee: from CPython 3.12.8 and 3.13.1 on, a tee of a tee keeps all that went through.
+        self.heard = (block for block in first)
         low = resampling.resample_blocks(
             again, source_hz=model.sample_rate_hz, target_hz=sample_rate_hz
         )

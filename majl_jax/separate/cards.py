@@ -67,7 +67,7 @@ def markdown(info: Info, address: str) -> str:
     """A card as a page, with what it takes to use the model at this address."""
     scores = {name: value for name, value in info.scores.items() if value is not None}
     rows = [f"| {name} | {value:.4g} |" for name, value in scores.items()]
-    heard = f"{info.sample_rate_hz} Hz, so nothing above {info.sample_rate_hz // 2} Hz"
+    heard = f"{info.sample_rate_hz} Hz, so it hears nothing above {info.sample_rate_hz // 2} Hz"
     lines = [
         "---",
         f"license: {info.licence.lower() or 'unknown'}",

@@ -24,8 +24,10 @@ def songs(arguments: Sequence[str], output: pathlib.Path) -> tuple[list[Song], l
 
     A folder stands for the audio files in it and below it, a pattern (`music/**/*.flac`, where no
     file is called so) for those that match; their tree is mirrored. Where `output` lies in it, what
-    an earlier call made there is left out. A song in a tree is called by its whole name where
-    another one beside it differs in its suffix only; what else is of one name gets a number.
+    an earlier call made there is left out; where `output` is it, only a pattern that ends as audio
+    files do and names none further in (`music/*.flac`) is taken. A song in a tree is called by its
+    whole name where another one beside it differs in its suffix only; what else is of one name gets
+    a number.
     """
     found: list[tuple[str, pathlib.PurePath, bool]] = []
     faults = []
@@ -36,7 +38,7 @@ def songs(arguments: Sequence[str], output: pathlib.Path) -> tuple[list[Song], l
             found.append((argument, pathlib.PurePath(path.name), False))
             continue
         root = _fixed_part(argument) if is_pattern else path
-        if output.resolve() == root.resolve() and (not is_pattern or "**" in argument):
+        if output.resolve() == root.resolve() and (not is_pattern or _goes_deeper(path, root)):
             faults.append(
                 f"{argument}: the outputs would lie among the songs; choose another --output"
             )
@@ -99,6 +101,12 @@ def _fixed_part(pattern: str) -> pathlib.Path:
     """The folder of a pattern above its first part that varies."""
     parts = pathlib.Path(pattern).parts
     return pathlib.Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+
+
+def _goes_deeper(pattern: pathlib.Path, root: pathlib.Path) -> bool:
+    """Whether a pattern may name folders in its fixed part, or what is in them."""
+    is_deep = len(pattern.parts) > len(root.parts) + 1
+    return is_deep or pattern.suffix.lower() not in _suffixes()
 
 
 def _apart(

@@ -126,7 +126,7 @@ class Loaded:
         """What the model makes of a song, or of each song of a list.
 
         A mono model is applied to each channel by itself, its pitch is that of their mean. Raises
-        ValueError for a rate, shape, type or value that is no audio.
+        ValueError for a rate, shape, type or value that is no audio, or an option out of its range.
 
         Args:
             audio: a song, or a list of songs.
@@ -157,8 +157,9 @@ class Loaded:
         up, what a call gives for the whole song.
 
         A model that has to hear a song first (clusters of `transfer`) needs blocks that can be gone
-        through twice, as a list or an object with `__iter__`. A model of several pitches hears
-        whole songs only: ValueError. Whether channels cancel each other is not looked at.
+        through again, as a list or an object with `__iter__`. A model of several pitches hears
+        whole songs only: ValueError. Whether channels cancel each other is looked at only where a
+        song has to be heard first.
 
         Args:
             blocks: of the song, of any length each.
@@ -204,6 +205,12 @@ class Loaded:
     def _options(
         self, overlap: float, batch_size: int, threshold: float | None, high_band: bool
     ) -> Options:
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap is {overlap}; expected 0 <= overlap < 1")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold}; expected a value from 0 to 1")
         return Options(
             overlap=overlap,
             batch_size=batch_size,
@@ -239,8 +246,9 @@ class Loaded:
     ) -> Iterator[Output]:
         variables = self.variables
         if system.for_song is not None:
+            mono = files.downmix_of(lambda: map(songs.column, songs.alike(blocks)), 1, name="audio")
             heard = resampling.resample_blocks(
-                map(songs.column, songs.alike(blocks)),
+                map(mono, map(songs.column, songs.alike(blocks))),
                 source_hz=rate_hz,
                 target_hz=system.sample_rate_hz,
             )

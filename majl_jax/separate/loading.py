@@ -30,6 +30,7 @@ def find(
     which: str = "best",
     recipe: str | None = None,
     architecture: str | None = None,
+    by_name: bool = False,
 ) -> Found:
     """A model by where it is, or by its name.
 
@@ -43,6 +44,7 @@ def find(
         which: "best" or "last" checkpoint of the stage.
         recipe: what it has to be of; None: any.
         architecture: of a file of published weights, whose name alone does not say it.
+        by_name: whether the source is a name, whatever else is called so where it is run.
     """
     text = os.fspath(source)
     if hub.is_address(text):
@@ -56,7 +58,7 @@ def find(
             raise ValueError(f"{text} names the stage {of_run}, and {stage} is asked for as well")
         path, stage = pathlib.Path(run), of_run
     file = path if path.suffix == model_file.SUFFIX else SHIPPED / f"{text}{model_file.SUFFIX}"
-    known = not path.exists() and (text in published.NAMES or file.is_file())
+    known = (by_name or not path.exists()) and (text in published.NAMES or file.is_file())
     if not known and file != path:
         return load_run(path, stage=stage, which=which, recipe=recipe)
     if stage is not None or which != "best":
@@ -197,7 +199,7 @@ def gives(model: "SegmentModel | MultiPitchModel") -> str:
     if getattr(model, "bin_cents", None) is not None:
         out.append("pitch" + f" (voiced from {model.threshold:g} on)" * (model.threshold != 0.5))
     rate_hz = model.sample_rate_hz
-    return f"gives {', '.join(out)}; at {rate_hz} Hz, so nothing above {rate_hz // 2} Hz"
+    return f"gives {', '.join(out)}; at {rate_hz} Hz, so it hears nothing above {rate_hz // 2} Hz"
 
 
 def announced(

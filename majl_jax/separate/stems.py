@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from majl_jax import atomic
-from majl_jax.audio import files, resampling
+from majl_jax.audio import files
 from majl_jax.audio.resampling import Block
 from majl_jax.datasets import track
 from majl_jax.plotting.spectrogram import PitchTrack, Spectrogram, draw_overview
@@ -59,18 +59,19 @@ def separate_file(
         folder: gets the files.
         model: what is applied.
         variables: of the model.
-        options: how; None: the defaults.
+        options: how; None: the defaults, and the threshold of the model.
         progress: called with the seconds of input that were read.
     """
-    options = options or Options()
+    options = options or Options(threshold=model.threshold)
     info = files.inspect(path, allow_truncated=options.allow_truncated)
     outputs = _Outputs(folder, info, model, options)
     mix = files.downmix(path, model.channels, allow_truncated=options.allow_truncated)
     if model.for_song is not None:
-        heard = resampling.resample_blocks(
-            files.stream(path, allow_truncated=options.allow_truncated),
-            source_hz=info.sample_rate_hz,
-            target_hz=model.sample_rate_hz,
+        heard = files.stream(
+            path,
+            sample_rate_hz=model.sample_rate_hz,
+            channels=1,
+            allow_truncated=options.allow_truncated,
         )
         with warnings.catch_warnings():  # said when the file is read once more, for its stems
             warnings.simplefilter("ignore", files.AudioFileWarning)

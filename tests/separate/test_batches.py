@@ -10,6 +10,7 @@ import pytest
 from halving import HALF, MODEL, make_model, read, write
 from smoke_runs import load_config
 
+from majl_jax import atomic
 from majl_jax.audio import libav
 from majl_jax.separate import __main__ as separate
 from majl_jax.separate import loading, stems
@@ -90,7 +91,8 @@ def test_what_a_killed_call_left_is_removed_by_the_next(command, tmp_path):
     killed.wait()
     for name in ("a", "other"):
         (tmp_path / "out" / name).mkdir(parents=True)
-        (tmp_path / "out" / name / f".voice.wav.{killed.pid}.part").write_text("half")
+        left = f".voice.wav.{atomic._host()}.{killed.pid}.part"
+        (tmp_path / "out" / name / left).write_text("half")
     (tmp_path / "out/other/voice.wav").write_text("whole")
     write(tmp_path / "b.wav", seconds=0.2)
     assert command("b.wav") == 0
@@ -128,7 +130,7 @@ def test_compiling_is_said_once_before_the_first_song(command, tmp_path, capsys)
     assert command("a.wav", "b.wav") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
-        "model: a test; gives voice, pitch; at 16000 Hz, so nothing above 8000 Hz",
+        "model: a test; gives voice, pitch; at 16000 Hz, so it hears nothing above 8000 Hz",
         "compiling the model …",
     ]
     assert [line.split()[0] for line in lines[2:]] == ["[1/2]", "[2/2]"]
@@ -175,16 +177,16 @@ def make_run(folder, name, preset, monkeypatch, **fields):
 KNOWN = {
     "majl": (
         "trained on chorales, chorales_stems, chorales_pitch (synthetic only)",
-        "gives soprano, pitch; at 16000 Hz, so nothing above 8000 Hz",
+        "gives soprano, pitch; at 16000 Hz, so it hears nothing above 8000 Hz",
     ),
     "ss_mpe": (
         "trained on chorales, quartets_unlabelled, drums (synthetic only)",
-        "gives all pitches; at 22050 Hz, so nothing above 11025 Hz",
+        "gives all pitches; at 22050 Hz, so it hears nothing above 11025 Hz",
     ),
-    "transfer": ("(synthetic only)", "at 8000 Hz, so nothing above 4000 Hz"),
+    "transfer": ("(synthetic only)", "at 8000 Hz, so it hears nothing above 4000 Hz"),
     "mixit": (
         "trained on band, few/band (synthetic only)",
-        "gives bass, drums, other; at 8000 Hz, so nothing above 4000 Hz",
+        "gives bass, drums, other; at 8000 Hz, so it hears nothing above 4000 Hz",
     ),
     "jukebox": ("trained on chorales, band (synthetic only)", "at 8000 Hz"),
 }

@@ -12,7 +12,7 @@ from halving import BIN_20_HZ, HALF, MODEL, RATE_HZ, make_model, read, write
 
 from majl_jax.audio import files
 from majl_jax.separate import __main__ as separate
-from majl_jax.separate import loading, outputs, stems
+from majl_jax.separate import blocks, loading, outputs, stems
 
 
 def pitch_rows(path):
@@ -82,6 +82,29 @@ def test_channels_that_cancel_each_other_are_heard_all_the_same(tmp_path):
     assert read(tmp_path / "out/voice.wav")[0].any()
 
 
+def test_channels_that_cancel_each_other_are_heard_first_all_the_same(tmp_path):
+    heard = []
+
+    def listen(variables, blocks):
+        heard.append(np.concatenate([*blocks]))
+        return variables
+
+    audio = write(tmp_path / "mono.wav", subtype="FLOAT")
+    soundfile.write(tmp_path / "a.wav", audio * [1, -1], RATE_HZ, subtype="FLOAT")
+    model = make_model(for_song=listen)
+    with pytest.warns(files.AudioFileWarning, match="cancel each other"):
+        stems.separate_file(tmp_path / "a.wav", tmp_path / "out", model, HALF)
+    np.testing.assert_array_equal(heard, [audio])
+
+
+def test_the_threshold_is_the_model_s_where_no_options_are_given(tmp_path):
+    write(tmp_path / "a.wav", seconds=0.2)
+    for threshold, voiced in ((0.5, True), (0.85, False)):
+        model, folder = make_model(threshold=threshold), tmp_path / f"{threshold}"
+        result = stems.separate_file(tmp_path / "a.wav", folder, model, HALF)
+        assert bool(result.voiced_frames) == voiced
+
+
 def test_models_of_two_channels_take_stereo_and_mono_but_not_three(tmp_path):
     model = make_model(channels=2)
     for channels in (1, 2):
@@ -129,6 +152,13 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     batch_samples = (3200 + 4 * 1600) * 22_050 / RATE_HZ
     assert longest[4] > 0 and longest[20] <= batch_samples + 3 * files.BLOCK_SAMPLES
     assert longest[20] < 1.5 * longest[4]
+
+
+def test_what_is_heard_of_a_song_with_a_high_band_is_no_tee():
+    audio = np.ones((9000, 1), np.float32)
+    above = blocks._Above([audio], MODEL, 44_100, 1)
+    assert not hasattr(above.heard, "__copy__")
+    assert sum(map(len, above.heard)) == pytest.approx(9000 * RATE_HZ / 44_100, abs=2)
 
 
 def test_the_picture_of_a_long_song_stays_small():
@@ -296,6 +326,16 @@ def test_a_bad_file_is_reported_and_the_others_are_done(command, tmp_path, capsy
     assert "nan.wav: sample 15000" in error and "error: none: holds no audio file" in error
     assert "4 of 5 files failed" in error
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good"]
+
+
+def test_an_error_names_the_song_once(command, tmp_path, monkeypatch, capsys):
+    two = make_model(channels=2)
+    monkeypatch.setattr(loading, "load_run", lambda run, **kind: (two, HALF, "a test"))
+    write(tmp_path / "a.wav", channels=3, seconds=0.2)
+    assert command("a.wav", "missing.wav") == 1
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: a.wav: the song has 3 channels, the model takes 2: ")
+    assert second.startswith("error: missing.wav: ") and second.count("missing.wav") == 1
 
 
 def test_results_are_not_overwritten_unless_told(command, tmp_path, capsys):

@@ -90,9 +90,11 @@ def test_what_an_earlier_call_made_inside_the_folder_is_no_song(there):
     output = pathlib.Path("m/out")
     assert [*folders("m", output=output)] == ["m/a.wav", "m/out.wav"]
     assert [*folders("m/**/*.wav", output=output)] == ["m/a.wav", "m/out.wav"]
-    for argument in ("m", "m/**/*.wav"):
+    for argument in ("m", "m/**/*.wav", "m/*", "m/a*", "m/*/*.wav"):
         found, (fault,) = inputs.songs([argument], pathlib.Path("m"))
         assert not found and fault.endswith("among the songs; choose another --output")
+    there("m/a/voice.wav")
+    assert folders("m/*.wav", output=pathlib.Path("m")) == {"m/a.wav": "a", "m/out.wav": "out"}
 
 
 def test_patterns(there):

@@ -12,6 +12,7 @@ from halving import BIN_20_HZ, HALF, MODEL, RATE_HZ, make_model, read, write
 
 import majl_jax
 from majl_jax.audio import files
+from majl_jax.separate import __main__ as separate
 from majl_jax.separate import loading, stems
 from majl_jax.separate.cards import Info, with_model
 from majl_jax.separate.loaded import Loaded
@@ -101,6 +102,20 @@ def test_channels_that_cancel_each_other_still_have_a_pitch():
         assert loaded()(audio, RATE_HZ).pitch.f0_hz.all()
 
 
+def test_channels_that_cancel_each_other_are_heard_first_all_the_same():
+    heard = []
+
+    def listen(variables, blocks):
+        heard.append(np.concatenate([*blocks]))
+        return variables
+
+    model = loaded(make_model(for_song=listen))
+    audio = sound(channels=1) * np.array([1, -1], np.float32)
+    with pytest.warns(files.AudioFileWarning, match="audio: its channels cancel"):
+        list(model.stream([audio[:900], audio[900:]], RATE_HZ))
+    np.testing.assert_array_equal(heard, [audio[:, :1]])
+
+
 def test_a_threshold_makes_frames_unvoiced():
     audio = sound(channels=1)[:, 0]
     assert loaded()(audio, RATE_HZ).pitch.f0_hz.all()
@@ -185,6 +200,22 @@ def test_what_is_no_audio_is_refused_in_one_line(audio, rate_hz, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlap": 1.0}, r"overlap is 1.0; expected 0 <= overlap < 1"),
+        ({"overlap": -0.1}, "overlap is -0.1"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"threshold": 1.5}, "threshold is 1.5; expected a value from 0 to 1"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+    ],
+)
+def test_options_that_are_out_of_range_are_refused(options, message):
+    for call in (loaded().stream, loaded()):
+        with pytest.raises(ValueError, match=message):
+            call([sound()], RATE_HZ, **options)
+
+
 def test_blocks_that_are_not_of_one_song_are_refused():
     with pytest.raises(ValueError, match=r"block 1 has shape \(9000,\); expected \[time, chan"):
         list(loaded().stream([sound(), sound(channels=1)[:, 0]], RATE_HZ))
@@ -223,3 +254,17 @@ def test_a_model_that_comes_with_the_package_is_found_by_its_name(tmp_path, monk
     assert loading.names()[0] == "voice"
     with pytest.raises(ValueError, match=r"voice.safetensors is damaged"):
         majl_jax.load("voice")
+
+
+@pytest.mark.parametrize("words", [[], ["--model=voice"]])
+def test_a_name_is_that_of_the_model_whatever_lies_in_the_folder(
+    tmp_path, monkeypatch, capsys, words
+):
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "voice.safetensors").write_bytes(b"not yet")
+    (tmp_path / "voice").mkdir()
+    assert separate.main(["a.wav", "--output=out", *words]) == 1
+    assert "voice.safetensors is damaged" in capsys.readouterr().err
+    assert separate.main(["a.wav", "--output=out", "--checkpoint=voice"]) == 1
+    assert "voice/config.json does not exist" in capsys.readouterr().err
