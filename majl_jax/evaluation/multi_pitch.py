@@ -84,7 +84,7 @@ def score_track(
         chosen = np.where(peaks >= tuned_threshold, peaks, 0.0)
         found = frame_times_s(model, len(chosen)), pitches_hz(chosen, model.bin_hz)
         compared = _compare(model, found, f0_hz, has_pitch)
-        tuned = {f"{name}_tuned": compared[name] for name in ("precision", "recall", "f1")}
+        tuned = {f"{name}_tuned": compared[name] for name in _TUNED}
     curve = _curve(model, peaks, f0_hz, has_pitch)
     sounding = sounding_frames(
         audio, len(picked), hop_samples=model.hop_samples, rms_threshold=rms_threshold
@@ -172,11 +172,14 @@ def score_tracks(
     undefined for some tracks, and the means of the references as <reference>/<name>.
     """
     rows: list[Row] = []
+    undefined = dict.fromkeys(_SCORES, math.nan)
+    if judging.tuned_threshold is not None:
+        undefined |= {f"{name}_tuned": math.nan for name in _TUNED}
     curves: list[multi_pitch_curve.Curve] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         name, audio, f0_hz, has_pitch = _read(model, record)
         salience = transcribe(model, variables, audio, batch_size=judging.batch_size)
-        found: dict[str, Mapping[str, float]] = {system: dict.fromkeys(_SCORES, math.nan)}
+        found: dict[str, Mapping[str, float]] = {system: undefined}
         if np.isfinite(salience).all():
             found[system] = score_track(
                 model, salience, audio, f0_hz, has_pitch, tuned_threshold=judging.tuned_threshold
@@ -203,6 +206,7 @@ _REASONS = {
     "polyphony": "the estimate is not finite",
 }
 _SCORES = ("precision", "recall", "f1", "accuracy", "average_precision", *_REASONS)
+_TUNED = ("precision", "recall", "f1")
 
 
 def _read(

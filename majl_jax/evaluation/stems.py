@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from majl_jax import console
 from majl_jax.audio import int16
@@ -42,12 +42,14 @@ def score_stems(
         model in the rows. segmenting: how the model is applied. report: where rows and examples
         go. progress: label of a progress bar, None for no bar.
 
-    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a silent stem has
-    no score, and `<name>_skipped` tells of how many tracks a score is undefined.
+    Returns the means over tracks by name, `<name>_median`, and `mixture/<name>`; a stem that is
+    silent or not known has no score, and `<name>_skipped` tells of how many tracks a score is
+    undefined.
     """
     rows: list[Row] = []
     for number, record in enumerate(console.with_progress(tracks, progress)):
         truth = int16.to_float(record["stems"])[:, list(columns)]
+        known = np.asarray(record["has_stems"], bool)[list(columns)]
         if truth.shape[2] != model.channels:
             truth = np.repeat(truth.mean(2, keepdims=True), model.channels, axis=2)
         mixture = truth.sum(axis=1)
@@ -60,7 +62,11 @@ def score_stems(
         for name, estimate in systems:
             row = {"track": record["track"], "system": name, "seconds": seconds}
             rate_hz = model.sample_rate_hz
-            rows.append(row | score(estimate, truth, stems=model.stems, sample_rate_hz=rate_hz))
+            rows.append(
+                row | score(estimate, truth, stems=model.stems, sample_rate_hz=rate_hz, known=known)
+            )
+        if not known.all():
+            continue
         if (folder := report.example_folder(record["track"], number)) is not None:
             stretch = slice(0, round(report.example_seconds * model.sample_rate_hz))
             write_stems(
@@ -79,7 +85,12 @@ def score_stems(
 
 
 def score(
-    estimate: Stems, truth: Stems, *, stems: Sequence[str], sample_rate_hz: int
+    estimate: Stems,
+    truth: Stems,
+    *,
+    stems: Sequence[str],
+    sample_rate_hz: int,
+    known: Sequence[bool] | Bool[np.ndarray, "stem"] | None = None,
 ) -> dict[str, Any]:
     """Each score of each stem, and its mean over the stems that have one; None, with a reason in
     "skipped": undefined.
@@ -88,12 +99,15 @@ def score(
     the channels' decibels; csdr_db: the median over windows of 1 s of BSS Eval v4's SDR, without
     those in which a true stem is silent, or an estimate that sounds elsewhere. An estimate that is
     silent throughout is scored as metrics/separation.py says: its SI-SDR is -inf.
+
+    known: which true stems are; None: all of them.
     """
+    known = [True] * len(stems) if known is None else known
     each: dict[str, dict[str, float | None]] = {}
     skipped: dict[str, str] = {}
-    chunk_sdrs = _chunk_sdrs(estimate, truth, window_samples=sample_rate_hz)
+    chunk_sdrs = _chunk_sdrs(estimate, truth, known, window_samples=sample_rate_hz)
     for number, stem in enumerate(stems):
-        found, reason = _of_stem(estimate[:, number], truth[:, number])
+        found, reason = _of_stem(estimate[:, number], truth[:, number], bool(known[number]))
         found["csdr_db"] = chunk_sdrs.get(number)
         for name, value in found.items():
             defined = value is not None and not math.isnan(value)
@@ -111,9 +125,13 @@ def score(
 
 
 def _of_stem(
-    estimate: Float[np.ndarray, "time channel"], truth: Float[np.ndarray, "time channel"]
+    estimate: Float[np.ndarray, "time channel"],
+    truth: Float[np.ndarray, "time channel"],
+    known: bool,
 ) -> tuple[dict[str, float | None], str]:
     names = ("usdr_db", "usdr_channels_db", "si_sdr_db")
+    if not known:
+        return dict.fromkeys(names), "the stem is not annotated"
     if not np.any(truth):
         return dict.fromkeys(names), "the true stem is silent"
     if not np.isfinite(estimate).all():
@@ -126,12 +144,20 @@ def _of_stem(
     return dict(zip(names, values, strict=True)), ""
 
 
-def _chunk_sdrs(estimate: Stems, truth: Stems, *, window_samples: int) -> dict[int, float]:
-    """By number of the stem; silent stems are left out, as BSS Eval cannot judge them."""
+def _chunk_sdrs(
+    estimate: Stems,
+    truth: Stems,
+    known: Sequence[bool] | Bool[np.ndarray, "stem"],
+    *,
+    window_samples: int,
+) -> dict[int, float]:
+    """By number of the stem; silent stems, which BSS Eval cannot judge, and unknown ones are left
+    out.
+    """
     sounding = [
         n
         for n in range(truth.shape[1])
-        if np.any(truth[:, n]) and np.isfinite(estimate[:, n]).all()
+        if known[n] and np.any(truth[:, n]) and np.isfinite(estimate[:, n]).all()
     ]
     if not sounding:
         return {}

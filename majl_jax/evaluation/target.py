@@ -43,6 +43,9 @@ class Target:
     choose_threshold: bool = False
     """Whether the result has threshold_best, the confidence with the highest mean OA of the tracks,
     and oa_best."""
+    mixture_gain: float = 1.0
+    """What the network hears is this times the sum of the stems: so is the mixture that an estimate
+    is compared with."""
 
 
 FIRST_STEM = Target()
@@ -86,7 +89,7 @@ def score_tracks(
             hop_samples=model.hop_samples,
         )
         stem, pitch = listen(model, take.mixture)
-        answers = {system: (stem, pitch), **_references(take, target.pitch_model, listen)}
+        answers = {system: (stem, pitch), **_references(take, target, listen)}
         for name, (estimate, f0) in answers.items():
             rows.append(score_track(take, name, estimate=estimate, pitch=f0, target=target))
         if target.choose_threshold and pitch is not None:
@@ -107,15 +110,14 @@ def score_tracks(
     return found
 
 
-def _references(
-    take: Take, pitch_model: SegmentModel | None, listen: Callable[..., Answer]
-) -> dict[str, Answer]:
+def _references(take: Take, target: Target, listen: Callable[..., Answer]) -> dict[str, Answer]:
     """What the model is compared with: the untouched mixture, and the pitch of it and of the true
     stem.
     """
+    mixture, pitch_model = target.mixture_gain * take.mixture, target.pitch_model
     if pitch_model is None:
-        return {"mixture": (take.mixture, None)}
-    found: dict[str, Answer] = {"mixture": (take.mixture, listen(pitch_model, take.mixture)[1])}
+        return {"mixture": (mixture, None)}
+    found: dict[str, Answer] = {"mixture": (mixture, listen(pitch_model, mixture)[1])}
     if take.has_truth:
         found["true stem"] = None, listen(pitch_model, take.truth)[1]
     return found
@@ -161,7 +163,7 @@ def score_track(
     }
     skipped: dict[str, str] = {}
     if estimate is not None:
-        row |= _separation(take, estimate, target.bss_eval, skipped)
+        row |= _separation(take, estimate, target, skipped)
     if pitch is not None:
         row |= _melody(take, pitch, target.pitch_threshold, skipped)
         if target.tuned_threshold is not None:
@@ -175,10 +177,10 @@ def score_track(
 
 
 def _separation(
-    take: Take, estimate: np.ndarray, bss_eval: bool, skipped: dict[str, str]
+    take: Take, estimate: np.ndarray, target: Target, skipped: dict[str, str]
 ) -> dict[str, float | None]:
     names = ["sdr_db", "nsdr_db", "si_sdr_db", "usdr_db"]
-    names += ["sdr_v4_db", "isr_v4_db", "sir_v4_db", "sar_v4_db"] * bss_eval
+    names += ["sdr_v4_db", "isr_v4_db", "sir_v4_db", "sar_v4_db"] * target.bss_eval
     reason = None
     if not take.has_truth:
         reason = "the stem is not annotated"
@@ -190,13 +192,14 @@ def _separation(
         skipped |= dict.fromkeys(names, reason)
         return dict.fromkeys(names)
     sdr_db = separation.sdr_db(estimate, take.truth)
+    mixture = target.mixture_gain * take.mixture
     values: dict[str, float | None] = {
         "sdr_db": sdr_db,
-        "nsdr_db": sdr_db - separation.sdr_db(take.mixture, take.truth),
+        "nsdr_db": sdr_db - separation.sdr_db(mixture, take.truth),
         "si_sdr_db": separation.si_sdr_db(estimate, take.truth),
         "usdr_db": separation.usdr_db(estimate, take.truth),
     }
-    return values | (_bss_eval(take, estimate, skipped) if bss_eval else {})
+    return values | (_bss_eval(take, estimate, skipped) if target.bss_eval else {})
 
 
 def _bss_eval(take: Take, estimate: np.ndarray, skipped: dict[str, str]) -> dict[str, float | None]:

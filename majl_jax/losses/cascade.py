@@ -94,9 +94,10 @@ def cascade_loss(
     y_i), over what is labelled.
 
     With `interface.joint`, PE hears the estimate, and the separator learns from both losses,
-    balanced as losses/interface.py says; without, PE hears the true voice: two networks trained
-    side by side, each on its own loss. L_pitch is taken on some frames per segment, one drawn from
-    each of as many equal stretches: neighbouring 64 ms frames share most of their samples.
+    balanced as losses/interface.py says; without, PE hears the true voice, where it is known: two
+    networks trained side by side, each on its own loss. L_pitch is taken on some frames per
+    segment, one drawn from each of as many equal stretches: neighbouring 64 ms frames share most of
+    their samples.
 
     Args:
         params: {"separator", "pitch"}, and "weight_module" where the cascade has one.
@@ -120,6 +121,9 @@ def cascade_loss(
         options=terms.remixing,
     )
     truth = _truth(batch, stems[:, :, 0], f0_hz, frame_key, cascade.bin_cents, terms)
+    if not interface.joint:
+        has_pitch = truth.has_pitch & truth.has_source[:, None]
+        truth = dataclasses.replace(truth, has_pitch=has_pitch)
     estimate, separator_state = cascade.separate(
         {"params": params, **mutables},
         terms.mixture_gain * stems.sum(axis=2),

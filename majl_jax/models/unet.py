@@ -13,6 +13,7 @@ from majl_jax.audio.stft import istft, magnitude, stft
 from majl_jax.models.layers.convolution import conv_halve, conv_transpose_double
 
 PUBLISHED_CHANNELS = (16, 32, 64, 128, 256, 512)
+SILENCE = 2e-5  # twice what `magnitude` gives for digital silence
 
 
 class UNet(nn.Module):
@@ -21,7 +22,7 @@ class UNet(nn.Module):
     Six stride-2 convolutions down, six up with skips, batch normalisation on all layers but the
     last, LeakyReLU 0.2 down, ReLU up, dropout on the first three layers up, sigmoid at the end. At
     the published width 9,823,313 parameters. The magnitude is divided by its largest value in the
-    segment, which makes the network independent of recording level. The port
+    segment, which makes the network independent of recording level; in silence it is 0. The port
     Xiao-Ming/UNet-VocalSeparation-Chainer has `kernel_size` 4 (6,288,545 parameters) and
     `norm_epsilon` 2e-5.
 
@@ -58,7 +59,9 @@ class UNet(nn.Module):
         spectrum = stft(mixture, window_samples=self.window_samples, hop_samples=self.hop_samples)
         spectrum = spectrum[:, :-1]
         level = magnitude(spectrum[..., 1:])  # without the DC bin: 2^k bins halve evenly
-        level = level / jnp.maximum(level.max((-2, -1), keepdims=True), 1e-6)
+        peak = level.max((-2, -1), keepdims=True)
+        heard = peak > SILENCE
+        level = jnp.where(heard, level / jnp.where(heard, peak, 1.0), 0.0)
         mask = self.mask(level, train=train)
         mask = jnp.pad(mask, ((0, 0), (0, 0), (1, 0)))  # the DC bin is dropped
         return istft(

@@ -87,7 +87,7 @@ def label_pitch(
     """Gives whole tracks the pitch that the teacher hears in the true stem, where it is sure of it.
 
     What is made wrong on purpose is so before the filter: which errors there are does not depend on
-    the threshold.
+    the threshold. A track whose stem is not known gets no pitch; its frames count as seen.
 
     Args:
         tracks: whole-track records.
@@ -97,9 +97,15 @@ def label_pitch(
         counts: gets what was seen and kept.
     """
     for track in tracks:
-        voice = int16.to_float(track["stems"][:, target])
+        voice, frames = int16.to_float(track["stems"][:, target]), len(track["f0_hz"])
+        labelled = {**track, "f0_hz": track["f0_hz"].copy(), "has_pitch": track["has_pitch"].copy()}
+        if not track["has_stems"][target]:  # the mixture may stand in its place
+            none = np.zeros(frames, bool)
+            labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = 0.0, none
+            counts.add(np.zeros(frames), none, samples=len(voice), voiced=none)
+            yield labelled
+            continue
         f0_hz, confidence = decode_pitch(teacher.hear(voice)["salience"], teacher.bin_cents)
-        frames = len(track["f0_hz"])
         f0_hz, confidence = f0_hz[:frames], confidence[:frames]
         f0_hz, errors = mislabelling.mislabel_pitch(
             np.where(confidence >= filtering.VOICING, f0_hz, 0.0).astype(np.float32),
@@ -109,7 +115,6 @@ def label_pitch(
             stretch_frames=max(round(STRETCH_SECONDS / teacher.frame_s), 1),
         )
         labels, trusted, trust = teacher.trusted(f0_hz, confidence, kept)
-        labelled = {**track, "f0_hz": track["f0_hz"].copy(), "has_pitch": track["has_pitch"].copy()}
         labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = labels, trusted
         counts.add(trust, trusted, samples=len(voice), voiced=labels > 0, errors=errors)
         yield labelled

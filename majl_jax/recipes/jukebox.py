@@ -297,6 +297,8 @@ def _stage(setting: _Setting) -> Stage:
 def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     """What a stage starts from: see STAGES, their `start` and `init` of encoder."""
     config, name = setting.config, setting.name
+    if name == "encoder":  # the stages share a key: else it would begin where the first one did
+        key = jax.random.fold_in(key, 1)
     sizes, keys = setting.encoder.sizes, jax.random.split(key)
     fresh = {
         "encoder": jax.jit(setting.encoder.init)(keys[0], jnp.zeros((1, hop(sizes), 1)))["params"],
@@ -363,7 +365,7 @@ def _second_encoder(setting: _Setting, fresh: Any, previous: Variables | None) -
 
 def _whole(loaded: Variables) -> Variables:
     """Of a file of weights or a run: both networks and the rows of the codebook."""
-    found = {"params": _trained(loaded)}
+    found = {"params": loaded["params"]}
     if "codebook" in loaded:
         found["codebook"] = {"vectors": loaded["codebook"]["vectors"]}
     return found
@@ -474,7 +476,12 @@ def _score(
         return means(found) | {k: v for k, v in found.items() if k.endswith("_median")}
     if setting.target < 0:
         songs = (
-            {**song, "stems": song["stems"].sum(1, keepdims=True, dtype=np.int32)} for song in songs
+            {
+                **song,
+                "stems": song["stems"].sum(1, keepdims=True, dtype=np.int32),
+                "has_stems": np.ones(1, bool),  # the mixture is, whatever stems it has
+            }
+            for song in songs
         )
     column = max(setting.target, 0)
     return score_stems(setting.model, variables, songs, columns=[column], **options)

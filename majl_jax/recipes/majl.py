@@ -182,7 +182,12 @@ class _Setting:
             variables,
             itertools.islice(records.read_tracks(self.labelled, split), tracks),
             system=name,
-            target=Target(self.target, pitch_threshold=chosen.pitch_threshold, **judged),
+            target=Target(
+                self.target,
+                pitch_threshold=chosen.pitch_threshold,
+                mixture_gain=self.config.data.mixture_gain,
+                **judged,
+            ),
             segmenting=Segmenting(chosen.overlap, chosen.batch_size),
             report=report,
             progress=None if split == "valid" else f"{name}: {split}",
@@ -260,12 +265,17 @@ def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int
             needed = {f"config.data.{field} = {name}": kind for kind in kinds_of}
             require(other, "train", needed, stem=stem)
     if name := config.data.without_target:
-        reader.open_set(
+        music = reader.open_set(
             epath.Path(config.data.directory) / name,
             sample_rate_hz=config.data.sample_rate_hz,
             hop_samples=config.data.hop_samples,
             fields="config.data.",
         )
+        if there := {*music.layout.stems} & {*_target_names(config)}:
+            raise ValueError(
+                f"config.data.without_target is {name}, which has the stem {', '.join(there)}:"
+                " expected music in which config.data.target is nowhere"
+            )
     return labelled, target
 
 

@@ -466,7 +466,8 @@ def _songs(setting: _Setting, split: str) -> Iterator[dict[str, Any]]:
                 wanted = stem_groups.of_stems(
                     record["stems"].astype(np.int32), stems, setting.groups[name]
                 )
-                yield {"track": record["track"], "stems": wanted}
+                known = np.ones(wanted.shape[1], bool)
+                yield {"track": record["track"], "stems": wanted, "has_stems": known}
 
 
 def _heads(

@@ -187,6 +187,11 @@ def _references(config: Any) -> dict[str, Callable[..., Any]]:
         raise ValueError(f'config.evaluation.references is {wanted!r}; expected "" or basic_pitch')
     if not wanted:
         return {}
+    if config.data.sample_rate_hz != basic_pitch.SAMPLE_RATE_HZ:
+        raise ValueError(
+            f"config.evaluation.references is basic_pitch, which hears {basic_pitch.SAMPLE_RATE_HZ}"
+            f" Hz, and config.data.sample_rate_hz is {config.data.sample_rate_hz}"
+        )
     basic_pitch.weights_path()  # an hour later would be too late to say that it is not there
     return {"Basic Pitch": basic_pitch.transcribe}
 
@@ -303,6 +308,13 @@ def _check_data(setting: _Setting) -> None:
             raise ValueError(
                 f"config.stages.{name} has 0 labelled and 0 unlabelled items; expected 1 or more"
             )
+    both = set(parse_shares(config.data.labelled)) & set(parse_shares(config.data.unlabelled))
+    if both and any(config.stages[name].unlabelled for name in config.run):
+        raise ValueError(
+            f"config.data.labelled and config.data.unlabelled both have {', '.join(sorted(both))},"
+            " whose labels would be looked at in either: take it out of one, or prepare a second"
+            " copy under another --output and name that"
+        )
     needed = {*data_sets(config), *config.evaluation.sets, *config.evaluation.test_sets}
     opened = {
         data_set: reader.open_set(

@@ -141,7 +141,14 @@ def _matches(pattern: str, path: str) -> bool:
 
 
 def load(source: str) -> Mapping[str, Any]:
-    """The variables of one source."""
+    """The variables of one source: where it has a moving average of its parameters, that."""
+    variables = dict(_read(source))
+    if "averaged" in variables:
+        variables["params"] = variables.pop("averaged")
+    return variables
+
+
+def _read(source: str) -> Mapping[str, Any]:
     if source in _PUBLISHED:
         return weights.load_crepe(_PUBLISHED[source])
     if pathlib.Path(source).suffix in SUFFIXES:

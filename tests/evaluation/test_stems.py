@@ -100,6 +100,22 @@ def test_a_silent_stem_has_no_score_and_spoils_no_mean():
     assert row["usdr_db"] is None and row["skipped"]["usdr_db"] == "no stem has this score"
 
 
+def test_a_stem_that_is_not_known_has_no_score_and_spoils_no_mean(tmp_path):
+    tracks = [_record("a"), _record("b"), _record("c")]
+    tracks[1]["has_stems"] = np.array([True, True, True, False])
+    tracks[2]["has_stems"] = np.full(4, False)
+    columns, report = (3, 0, 2), ForReport(tmp_path, 3)
+    found = score_stems(_model([0.5, 0.3, 0.1]), {}, tracks, columns=columns, report=report)
+    rows = [json.loads(line) for line in (tmp_path / "tracks.jsonl").read_text().splitlines()]
+    one, partly, none = (row for row in rows if row["system"] == "model")
+    assert partly["usdr_db_bass"] is None and partly["usdr_db_drums"] is not None
+    assert partly["skipped"]["csdr_db_bass"] == "the stem is not annotated"
+    assert none["usdr_db"] is None and none["skipped"]["usdr_db"] == "no stem has this score"
+    assert found["usdr_db"] == pytest.approx((one["usdr_db"] + partly["usdr_db"]) / 2)
+    assert found["usdr_db_skipped"] == 1 and found["usdr_db_bass_skipped"] == 2
+    assert [path.name for path in (tmp_path / "examples").iterdir()] == ["a"]
+
+
 def test_a_silent_estimate_is_punished():
     truth = _record("c")["stems"].astype(np.float32)[:, :3] / 32768
     row = score(truth * np.array([0.9, 0.0, 0.9])[:, None], truth, stems=STEMS, sample_rate_hz=4000)

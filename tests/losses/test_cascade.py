@@ -190,6 +190,15 @@ def test_trained_apart_the_estimator_hears_the_truth():
         assert (heard[0] == heard[1]) == equal
 
 
+def test_trained_apart_the_pitch_of_an_unknown_source_does_not_count():
+    batch, without = _batch(), _batch()
+    batch["has_stems"][2:, 0] = False
+    without["has_pitch"][2:] = False
+    for joint, equal in ((False, True), (True, False)):
+        heard = [_loss(_params(), b, joint=joint)[1][1]["pitch"] for b in (batch, without)]
+        assert np.isclose(*heard, rtol=1e-6) == equal
+
+
 def test_the_pitch_of_the_true_source_is_a_term_only_if_it_counts():
     weights = {"separation": 1.0, "pitch": 1.0, "pitch_on_target": 0.5, "weighting": 1.0}
     loss, (_, terms) = _loss(_params(), _batch(), weights=weights)

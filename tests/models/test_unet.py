@@ -102,6 +102,23 @@ def test_silence_gives_silence_and_a_finite_gradient(narrow):
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradient))
 
 
+def test_silence_enters_as_zeros_and_has_a_finite_gradient(monkeypatch):
+    entered = []
+
+    def mask(self, level, *, train=False):
+        del self, train
+        entered.append(level)
+        return level
+
+    monkeypatch.setattr(UNet, "mask", mask)
+    noise = np.random.default_rng(0).standard_normal((1, 40_960)).astype(np.float32) * 1e-3
+    audio = jnp.concatenate([jnp.zeros((1, 40_960)), noise])
+    UNet().apply({}, audio)
+    np.testing.assert_array_equal(entered[0].max((1, 2)), [0.0, 1.0])
+    gradient = jax.grad(lambda x: UNet().apply({}, x).sum())(audio)
+    assert np.all(np.isfinite(gradient))
+
+
 @pytest.mark.parametrize("samples", [40_000, 320 * 32])
 def test_a_length_that_does_not_halve_is_refused_by_name(narrow, samples):
     model, variables, _ = narrow

@@ -80,6 +80,18 @@ def test_pitch_of_the_target_only(source, tmp_path):
         np.testing.assert_array_equal(before["f0_hz"][:, 1], after["f0_hz"][:, 1])
 
 
+def test_a_track_whose_target_is_unknown_gets_no_pitch_and_is_counted(tmp_path):
+    tracks = [made_music.tones("x"), made_music.tones("y", has_stems=False, has_pitch=False)]
+    cut = [r for track in tracks for r in records.cut(track, made_music.LAYOUT)]
+    builder.write_dataset(tmp_path / "source", {"train": cut}, layout=made_music.LAYOUT)
+    directory = _write(tmp_path / "source", tmp_path, _teacher(0.9))
+    known, unknown = records.read_tracks(directory, "train")
+    assert known["has_pitch"][:, 0].all()
+    assert not unknown["has_pitch"][:, 0].any() and not unknown["f0_hz"][:, 0].any()
+    assert (_said(tmp_path)["seen"], _said(tmp_path)["kept"]) == (320, 160)
+    assert _said(tmp_path)["voiced_kept"] == 160
+
+
 def test_an_unsure_teacher_labels_nothing(source, tmp_path):
     directory = _write(source, tmp_path, _teacher(0.6))
     assert not any(r["has_pitch"][:, 0].any() for r in records.read_tracks(directory, "train"))

@@ -93,6 +93,14 @@ def test_the_second_encoder_starts_where_it_is_told(data, initial):
             encoder.init(jax.random.key(2), moved)
 
 
+def test_a_random_second_encoder_is_not_what_the_first_began_as(data):
+    music, _, encoder = jukebox.stages(_config(data), pathlib.Path())
+    first = music.init(jax.random.key(0), None)
+    second = encoder.init(jax.random.key(0), first)  # all stages of a run get the same key
+    kernels = zip(*(jax.tree.leaves(x["params"]["encoder"]) for x in (first, second)), strict=True)
+    assert all(np.any(a != b) for a, b in kernels if a.ndim > 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("update", ["ema", "frozen"])
 def test_the_codebook_follows_or_stays_and_averages_move(data, update):

@@ -43,6 +43,14 @@ def test_a_whole_network_is_taken(whole):
     assert found["batch_stats"]["pitch"]["norm"]["mean"].tolist() == [1.0] * 3
 
 
+def test_the_moving_average_of_the_parameters_is_taken_where_there_is_one(tmp_path):
+    averaged = filled(network()["params"], 2.0)
+    weights.save({**filled(network(), 1.0), "averaged": averaged}, tmp_path / "both.npz")
+    found = warm_start.started(network(), str(tmp_path / "both.npz"), field=FIELD)
+    assert found["params"]["separator"]["conv"]["kernel"].tolist() == [2.0] * 4
+    assert found["batch_stats"]["pitch"]["norm"]["mean"].tolist() == [1.0] * 3
+
+
 def test_a_part_of_a_network_leaves_the_others_fresh(whole):
     found = warm_start.started(network(), f"pitch={whole}", field=FIELD)
     assert np.all(found["params"]["pitch"]["dense"]["kernel"] == 1.0)
