@@ -205,21 +205,24 @@ def _size(model: Any) -> Row:
 
 
 def _training(run: pathlib.Path, last: str) -> tuple[int, float]:
-    """Steps and minutes of a stage, of those before it, and of the runs that they started from."""
+    """Steps and minutes of a stage, of those it went through, and of the runs that they started
+    from; the minutes are NaN where those of a stage were not logged.
+    """
     from majl_jax.recipes import warm_start
     from majl_jax.training import restore, run_log
 
     config = formats.read(run / "config.json", formats.RUN, needs=("config",))["config"]
-    names = [*config["run"]]
-    names = names[: names.index(last) + 1] if last in names else [last]
     steps, minutes = 0, 0.0
-    for name in names:
-        done = 0
+    for name in _went_through(config, last):
+        done = timed = 0
         for row in run_log.read_metrics(run):
             if row["stage"] == name and row["kind"] == "train" and row["step"] > done:
-                minutes += (row["step"] - done) / row["steps_per_s"] / 60
                 done = row["step"]
+                if row.get("steps_per_s"):
+                    minutes += (done - timed) / row["steps_per_s"] / 60
+                    timed = done
         steps += done
+        minutes = math.nan if done and not timed else minutes
         for _, source in warm_start.listed(config["stages"][name].get("start", "")):
             before, _, stage = source.rpartition(":")
             folder = pathlib.Path(source if pathlib.Path(source).is_dir() else before)
@@ -228,6 +231,25 @@ def _training(run: pathlib.Path, last: str) -> tuple[int, float]:
                 more = _training(folder, stage)
                 steps, minutes = steps + more[0], minutes + more[1]
     return steps, minutes
+
+
+def _went_through(config: Mapping[str, Any], last: str) -> list[str]:
+    """The stages of a run that hand over to one of them, one to the next, and itself; those of
+    majl stand alone but for its student, and where they start from the previous one.
+    """
+    from majl_jax.recipes import warm_start
+
+    names, found = [*config["run"]], [last]
+    before = names[: names.index(last)] if last in names else []
+    if config.get("recipe") != "majl":
+        return [*before, last]
+    while before:
+        start = config["stages"][found[0]].get("start", "")
+        sources = [source for _, source in warm_start.listed(start)]
+        if found[0] != "student" and warm_start.PREVIOUS not in sources:
+            break
+        found.insert(0, before.pop())
+    return found
 
 
 def _memory_mb(model: Any) -> float:

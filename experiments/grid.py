@@ -95,8 +95,8 @@ class Grid:
             call: runs the command, as `subprocess.call` does.
 
         Raises:
-            RuntimeError: it failed; its last words are in console.log of its folder. Or a run that
-              it goes on from is not complete.
+            RuntimeError: it failed, or was stopped before its end; its last words are in
+              console.log of its folder. Or a run that it goes on from is not complete.
         """
         folder = self.workdir(run, seed)
         if awaited := self.awaited(run, seed):
@@ -124,6 +124,11 @@ class Grid:
             )
         if status:
             raise RuntimeError(f"{folder}: exit status {status}; see {folder}/console.log")
+        if left := self.missing(run, seed):
+            raise RuntimeError(
+                f"{folder}: stopped without a result of {', '.join(left)}, the same command goes"
+                f" on; see {folder}/console.log"
+            )
         return time.monotonic() - started
 
     def train_all(self, runs: Sequence[Run]) -> None:

@@ -7,9 +7,11 @@ goes on where it stopped.
 import dataclasses
 import importlib
 import itertools
+import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ LAUNCHERS = ("local", "slurm", "debug")
 # Slurm's signal is for submitit, which asks for SIGTERM then.
 _DEAF = ("sh", "-c", 'trap "" USR2; exec "$@"', "sh")
 SAVING_S = 600
+_LOOK_S = 0.1
 _children: list[subprocess.Popen] = []
 
 
@@ -42,8 +45,22 @@ class Training:
         """
         for child in _children:
             child.send_signal(signal.SIGTERM)
-            child.wait(SAVING_S)
+        deadline = time.monotonic() + SAVING_S
+        while any(map(_runs, _children)) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+        for child in filter(_runs, _children):
+            child.kill()  # it would keep its folder locked; what it saved before is whole
         return _submitit().helpers.DelayedSubmission(self)
+
+
+def _runs(child: subprocess.Popen) -> bool:
+    """Whether it has not ended. Popen's own `wait` and `poll` know nothing in a handler that
+    interrupts `wait`, which holds their lock.
+    """
+    try:
+        return not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # somebody has waited for it
+        return False
 
 
 def _call(command: Sequence[str], **options: Any) -> int:

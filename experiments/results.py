@@ -1,17 +1,21 @@
 """results.jsonl: a line per row and seed, from what the runs left in their folders."""
 
+import contextlib
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.experiment import Row, Table
 from experiments.grid import Grid
-from majl_jax import formats
+from majl_jax import atomic, formats
 from majl_jax.datasets import records
 
 Line = dict[str, Any]
+WAITING_S = 300
+_LOOK_S = 0.1
 
 
 def collect(grid: Grid, name: str, table: Table) -> list[Line]:
@@ -64,9 +68,34 @@ def read(path: pathlib.Path) -> list[Line]:
 def write(path: pathlib.Path, lines: Sequence[Line]) -> None:
     """Puts lines in the place of older ones of the same table, data, row and seed."""
     ours = {_key(line) for line in lines}
-    kept = [line for line in read(path) if _key(line) not in ours]
+    with locked(path):
+        kept = [line for line in read(path) if _key(line) not in ours]
+        atomic.write_text(path, "".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from a file and what is written from it, once they have ended theirs.
+
+    TimeoutError where that takes them more than `WAITING_S`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
+    deadline = time.monotonic() + WAITING_S
+    while True:
+        try:
+            lock = atomic.lock(path.with_name(f".{path.name}.lock"))
+            break
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{path}: another process has been writing it for {WAITING_S} s: wait for it"
+                    " or stop it, and give the same command again"
+                ) from None
+        time.sleep(_LOOK_S)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _key(line: Line) -> tuple[Any, ...]:

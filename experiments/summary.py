@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from experiments import drawing, results
 from experiments.experiment import Column, Experiment, Table
 from experiments.results import Line, scores
+from majl_jax import atomic
 
 
 def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> None:
@@ -20,6 +21,11 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
         path: of results.jsonl.
         workdir: folder of the folders of runs of each kind of data.
     """
+    with results.locked(path):
+        _write(experiment, path, workdir)
+
+
+def _write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> None:
     lines, folder = results.read(path), path.parent
     parts = [f"# {experiment.title}: tables", ""]
     parts += [
@@ -36,7 +42,7 @@ def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> 
                 drawing.draw_rows(table, shown, found, folder / _figure(kind, name))
     parts += _not_run(experiment, lines)
     parts += _from_runs(experiment, folder, workdir)
-    (folder / "tables.md").write_text("\n".join(parts))
+    atomic.write_text(folder / "tables.md", "\n".join(parts))
 
 
 def _figure(kind: str, name: str) -> str:

@@ -79,16 +79,24 @@ def train(arguments: list[str]) -> None:
     recipe = importlib.import_module(f"majl_jax.recipes.{config.recipe}")
     stages = recipe.stages(config, workdir)  # what is wrong with the config comes out here
     data = records.contents(config.data.directory, records.words(config.to_dict()))
+    noted = {"seed": config.seed, "data": data}
+    manifest.check_manifest(workdir, config, **noted)
+    loop.check_steps(stages, workdir)
     if _DRY_RUN.value:
         _dry_run(config, recipe, stages, data, workdir)
         return
-    manifest.write_manifest(workdir, config, seed=config.seed, data=data)
     if not_kept := parallel.cache_compilations():
         console.say(not_kept)
     evaluated_with = manifest.mark(config.get("evaluation", {}))
     tracker = _tracker(workdir, config) if parallel.is_first_process() else None
     options = loop.Options(**config.train.to_dict(), evaluated_with=evaluated_with, tracker=tracker)
-    loop.run(stages, workdir, jax.random.key(config.seed), options)
+    loop.run(
+        stages,
+        workdir,
+        jax.random.key(config.seed),
+        options,
+        begin=lambda: manifest.write_manifest(workdir, config, **noted),
+    )
     if parallel.is_first_process():
         _report(workdir, [stage.name for stage in stages])
 

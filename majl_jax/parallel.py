@@ -176,7 +176,9 @@ def barrier(name: str) -> None:
     """Wait until every process is here."""
     global _barriers
     _barriers += 1  # a barrier's name may be used once
-    multihost.sync_global_processes(f"majl_{name}_{_barriers}", timeout=_BARRIER_TIMEOUT_S)
+    # Orbax's sync_global_processes is a collective here, which ends without its timeout.
+    wait = multihost.get_barrier_sync_fn()
+    wait(key=f"majl_{name}_{_barriers}", timeout_ms=1000 * _BARRIER_TIMEOUT_S)
 
 
 def any_process(flag: bool) -> bool:

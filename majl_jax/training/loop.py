@@ -7,7 +7,7 @@ import os
 import pathlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from majl_jax.training.restore import complete_steps
 from majl_jax.training.stage import Evaluate, Previous, Stage, check_stage
 from majl_jax.training.stage_run import Options, Run, StageRun, score, shown, start
 
-__all__ = ["Options", "fit", "run"]
+__all__ = ["Options", "check_steps", "fit", "run"]
 
 DEFAULTS = Options()
 TRAINED = "trained_steps"  # in result.json: how many a complete stage has
@@ -136,12 +136,14 @@ def _finish(stage: Stage, run: Run) -> None:
 def _judge_again(stage: Stage, run: Run, result: Mapping[str, Any]) -> None:
     """Test what a complete stage has handed over in another way than it was."""
     console.say(f"{stage.name}: complete already, evaluated again with other settings")
-    run.log.begin(stage.name, result[TRAINED])
     valid, steps = {}, result["steps"]
-    if stage.test is None and stage.evaluate is not None:
+    validates = stage.test is None and stage.evaluate is not None
+    run.log.begin(stage.name, result[TRAINED], validated=steps[:1] if validates else ())
+    if validates:
         valid = _score_mean(stage, run, steps, stage.evaluate)
         run.log.write(stage.name, steps[0], "valid", valid)
-    _write_result(stage, run, steps, valid, {})
+    kept = {key: result[key] for key in ("candidates",) if key in result}
+    _write_result(stage, run, steps, valid, kept)
 
 
 def _write_result(
@@ -177,9 +179,19 @@ def _result(workdir: pathlib.Path, stage: str) -> dict[str, Any] | None:
     return {TRAINED: last[0], **result}
 
 
-def _complete(stage: Stage, run: Run, later: Sequence[Stage]) -> dict[str, Any] | None:
-    """The result of a stage that has learned what it is to learn; None where there is more."""
-    root, name = run.log.workdir, stage.name
+def check_steps(stages: Sequence[Stage], workdir: str | os.PathLike) -> None:
+    """Raise ValueError where a stage has trained more steps than are wanted, or is to go on though
+    one after it has learned from it.
+    """
+    for index, stage in enumerate(stages):
+        _trained(stage, pathlib.Path(workdir), stages[index + 1 :])
+
+
+def _trained(
+    stage: Stage, root: pathlib.Path, later: Sequence[Stage]
+) -> tuple[dict[str, Any] | None, int]:
+    """The result of a stage, None if it is not complete, and how many steps it has trained."""
+    name = stage.name
     result = _result(root, name)
     trained = result[TRAINED] if result else max([0, *complete_steps(root / name / "checkpoints")])
     if trained > stage.steps:
@@ -188,13 +200,22 @@ def _complete(stage: Stage, run: Run, later: Sequence[Stage]) -> dict[str, Any] 
             f" for {trained} or more, or use another workdir"
         )
     if result is None or trained == stage.steps:
-        return result
+        return result, trained
     if begun := [str(root / one.name) for one in later if manifest.has_begun(root, one.name)]:
         raise ValueError(
             f"stage {name!r} is complete with {trained} steps, {stage.steps} are wanted, but what"
             f" came after it has learned from it: ask for {trained} to go on with that, or remove"
             f" {', '.join(begun)} to train it again"
         )
+    return result, trained
+
+
+def _complete(stage: Stage, run: Run, later: Sequence[Stage]) -> dict[str, Any] | None:
+    """The result of a stage that has learned what it is to learn; None where there is more."""
+    root, name = run.log.workdir, stage.name
+    result, trained = _trained(stage, root, later)
+    if result is None or trained == stage.steps:
+        return result
     console.say(f"{name}: complete with {trained} steps, goes on to {stage.steps}")
     if parallel.is_first_process():
         (root / name / "result.json").unlink()
@@ -208,6 +229,7 @@ def run(
     options: Options = DEFAULTS,
     *,
     devices: Sequence[Any] | None = None,
+    begin: Callable[[], object] = lambda: None,
 ) -> dict[str, dict[str, float]]:
     """Train every stage that is not complete yet and return {stage: {metric: value}}.
 
@@ -220,6 +242,7 @@ def run(
         key: of all its randomness.
         options: how often it logs, evaluates and saves.
         devices: what it runs on; None: all there are.
+        begin: is called once the run is locked, and what its stages have trained is not in the way.
     """
     _check_stages(stages, options)
     root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
@@ -228,16 +251,24 @@ def run(
     opened = run_log.RunLog(root, options.evaluated_with, options.tracker)
     with opened as log, preemption.Preemption() as signals:
         shared = Run(mesh, log, signals, options)
+        check_steps(stages, root)
+        begin()
         try:
             for index, stage in enumerate(stages):
                 result = _complete(stage, shared, stages[index + 1 :])
                 if result is None:
                     fit(stage, previous, key, shared, index=index, steps_before=steps_before)
                     _finish(stage, shared)
-                elif result.get(run_log.EVALUATED_WITH, "") != options.evaluated_with:
-                    _judge_again(stage, shared, result)
-                else:
+                elif result.get(run_log.EVALUATED_WITH, "") == options.evaluated_with:
                     console.say(f"{stage.name}: complete already")
+                elif (root / stage.name).is_symlink():
+                    lender = (root / stage.name).resolve().parent
+                    console.say(
+                        f"{stage.name}: complete already, evaluated with the settings of {lender},"
+                        " whose it is"
+                    )
+                else:
+                    _judge_again(stage, shared, result)
                 result = _result(root, stage.name) or {"metrics": {}, "steps": [0]}
                 metrics, steps = result["metrics"], result["steps"]
                 previous, _ = restore.load_mean(root, stage.name, steps)

@@ -37,7 +37,7 @@ ABSENT, ANY = "(absent)", object()
 ADDED: Mapping[str, Any] = {
     "stages.*.start": "",
     "augmentation.semitones": ANY,
-    "augmentation.match_levels": ANY,
+    "augmentation.match_levels": False,
     "augmentation.*": 0.0,
     "balance.method": "none",
     "balance.pitch_share": ANY,
@@ -76,8 +76,7 @@ def write_manifest(
     """Write config.json: format, config, seed, data, versions, commit, hardware and every start of
     the run.
 
-    If there is one already with another config, seed or data, that is an error that names what
-    differs, but for what changes nothing in what was learned (`_is_free`).
+    What `check_manifest` refuses is refused.
 
     Args:
         workdir: folder of the run.
@@ -91,12 +90,8 @@ def write_manifest(
     plain, contents = (json.loads(json.dumps(_plain(said))) for said in (config, data or {}))
     start, old = _describe_start(command), _read_manifest(path)
     if old is not None:
-        changed = _differences({**old["config"], "seed": old["seed"]}, {**plain, "seed": seed})
-        refused = [one for one in changed if not _is_free(*one, path.parent, free_keys)]
-        moved = any(key == DATA_KEY for key, _, _ in changed)
-        others = _other_contents(old.get("data", {}), contents, moved=moved)
-        if refused or others:
-            raise ConfigMismatchError(_refusal(path.parent, refused, others))
+        said = {"config": plain, "seed": seed, "data": contents}
+        changed = _allowed_changes(path.parent, old, said, free_keys)
         if changed:
             start["changed"] = {key: [before, now] for key, before, now in changed}
         _say_differences(old["starts"][-1], start)
@@ -107,6 +102,44 @@ def write_manifest(
     if jax.process_index() == 0:
         write_text(path, json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def check_manifest(
+    workdir: str | os.PathLike,
+    config: Any,
+    *,
+    seed: int,
+    data: Contents | None = None,
+    free_keys: Sequence[str] = FREE_KEYS,
+) -> None:
+    """Raise ConfigMismatchError where there is a config.json already with another config, seed or
+    data, but for what changes nothing in what was learned (`_is_free`); it names what differs.
+
+    Args:
+        workdir: folder of the run, which need not be there.
+        config: a ConfigDict or mapping.
+        seed: of the run.
+        data: what the data sets of the run hold.
+        free_keys: keys of the config that may differ, by their last part.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    said = {"config": _plain(config), "seed": seed, "data": _plain(data or {})}
+    if (old := _read_manifest(path)) is not None:
+        _allowed_changes(path.parent, old, json.loads(json.dumps(said)), free_keys)
+
+
+def _allowed_changes(
+    workdir: pathlib.Path, old: Mapping[str, Any], new: Mapping[str, Any], free_keys: Sequence[str]
+) -> list[tuple[str, Any, Any]]:
+    """What differs in two manifests and may; ConfigMismatchError where there is more."""
+    before, now = ({**one["config"], "seed": one["seed"]} for one in (old, new))
+    changed = _differences(before, now)
+    refused = [one for one in changed if not _is_free(*one, workdir, free_keys)]
+    moved = any(key == DATA_KEY for key, _, _ in changed)
+    others = _other_contents(old.get("data", {}), new["data"], moved=moved)
+    if refused or others:
+        raise ConfigMismatchError(_refusal(workdir, refused, others))
+    return changed
 
 
 def _is_free(

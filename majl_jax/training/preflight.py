@@ -32,7 +32,7 @@ def check(
     *,
     devices: Sequence[Any] | None = None,
 ) -> Iterator[str]:
-    """Yields in lines what was found, of the first stage that is to be trained; of later ones only
+    """Yields in lines what was found, of the first stage, be it complete or not; of later ones only
     the steps, for they need what it hands over.
 
     Raises what its first batch, the loss or the compiler raise, and PreflightError where memory or

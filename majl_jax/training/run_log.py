@@ -7,7 +7,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -109,10 +109,11 @@ class RunLog:
                     file.close()
         self._file = self._events = None
 
-    def begin(self, stage: str, step: int) -> None:
+    def begin(self, stage: str, step: int, *, validated: Sequence[int] | None = None) -> None:
         """Forget what a killed run wrote about this stage after `step`, where this one goes on.
 
-        Validations that were made in another way stay, as another kind of row.
+        Validations that were made in another way stay, as another kind of row; of those alone that
+        are made anew, where `validated` names the steps.
         """
         if jax.process_index() != 0:
             return
@@ -123,7 +124,8 @@ class RunLog:
             if row["stage"] != stage or (row["step"] <= step and row["kind"] != "test")
         ]
         for row in rows:
-            if row["stage"] == stage and self.is_superseded(row):
+            anew = row["stage"] == stage and (validated is None or row["step"] in validated)
+            if anew and self.is_superseded(row):
                 row["kind"] = SUPERSEDED
         write_text(self.path, "".join(json.dumps(_to_json(row)) + "\n" for row in rows))
         try:

@@ -1,6 +1,7 @@
 """One table of models of several papers on one test set."""
 
 import json
+import math
 
 import jax
 import made_music
@@ -10,6 +11,7 @@ import smoke_runs
 from made_runs import make_run, save_stage
 
 from experiments import __main__ as command
+from experiments import compare
 from majl_jax.recipes import ss_mpe
 from majl_jax.training.manifest import write_manifest
 
@@ -69,6 +71,34 @@ def test_models_of_several_papers_are_compared_and_those_not_there_are_said(
     assert "does not exist" in gone["missing"] and f"**missing**: {gone['missing']}" in page
     # The bass is about as loud as the soprano.
     assert abs(mixture["sdr_db"]) < 3 and mixture["sdr_db"] != student["sdr_db"]
+
+
+def test_steps_and_minutes_are_of_what_a_stage_went_through(tmp_path):
+    def made(name, **fields):
+        config = smoke_runs.load_config("majl")
+        config.run = ("pipeline", "naive_joint", "teacher", "student")
+        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
+        write_manifest(tmp_path / name, config, seed=0)
+        for number, stage in enumerate(config.run):
+            logged(tmp_path / name, stage, (10**number, 1.0))
+        return tmp_path / name
+
+    alone = made("alone")
+    for stage, steps in (("pipeline", 1), ("naive_joint", 10), ("teacher", 100), ("student", 1100)):
+        assert compare._training(alone, stage) == (steps, pytest.approx(steps / 60))
+    steps, _ = compare._training(made("on", stages__teacher__start="pitch=previous"), "student")
+    assert steps == 1110
+
+
+def test_minutes_are_unknown_where_no_row_has_a_rate(tmp_path):
+    config = smoke_runs.load_config("majl")
+    config.run = ("teacher", "student")
+    write_manifest(tmp_path, config, seed=0)
+    logged(tmp_path, "teacher", (10, None), (60, 1.0))
+    assert compare._training(tmp_path, "teacher") == (60, 1.0)
+    logged(tmp_path, "student", (30, None))
+    steps, minutes = compare._training(tmp_path, "student")
+    assert steps == 90 and math.isnan(minutes)
 
 
 def test_only_models_that_are_not_there_are_an_error(tmp_path, capsys):

@@ -5,6 +5,8 @@ import json
 import pathlib
 import re
 import shlex
+import threading
+import time
 
 import made_music
 import pytest
@@ -12,7 +14,7 @@ import smoke_runs
 from places import ROOT
 
 from experiments import __main__ as command
-from experiments import majl
+from experiments import majl, results
 from experiments.experiment import Data, DataSet, Row, Run, Table
 from majl_jax.recipes.ranges import check_ranges
 
@@ -115,6 +117,24 @@ def test_results_under_a_former_label_keep_their_numbers(tmp_path):
     written = (tmp_path / "tables.md").read_text()
     assert "| MAJL | 7.50 | 50.0 |" in written
     assert "| renamed since (no longer run) | 7.50 | 50.0 |" in written
+
+
+def test_results_wait_for_another_process_that_writes_them(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    first, second = ({"table": "a", "data": "b", "row": "c", "seed": seed} for seed in (0, 1))
+    writer = threading.Thread(target=results.write, args=(path, [second]))
+    with results.locked(path):
+        writer.start()
+        time.sleep(0.3)
+        path.write_text(json.dumps(first) + "\n")
+    writer.join(20)
+    assert results.read(path) == [first, second]
+    monkeypatch.setattr(results, "WAITING_S", 0)
+    with (
+        results.locked(path),
+        pytest.raises(TimeoutError, match=r"results\.jsonl: another process has been writing"),
+    ):
+        results.write(path, [second])
 
 
 def test_a_score_that_is_minus_infinity_with_one_seed_stays_it_in_the_table(tmp_path):

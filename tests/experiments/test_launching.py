@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -86,18 +87,40 @@ def test_a_job_whose_time_is_up_saves_and_is_queued_again(grid, monkeypatch):
         return [sys.executable, "-S", "-c", WAITS, str(self.workdir(run, seed))]
 
     monkeypatch.setattr(Grid, "command", waits)
+    monkeypatch.setattr(launching, "SAVING_S", 20)
+    training, again = launching.Training(grid, LENDER, 0), []
+    begun, job = grid.workdir(LENDER, 0) / "begun", threading.get_ident()
+
+    def time_is_up():
+        while not (begun.exists() and begun.read_text()):
+            time.sleep(0.02)
+        # What Slurm sends to all processes of a job is not for the training.
+        os.kill(int(begun.read_text()), signal.SIGUSR2)
+        signal.pthread_kill(job, signal.SIGUSR2)
+
+    # As submitit's: in the thread that waits for the training meanwhile.
+    handler = lambda number, frame: again.append(training.checkpoint())  # noqa: E731
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        threading.Thread(target=time_is_up).start()
+        with pytest.raises(RuntimeError, match="stopped without a result of teacher, student, the"):
+            training()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (grid.workdir(LENDER, 0) / "saved").exists() and not launching._children
+    (queued,) = again
+    assert queued.function == training and grid.missing(LENDER, 0) == ["teacher", "student"]
+
+
+def test_a_training_that_does_not_save_in_time_is_ended_and_queued_again(grid, monkeypatch):
+    monkeypatch.setattr(launching, "SAVING_S", 0.3)
+    deaf = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    child = subprocess.Popen(["sh", "-c", 'trap "" TERM; exec "$@"', "sh", *deaf])
+    monkeypatch.setattr(launching, "_children", [child])
+    time.sleep(0.3)  # until the shell is deaf
     training = launching.Training(grid, LENDER, 0)
-    thread = threading.Thread(target=training)
-    thread.start()
-    begun = grid.workdir(LENDER, 0) / "begun"
-    while not (begun.exists() and begun.read_text()):
-        time.sleep(0.02)
-    # What Slurm sends to all processes of a job is not for the training.
-    os.kill(int(begun.read_text()), signal.SIGUSR2)
-    again = training.checkpoint()
-    thread.join(30)
-    assert not thread.is_alive() and (grid.workdir(LENDER, 0) / "saved").exists()
-    assert again.function == training and grid.missing(LENDER, 0) == ["teacher", "student"]
+    assert training.checkpoint().function == training
+    assert child.wait(20) == -signal.SIGKILL
 
 
 def test_what_is_wrong_with_the_launch_is_said(capsys, monkeypatch, grid):

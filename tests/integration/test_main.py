@@ -19,7 +19,7 @@ from places import ROOT
 from small_disks import small_disk
 
 from majl_jax import main, terminal
-from majl_jax.training import loop
+from majl_jax.training import loop, run_log
 
 SMOKE = "--config=configs/majl.py:smoke"
 STAGES = ("teacher", "student")
@@ -150,8 +150,14 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     assert (workdir / "report.html").stat().st_size > 10_000
     assert list((workdir / "tensorboard").iterdir())
 
-    line = _said(_main(*call, "--config.stages.teacher.learning_rate=0.5"))
-    assert "stages.teacher.learning_rate" in line
+    for more in ([], ["--dry_run"]):
+        line = _said(_main(*call, "--config.stages.teacher.learning_rate=0.5", *more))
+        assert "stages.teacher.learning_rate" in line
+    assert "trained 2 steps already" in _said(_main(*call, "--config.stages.teacher.steps=1"))
+    with run_log.RunLog(workdir):
+        line = _said(_main(*call, "--config.evaluation.overlap=0.5"))
+    assert "another process is training in" in line
+    assert json.loads((workdir / "config.json").read_text()) == manifest
     again = _main(*call)
     assert again.returncode == 0 and "complete already" in again.stdout
 

@@ -131,6 +131,17 @@ def test_initialize_wants_all_flags_or_none(monkeypatch):
     assert calls == [(("localhost:1234",), {"num_processes": 2, "process_id": 0}), ((), {})]
 
 
+def test_a_barrier_waits_as_long_as_an_evaluation_may_take(monkeypatch):
+    waited = []
+    monkeypatch.setattr(
+        parallel.multihost, "get_barrier_sync_fn", lambda: lambda **how: waited.append(how)
+    )
+    for _ in range(2):
+        parallel.barrier("finish")
+    assert [how["timeout_ms"] for how in waited] == [24 * 3600 * 1000] * 2
+    assert len({how["key"] for how in waited}) == 2
+
+
 @pytest.fixture
 def no_cache():
     """As if no cache of compiled programs were chosen."""

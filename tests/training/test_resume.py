@@ -94,8 +94,15 @@ def test_a_schedule_that_depends_on_the_steps_is_told(tmp_path, capsys):
 
 def test_fewer_steps_than_were_trained_are_refused(tmp_path):
     run(tmp_path, tiny.line_stage(steps=20))
-    with pytest.raises(ValueError, match="trained 20 steps already, and 10 are wanted: ask for 20"):
-        run(tmp_path, tiny.line_stage(steps=10))
+    for stages in (
+        [tiny.line_stage(steps=10)],
+        [tiny.line_stage("new"), tiny.line_stage(steps=10)],
+    ):
+        with pytest.raises(ValueError, match="trained 20 steps already, and 10 are wanted: ask"):
+            loop.run(stages, tmp_path, jax.random.key(0), loop.Options(), begin=never)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="trained 20 steps already, and 10 are wanted"):
+        loop.check_steps([tiny.line_stage(steps=10)], tmp_path)
     with pytest.raises(OSError, match="went away"):
         run(tmp_path / "cut", tiny.line_stage(steps=20, batches=stops_after(17)))
     with pytest.raises(ValueError, match="trained 15 steps already, and 12 are wanted"):
@@ -145,10 +152,46 @@ def test_a_complete_stage_is_tested_again_with_other_settings(tmp_path, capsys):
     assert result(tmp_path) == {**before, **after}
     assert [kind for kind, _ in kinds(tmp_path)].count("test") == 1
     assert run(tmp_path, again, evaluated_with="b") == {"first": {"final": 2.0}}
-    without_test = tiny.line_stage("other", steps=10)
+    assert [one for one in kinds(tmp_path) if one[0] != "test"] == [("valid", 10), ("valid", 20)]
+    without_test = tiny.line_stage("other", steps=20)
     run(tmp_path, stage, without_test, evaluated_with="b")
-    scored = tiny.line_stage("other", steps=10, evaluate=lambda variables: {"score": 7.0})
+    scored = tiny.line_stage("other", steps=20, evaluate=lambda variables: {"score": 7.0})
     assert run(tmp_path, stage, scored, evaluated_with="c")["other"] == {"score": 7.0}
+    rows = [row for row in run_log.read_metrics(tmp_path) if row["stage"] == "other"]
+    seen = [(row["kind"], row["step"]) for row in rows if row["kind"] != "train"]
+    assert seen == [("valid", 10), ("valid_before", 20), ("valid", 20)]
+
+
+def test_a_complete_stage_that_is_tested_again_keeps_what_was_compared(tmp_path):
+    scores = iter([1.0, 5.0, 2.0, 6.0])
+    stage = tiny.line_stage(
+        steps=30,
+        best="score",
+        average=2,
+        evaluate=lambda variables: {"score": next(scores)},
+        test=lambda variables, folder: {"final": 1.0},
+    )
+    run(tmp_path, stage, evaluated_with="a", keep_best=2)
+    before = result(tmp_path)
+    assert [one["score"] for one in before["candidates"]] == [5.0, 2.0, 6.0]
+    run(tmp_path, stage, evaluated_with="b", keep_best=2)
+    assert result(tmp_path) == {**before, "evaluated_with": "b"}
+
+
+def test_a_borrowed_stage_is_judged_by_its_own_run_alone(tmp_path, capsys):
+    lender, borrower = tmp_path / "lender", tmp_path / "borrower"
+    stage = tiny.line_stage(steps=5, test=lambda variables, folder: {"final": 1.0})
+    run(lender, stage, evaluated_with="a")
+    before = result(lender)
+    borrower.mkdir()
+    (borrower / "first").symlink_to(lender / "first")
+    second = tiny.line_stage("second", steps=5)
+    again = tiny.line_stage(steps=5, init=never, test=never)
+    assert run(borrower, again, second, evaluated_with="b")["first"] == {"final": 1.0}
+    assert result(lender) == before and result(borrower, "second")["evaluated_with"] == "b"
+    assert f"first: complete already, evaluated with the settings of {lender}, whose" in (
+        capsys.readouterr().out
+    )
 
 
 def test_checkpoints_are_compared_as_evaluations_are_made_now(tmp_path):

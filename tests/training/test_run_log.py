@@ -7,12 +7,18 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import tiny
 
 from majl_jax import console, formats
 from majl_jax.audio import files
 from majl_jax.plotting.spectrogram import figure
-from majl_jax.training import run_log
-from majl_jax.training.manifest import ConfigMismatchError, add_to_manifest, write_manifest
+from majl_jax.training import loop, run_log
+from majl_jax.training.manifest import (
+    ConfigMismatchError,
+    add_to_manifest,
+    check_manifest,
+    write_manifest,
+)
 
 
 def rows(workdir):
@@ -90,6 +96,10 @@ def test_a_resumed_stage_drops_what_came_after_its_checkpoint(tmp_path):
 def test_one_process_per_run_directory(tmp_path):
     with run_log.RunLog(tmp_path), pytest.raises(RuntimeError, match="another process is training"):
         run_log.RunLog(tmp_path)
+    begun, key = [], jax.random.key(0)
+    with run_log.RunLog(tmp_path), pytest.raises(RuntimeError, match="another process is training"):
+        loop.run([tiny.line_stage()], tmp_path, key, begin=lambda: begun.append(1))
+    assert not begun
     with run_log.RunLog(tmp_path):
         pass
 
@@ -189,7 +199,13 @@ def test_another_config_is_refused_by_its_keys(tmp_path):
     assert "stage.new: '(absent)' there, 1 here" in text
     assert "seed: 3 there, 4 here" in text
     assert "sizes" not in text and "rate" not in text
+    with pytest.raises(ConfigMismatchError) as error:
+        check_manifest(tmp_path, config(steps=200, new=1), seed=4)
+    assert str(error.value) == text
+    check_manifest(tmp_path, config(log_every_steps=77), seed=3)
+    check_manifest(tmp_path / "none", config(), seed=3)
     assert (tmp_path / "config.json").read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(formats.FormatError, match=r"config\.json is not JSON \(.*line 1"):
         write_manifest(tmp_path, config(), seed=3)
@@ -202,7 +218,7 @@ def test_fields_that_came_later_are_free_while_they_say_what_was_done_before(tmp
     (tmp_path / "pretrain" / "result.json").write_text("{}")
     new = ml_collections.ConfigDict(old)
     new.stages.pretrain.start = ""
-    new.augmentation = {"others": 0.0, "semitones": 3.0}
+    new.augmentation = {"others": 0.0, "semitones": 3.0, "match_levels": False}
     new.vqvae = {"width": 9}
     manifest = write_manifest(tmp_path, new, seed=3)
     assert manifest["config"]["vqvae"] == {"width": 9}
@@ -214,6 +230,7 @@ def test_fields_that_came_later_are_free_while_they_say_what_was_done_before(tmp
     [
         ("stages.pretrain.start", "runs/other"),
         ("augmentation.others", 0.5),
+        ("augmentation.match_levels", True),
         ("unet.depth", 0.0),
         ("balance.method", "ratio"),
     ],
