@@ -28,7 +28,8 @@ def test_it_is_what_its_preset_trains():
     assert card["stages"]["teacher"] == preset["stages"]["teacher"]
     groups = ("unet", "crepe", "losses", "weights", "balance", "dwhs", "augmentation", "optimizer")
     for name in ("separator", "pitch", "seed", *groups):
-        assert card[name] == preset[name], name
+        later = {"match_levels": False} if name == "augmentation" else {}
+        assert ({**later, **card[name]} if later else card[name]) == preset[name], name
     for name in ("labelled", "target", "sample_rate_hz", "hop_samples", "segment_samples"):
         assert card["data"][name] == preset["data"][name], name
 
