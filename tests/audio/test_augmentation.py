@@ -122,6 +122,7 @@ def test_stretch_factors(golden):
     np.testing.assert_allclose(ends, [0.25, 1.0, 4.0])
 
 
+@pytest.mark.slow
 def test_drawn_moves_cover_their_ranges_and_fit_the_function():
     moves = augmentation.draw_geometry(_keys(500), shift_bins=3, shift_frames=2, stretch=2.0)
     np.testing.assert_array_equal(np.unique(moves["vertical"]), np.arange(-3, 4))

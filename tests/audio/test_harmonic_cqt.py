@@ -128,6 +128,7 @@ def test_the_original_s_features_of_music_with_drums(method):
     np.testing.assert_allclose(found, output["percussion_db"], atol=3e-4)
 
 
+@pytest.mark.slow
 def test_fast_equals_direct_near_the_floor():
     audio = _three_sines()[:, :RATE_HZ]
     fast, direct = (
@@ -151,6 +152,7 @@ def test_rms_is_that_of_librosa():
 
 
 @pytest.mark.parametrize("method", ["direct", "fast"])
+@pytest.mark.slow
 def test_magnitudes_are_products_with_the_filters_of_librosa(method):
     librosa = pytest.importorskip("librosa")
     transform = HarmonicCqt(method=method)
@@ -226,6 +228,7 @@ def test_an_excerpt_gives_the_same_whatever_follows_it_in_the_batch():
     np.testing.assert_allclose(together[1:2], alone, atol=1e-5 * float(alone.max()))
 
 
+@pytest.mark.slow
 def test_silence_gives_zeros_and_finite_gradients():
     transform = HarmonicCqt(**TINY)
     audio = jnp.asarray(np.stack([np.zeros(4000, np.float32), _noise(4000)]))

@@ -85,6 +85,7 @@ def test_gradients_equal_those_of_the_plain_definition(samples, window, hop):
 
 
 @pytest.mark.parametrize(("samples", "window", "hop"), SIZES)
+@pytest.mark.slow
 def test_gradient_of_istft_is_its_transpose(samples, window, hop):
     # <istft(X), y> = Re sum X g: checked along a random direction, in exact arithmetic an identity.
     frames, bins = 1 + samples // hop, window // 2 + 1

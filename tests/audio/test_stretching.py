@@ -137,6 +137,7 @@ def test_locked_vocoder_is_the_loop():
         assert error < 1e-3
 
 
+@pytest.mark.slow
 def test_vocoder_is_that_of_librosa():
     x = jnp.asarray(_music(4.0))
     spectrum = stft(x[None], **SIZES)
@@ -252,6 +253,7 @@ def _faded(seconds):
     return x
 
 
+@pytest.mark.slow
 def test_time_stretch_is_that_of_librosa():
     x = _faded(3.0)
     found = np.asarray(plain_stretch(_repeat(x), RATES))

@@ -61,6 +61,7 @@ def _source(name):
     return (ROOT / "benchmarks" / f"{name}.py").read_text()
 
 
+@pytest.mark.slow
 def test_what_disagrees_is_not_timed(tmp_path):
     called = []
 

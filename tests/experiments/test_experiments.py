@@ -148,6 +148,7 @@ def test_a_score_that_is_minus_infinity_with_one_seed_stays_it_in_the_table(tmp_
     assert "| MAJL | -inf |" in (tmp_path / "tables.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_needs_the_folders_of_runs_stays_without_them_and_is_drawn_anew_with_them(tmp_path):
     folder, runs = ROOT / "experiments" / "transfer", tmp_path / "runs" / "transfer"
     for name in ("results.jsonl", "tables.md"):

@@ -251,6 +251,7 @@ def wrong_pitch(variables, audio):
     return {"salience": jax.numpy.broadcast_to(salience, (audio.shape[0], *salience.shape))}
 
 
+@pytest.mark.slow
 def test_scores_of_tracks_are_written_aggregated_and_right(tmp_path):
     tracks = [record("one"), record("two/..", 3000), record("three", 1000)]
     result = target.score_tracks(

@@ -116,6 +116,7 @@ def test_links_in_the_docs_lead_somewhere(page):
         assert (ROOT / on_disk).exists(), f"{page} links to {target}"
 
 
+@pytest.mark.slow
 def test_the_page_about_adding_a_paper_makes_a_recipe_that_trains(tmp_path, monkeypatch):
     """Four new files and one edited line, as they stand on the page, but for the place where they
     lie.

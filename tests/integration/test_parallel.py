@@ -53,6 +53,7 @@ def without_key(state):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.slow
 def test_several_devices_agree_with_one(devices):
     one, several = trained(1), trained(devices)
     tiny.assert_close(one[0], several[0])

@@ -119,6 +119,7 @@ def test_majl_gradients_of_the_pitch_loss_reach_the_separator_only_if_they_may(s
 @majl
 @pytest.mark.parametrize("separator", by_name.SEPARATORS)
 @pytest.mark.parametrize("pitch", by_name.PITCH_ESTIMATORS)
+@pytest.mark.slow
 def test_majl_joins_any_separator_with_any_pitch_estimator(smoke, tmp_path, separator, pitch):
     """One field each swaps a network; the loss is traced, and its gradient has the parameters'
     shapes.

@@ -196,6 +196,7 @@ def test_the_teacher_is_the_target_and_a_moving_average(batch):
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(reaches))
 
 
+@pytest.mark.slow
 def test_anchors_are_the_labelled_pitches_mixed_into_unlabelled_items(batch, heard):
     audio, _, _, targets = heard
     found = _terms(batch, "anchored", anchor_gain_db=-6.0)["anchored"]

@@ -131,6 +131,7 @@ def test_other_features_are_refused():
         jax.eval_shape(TimbreTrap(**SMALL).init, jax.random.key(0), _features()[..., :2])
 
 
+@pytest.mark.slow
 def test_initial_values_are_uniform_within_pytorch_s_bounds():
     # Of a transposed convolution PyTorch counts the outputs as fan-in.
     fan_in = {

@@ -25,6 +25,7 @@ def audio(seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_the_target_has_the_mixtures_shape_and_every_parameter_a_gradient(name):
     network = separator(name)
     variables = jax.jit(network.init)(jax.random.key(0), audio())
@@ -41,6 +42,7 @@ def test_the_target_has_the_mixtures_shape_and_every_parameter_a_gradient(name):
 
 
 @pytest.mark.parametrize("name", ["chimera", "locoformer"])
+@pytest.mark.slow
 def test_silence_has_a_finite_gradient(name):
     network = separator(name)
     variables = jax.jit(network.init)(jax.random.key(0), audio())
@@ -56,6 +58,7 @@ def test_chimera_in_a_cascade_has_the_names_of_chimera_itself():
     assert jax.tree.structure(variables) == jax.tree.structure(wanted)
 
 
+@pytest.mark.slow
 def test_locoformer_in_a_cascade_is_the_separator_of_mixit():
     fields = smoke_runs.load_config("majl").locoformer.to_dict()
     network = separator("locoformer")
@@ -68,6 +71,7 @@ def test_locoformer_in_a_cascade_is_the_separator_of_mixit():
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_of_a_locoformer_of_several_outputs_the_target_is_a_sum_with_learnt_shares():
     network, alone = separator("locoformer", outputs=3), separator("locoformer")
     variables = jax.jit(network.init)(jax.random.key(0), audio())

@@ -161,6 +161,7 @@ CALL = re.compile(r"(?:stablehlo\.custom_call @|call_target_name = \")([\w$]+)")
 
 
 @pytest.mark.parametrize(("function", "expected"), CUDNN.values(), ids=CUDNN)
+@pytest.mark.slow
 def test_cudnn_is_part_of_programs_for_nvidia_devices_alone(cudnn, function, expected):
     traced = jax.jit(function).trace(jax.random.key(0), jnp.ones((2, 5, 3)))
     found = {

@@ -144,6 +144,7 @@ def test_nothing_is_checked_or_taken_without_a_start():
 
 
 @pytest.mark.xdist_group("majl")
+@pytest.mark.slow
 def test_a_stage_of_majl_begins_with_what_its_start_names(smoke, tmp_path):
     start = f"pitch={tmp_path}/heard.npz"
     config = smoke.config("majl", run=("teacher",))

@@ -51,6 +51,7 @@ def test_the_unet_gives_the_vocals_at_the_rate_of_the_song(tmp_path):
 @pytest.mark.parametrize(
     ("channels", "sources", "stems"), [(2, 1, ("target",)), (1, 2, ("target_1", "target_2"))]
 )
+@pytest.mark.slow
 def test_the_channels_and_targets_of_the_resunet_follow_from_its_weights(channels, sources, stems):
     network = ResUNetDecouplePlus(audio_channels=channels, sources=sources)
     shape = jax.ShapeDtypeStruct((1, 4096, channels), np.float32)

@@ -53,6 +53,7 @@ def stops_after(taken_at_most):
 # ---- steps ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_complete_stage_goes_on_to_more_steps(tmp_path, capsys):
     run(tmp_path / "longer", tiny.line_stage(steps=20))
     run(tmp_path / "longer", tiny.line_stage(steps=30))

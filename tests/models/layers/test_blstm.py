@@ -158,6 +158,7 @@ def test_inference_computes_what_training_keeps():
     _compare(jax.jit(model.apply)(_variables(), _inputs()), _ours()[0])
 
 
+@pytest.mark.slow
 def test_under_checkpoint_and_shard_map():
     apply = BLSTM(UNITS, LAYERS).apply
     inputs = _inputs(4, FRAMES, FEATURES)
