@@ -129,6 +129,7 @@ def test_the_exit_status_and_medians_over_the_turns(agrees, monkeypatch, capsys,
         assert re.search(r"^fast +22\.0 +0\.52 +44\.0 +0\.52 +0 *$", capsys.readouterr().out, re.M)
 
 
+@pytest.mark.slow
 def test_a_comparison_from_the_command_to_its_line_of_json(tmp_path, capsys):
     path = tmp_path / "lines.jsonl"
     call = ["stft", "--signals=0", "--cases=0,2", "--turns=1", "--calls=1", f"--json={path}"]

@@ -70,6 +70,7 @@ def _rows(folder):
     return [json.loads(line) for line in (folder / "tracks.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_validation_is_the_mean_over_the_excerpts(folder):
     evaluator = _evaluator(folder)
     found = evaluator.validate({})

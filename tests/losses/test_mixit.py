@@ -291,6 +291,7 @@ def test_what_cannot_be_is_said():
         mixit.mixit(jnp.zeros((1, 4, 17, 1)), mixtures[:1, :4, :, :1])
 
 
+@pytest.mark.slow
 def test_no_output_goes_to_a_silent_mixture_by_least_squares():
     rng = np.random.default_rng(3)
     estimates = jnp.asarray(rng.normal(size=(2, 60, 4, 1)), jnp.float32)

@@ -150,6 +150,7 @@ def test_chosen_frames_are_those_of_all_frames():
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-9, 1e-4, 1.0])
+@pytest.mark.slow
 def test_gradients_are_finite_at_any_level(level):
     model = HarmoF0((2, 2, 2, 2))
     audio = level * jnp.asarray(np.random.default_rng(1).standard_normal((1, 1600)), jnp.float32)

@@ -77,6 +77,7 @@ def test_initial_values_are_pytorchs():
 
 
 @pytest.mark.parametrize("rates", [(0.5, 0.0), (0.0, 0.5)])
+@pytest.mark.slow
 def test_dropout_of_values_and_of_probabilities_acts_in_training_alone(rates):
     params, inputs = _parameters()
     moving = _apply(False, dropout=rates[0], attention_dropout=rates[1])

@@ -72,6 +72,7 @@ def test_published_levels(level, samples, count):
     assert decoded.shape == (1, 393_216, 1)
 
 
+@pytest.mark.slow
 def test_halves_of_the_finest_level():
     params, _ = _shapes(VqVaeSizes())
     counts = [sum(leaf.size for leaf in jax.tree.leaves(half)) for half in params]
@@ -295,6 +296,7 @@ def _gradients(**fields):
     return rematerialised, decoded, gradients
 
 
+@pytest.mark.slow
 def test_recomputed_stacks_give_equal_values_and_gradients():
     kept, anew = _gradients(), _gradients(remat="full")
     assert kept[0] == 0

@@ -92,6 +92,7 @@ def test_as_many_labels_are_wrong_as_asked_for_and_half_of_them_by_octaves(share
         assert wrong_hz[other].min() >= 54.9 and wrong_hz[other].max() <= 1200.1
 
 
+@pytest.mark.slow
 def test_random_errors_are_uniform_in_log_frequency():
     wrong_hz, kinds = _mislabel(_melody(150_000), 1.0)
     picked = np.unique(wrong_hz[kinds == mislabelling.ANY_PITCH])  # one value per stretch

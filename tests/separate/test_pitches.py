@@ -250,6 +250,7 @@ def test_onsets_are_within_half_a_frame(tmp_path):
     assert np.abs(late_s).max() < GRID_S / 2 + 0.003 and abs(late_s.mean()) < 0.005
 
 
+@pytest.mark.slow
 def test_a_drone_of_an_hour_is_cut_at_once():
     (one,) = notes_of([[60.0]] * 100_000)
     assert one.end == 100_000

@@ -97,6 +97,7 @@ def _stored():
 
 @pytest.mark.parametrize("pos_enc", ["nope", "rope"])
 @pytest.mark.parametrize("tanh", ["after_first", "after_second"])
+@pytest.mark.slow
 def test_the_whole_network_computes_what_the_original_computes(pos_enc, tanh):
     _, _, outputs, config = _stored()
     variables = weights.convert("bs_locoformer", _closed_form(_original_shapes()))

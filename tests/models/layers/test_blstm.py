@@ -200,6 +200,7 @@ def test_a_step_of_the_loops_copies_neither_a_sequence_nor_a_matrix():
 # ---- numbers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_half_precision_stays_near():
     exact = _ours()
     near = _value_and_gradients(BLSTM(UNITS, LAYERS, dtype=jnp.bfloat16).apply)

@@ -47,6 +47,7 @@ def test_conv_transpose_double(size):
 
 
 @pytest.mark.parametrize("size", [(5, 5), (2, 2), (3, 4), (4, 1)])
+@pytest.mark.slow
 def test_conv_halve(size):
     rng = np.random.default_rng(1)
     inputs = jnp.asarray(rng.standard_normal((2, 4, 6, 3)), jnp.float32)

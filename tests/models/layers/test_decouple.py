@@ -36,6 +36,7 @@ def test_magnitude_phase_and_waveform_are_the_original_s():
     assert relative_error(audio.reshape(1, 4, -1), output["waveform"]) <= 5e-5
 
 
+@pytest.mark.slow
 def test_a_full_mask_without_rotation_gives_the_mixture_back():
     rng = np.random.default_rng(0)
     mixture = jnp.asarray(rng.standard_normal((2, 40_960, 1)), jnp.float32)
