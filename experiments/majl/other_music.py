@@ -28,6 +28,7 @@ from majl_jax.pseudo_labels import labelling
 from majl_jax.separate import loading
 
 SILENT_POWER = 1e-8  # -80 dB: a stretch below it is drawn again
+TRIES = 100
 
 
 def takes(
@@ -35,11 +36,8 @@ def takes(
 ) -> Iterator[Take]:
     """The tracks of a split, whose voices stand in stretches of the music of that split."""
     rng = np.random.default_rng(0)
-    pieces = [
-        one
-        for record in records.read_tracks(music, split)
-        if len(one := take_from_record(record, target=0, **grid).mixture)
-    ]
+    tracks = records.read_tracks(music, split)
+    pieces = [take_from_record(record, target=0, **grid).mixture for record in tracks]
     for record in records.read_tracks(voices, split):
         take = take_from_record(record, target=target, **grid)
         backing = _stretch(pieces, len(take.truth), rng)
@@ -48,13 +46,17 @@ def takes(
 
 
 def _stretch(pieces: Sequence[np.ndarray], samples: int, rng: np.random.Generator) -> np.ndarray:
-    """A stretch of one of the pieces that is long enough and sounds."""
-    while True:
-        piece = pieces[rng.integers(len(pieces))]
-        first = int(rng.integers(max(len(piece) - samples, 0) + 1))
+    """A stretch of one of the pieces that are long enough, which sounds; ValueError where none is
+    found.
+    """
+    longer = [piece for piece in pieces if len(piece) >= samples]
+    for _ in range(TRIES * bool(longer)):
+        piece = longer[rng.integers(len(longer))]
+        first = int(rng.integers(len(piece) - samples + 1))
         found = piece[first : first + samples]
-        if len(found) == samples and np.mean(found**2) > SILENT_POWER:
+        if np.mean(found**2) > SILENT_POWER:
             return found
+    raise ValueError(f"no piece of --music sounds for {samples} samples, as long as a voice is")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

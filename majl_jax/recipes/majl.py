@@ -243,7 +243,9 @@ def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int
         return prepared, labelling.stem_number(prepared, names, field="config.data.target")
 
     labelled, target = opened("labelled")
-    kinds = {"separation": STEMS, "pitch": PITCH, "pitch_on_target": BOTH}
+    # Trained apart, PE hears the true voice: its pitch counts where that is known.
+    of_pitch = BOTH if "pipeline" in run else PITCH
+    kinds = {"separation": STEMS, "pitch": of_pitch, "pitch_on_target": BOTH}
     if any((found := _hard_samples(config, name)) and found.objective in LEARNT for name in run):
         kinds["weighting"] = BOTH
     weights = {name: config.weights.get(name, 0.0) for name in kinds}

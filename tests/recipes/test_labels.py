@@ -71,6 +71,24 @@ def test_majl_looks_at_the_sets_of_all_its_stages(smoke, tmp_path, fields, witho
     assert "\n" not in str(caught.value).partition("Make it with")[0]
 
 
+def test_trained_apart_stems_and_pitch_have_to_meet_in_a_record(smoke, tmp_path):
+    source, made = smoke.data("majl") / "chorales", {}
+    for split in ("train", "valid", "test"):
+        made[split] = list(records.read_records(source, split))
+        for number, record in enumerate(made[split]):
+            record["has_stems"] = record["has_stems"] & bool(number % 2)
+            record["has_pitch"] = record["has_pitch"] & (not number % 2)
+    layout = records.open_prepared(source).layout
+    builder.write_dataset(tmp_path / "chorales", made, layout=layout)
+    fields = {"data__directory": str(tmp_path), "weights__pitch_on_target": 0.0}
+    apart, joint = (
+        smoke.config("majl", run=(run,), **fields) for run in ("pipeline", "naive_joint")
+    )
+    with pytest.raises(ValueError, match=r"has stems with pitch of soprano, which .*pitch = 1"):
+        smoke_runs.stages(apart, tmp_path)
+    smoke_runs.stages(joint, tmp_path)
+
+
 def test_music_without_the_target_teaches_silence(smoke, tmp_path):
     config = smoke.config("majl", run=("teacher",))
     for one in smoke.data("majl").iterdir():
