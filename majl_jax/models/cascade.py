@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, Key
 
+from majl_jax import parallel
+
 Variables = Mapping[str, Any]
 State = dict[str, Any]
 
@@ -36,12 +38,12 @@ class Cascade:
         audio = jnp.zeros((1, self.segment_samples))
         separator_key, pitch_key = jax.random.split(key)
         fresh = {
-            "separator": jax.jit(self.separator.init)(separator_key, audio),
-            "pitch": jax.jit(self.pitch.init)(pitch_key, audio),
+            "separator": parallel.runs_once(self.separator.init)(separator_key, audio),
+            "pitch": parallel.runs_once(self.pitch.init)(pitch_key, audio),
         }
         if self.weight_module is not None:
             frames = jnp.zeros((1, 1, len(self.bin_cents)))
-            fresh["weight_module"] = jax.jit(self.weight_module.init)(
+            fresh["weight_module"] = parallel.runs_once(self.weight_module.init)(
                 jax.random.fold_in(key, 2), frames, frames, frames, jnp.zeros((1, 1, 2))
             )
         collections = {collection for variables in fresh.values() for collection in variables}

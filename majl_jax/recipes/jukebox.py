@@ -300,11 +300,11 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     if name == "encoder":  # the stages share a key: else it would begin where the first one did
         key = jax.random.fold_in(key, 1)
     sizes, keys = setting.encoder.sizes, jax.random.split(key)
+    encoder = parallel.runs_once(setting.encoder.init)
+    decoder = parallel.runs_once(setting.decoder.init)
     fresh = {
-        "encoder": jax.jit(setting.encoder.init)(keys[0], jnp.zeros((1, hop(sizes), 1)))["params"],
-        "decoder": jax.jit(setting.decoder.init)(keys[1], jnp.zeros((1, 1, sizes.latent)))[
-            "params"
-        ],
+        "encoder": encoder(keys[0], jnp.zeros((1, hop(sizes), 1)))["params"],
+        "decoder": decoder(keys[1], jnp.zeros((1, 1, sizes.latent)))["params"],
     }
     if name == "encoder":
         return _second_encoder(setting, fresh["encoder"], previous)

@@ -274,7 +274,7 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     """Fresh variables; in `supervised` those of pretrain, with the outputs that the stems got."""
     options, network = setting.options, setting.separator.network
     shape = (1, network.audio_channels, 2, sum(network.bands))
-    fresh = jax.jit(network.init)(key, jnp.zeros(shape, jnp.complex64))
+    fresh = parallel.runs_once(network.init)(key, jnp.zeros(shape, jnp.complex64))
     if setting.name != "supervised":
         field = f"config.stages.{setting.name}.start"
         return warm_start.started(fresh, options.start, field=field)

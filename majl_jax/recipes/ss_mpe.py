@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array
 
-from majl_jax import console
+from majl_jax import console, parallel
 from majl_jax.audio.cqt import wavelet_lengths
 from majl_jax.audio.harmonic_cqt import HarmonicCqt
 from majl_jax.batch import Variables
@@ -169,7 +169,7 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     reader.named(config.data.reader, fields="config.data.")
     warm_start.check_all(config)
     front_end, network = build(config)
-    setting = _Setting(config, front_end, network, multi_pitch_model(config), jax.jit(network.init))
+    setting = _Setting(config, front_end, network, multi_pitch_model(config), parallel.runs_once(network.init))
     _check_data(setting)
     _references(config)
     found = tuple(_stage(name, setting) for name in run)

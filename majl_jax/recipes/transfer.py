@@ -207,7 +207,9 @@ def _init(setting: _Setting, key: Any, previous: Variables | None) -> Variables:
     those of the stage before.
     """
     shape = (1, 2, setting.network.frequency_bins)
-    fresh = jax.jit(functools.partial(setting.network.init, train=False))(key, jnp.zeros(shape))
+    fresh = parallel.runs_once(functools.partial(setting.network.init, train=False))(
+        key, jnp.zeros(shape)
+    )
     if setting.name == "finetune" and previous is not None:
         rules = ((MASK_LAYER, None), ("(.*)", r"\1"))
         fresh = parameters.partial_restore(fresh, previous, rules)
