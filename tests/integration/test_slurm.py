@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -42,7 +43,10 @@ def slurm():
         tempfile.TemporaryDirectory(prefix="slurm") as folder,
         one_node_slurm.cluster(pathlib.Path(folder) / "one") as environment,
     ):
-        yield {k: v for k, v in environment.items() if k != "XLA_FLAGS"}
+        # Jobs call `python`: this one, also where its environment has not been activated.
+        path = os.pathsep.join([os.path.dirname(sys.executable), environment["PATH"]])
+        kept = {k: v for k, v in environment.items() if k != "XLA_FLAGS"}
+        yield kept | {"PATH": path}
 
 
 def call(slurm, *command):
