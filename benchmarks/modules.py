@@ -4,10 +4,11 @@ pitches that patterns say agree with the sound.
     python -m benchmarks modules --source=/ --json=modules.jsonl
 
 Of each module a line: what its stems leave of the mixture as libopenmpt plays it, in dB; the share
-of energy of samples whose stem is unsure; of the channels' frames with a pitch by the patterns, how
-many YIN on the channel alone finds within 50 cents; the notes of which most frames do; the share of
-frames in which all pitches of the mixture are labels. The exit code is 1 where stems leave more
-than -100 dB.
+of energy of samples whose stem is unsure; the channels' frames that sound, those with a pitch by
+the patterns, and how many of these YIN on the channel alone finds within 50 cents; the notes, and
+those of which most frames agree; the mixture's frames, those in which all pitches are labels, and
+those of them with a pitch. Then a table of sums by kind of module. The exit code is 1 where stems
+leave more than -100 dB.
 """
 
 import argparse
@@ -59,12 +60,14 @@ def pitches(data: bytes, file: module_files.ModuleFile, seconds: float) -> dict[
     f0_hz, has_pitch = checked.labels(modules.MIXTURE_VOICES)
     known = has_pitch[:, 0]
     return {
+        "sounding": int((checked.sounds & ~checked.drums).sum()),
         "frames": int(said.sum()),
         "frames_agree": int(agrees.sum()),
         "notes": int(notes),
         "notes_agree": int(noted),
-        "labelled": float(known.mean()),
-        "labelled_pitched": float((known & (f0_hz > 0).any(axis=1)).mean()),
+        "mixture_frames": len(known),
+        "labelled": int(known.sum()),
+        "labelled_pitched": int((known & (f0_hz > 0).any(axis=1)).sum()),
     }
 
 
@@ -73,6 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="/", help="where the packages are")
     parser.add_argument("--json", type=pathlib.Path, help="a line of each module is added to it")
     parser.add_argument("--tracks", type=int, help="so many, drawn, in place of all")
+    parser.add_argument("--only", choices=("sums", "pitches"), help="default: both")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -82,17 +86,55 @@ def run(options: argparse.Namespace) -> int:
     found = [(one, path) for one, path in found if path is not None]
     if options.tracks:
         np.random.default_rng(0).shuffle(found)
-    worst = -np.inf
+    lines = []
     for one, path in found[: options.tracks]:
         data = path.read_bytes()
         file = module_files.read(data, str(path))
         data = module_files.steady(data)
         told = {"id": one.id, "kind": file.kind, "split": one.split, "seconds": one.seconds}
-        told |= sums(data, file) | pitches(data, file, one.seconds)
+        if options.only != "pitches":
+            told |= sums(data, file)
+        if options.only != "sums":
+            told |= pitches(data, file, one.seconds)
         print(*(f"{value:.3g}" if isinstance(value, float) else value for value in told.values()))
         if options.json:
-            with options.json.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(told) + "\n")
-        worst = max(worst, told["left_db"])
-    print(f"{len(found[: options.tracks])} modules; the worst sum leaves {worst:.1f} dB")
+            with options.json.open("a", encoding="utf-8") as kept:
+                kept.write(json.dumps(told) + "\n")
+        lines.append(told)
+    if options.only != "sums":
+        print(table(lines))
+    if options.only == "pitches" or not lines:
+        return 0
+    worst = max(line["left_db"] for line in lines)
+    print(f"{len(lines)} modules; the worst sum leaves {worst:.1f} dB")
     return int(worst > MOST_DB)
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """How far patterns and sound agree, by kind of module: shares of sums over modules."""
+    kinds = sorted({line["kind"] for line in lines})
+    rows = [
+        "| | modules | sounding frames with a pitch | of these agree | notes that agree "
+        "| mixture's frames that are labels | labels with a pitch |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in [*kinds, "all"]:
+        of = [line for line in lines if kind in (line["kind"], "all")]
+        total = {
+            name: sum(line[name] for line in of)
+            for name in lines[0]
+            if name not in ("id", "kind", "split")
+        }
+        shares = [
+            f"{100 * total[part] / max(total[whole], 1):.0f} %"
+            for part, whole in (
+                ("frames", "sounding"),
+                ("frames_agree", "frames"),
+                ("notes_agree", "notes"),
+                ("labelled", "mixture_frames"),
+                ("labelled_pitched", "mixture_frames"),
+            )
+        ]
+        shares[2] = f"{total['notes_agree']} of {total['notes']} ({shares[2]})"
+        rows.append(f"| {kind} | {len(of)} | " + " | ".join(shares) + " |")
+    return "\n".join(rows)
