@@ -231,15 +231,26 @@ def _refuse_unknown_stems(prepared: records.Prepared) -> None:
     """The codebook follows all that a batch holds: there must be no song whose mixture stands in a
     stem's place.
     """
+    unknown, _ = _unknown_stems(prepared, "train")
+    if unknown:
+        raise ValueError(
+            f"{prepared.directory}: the stems of {unknown[0]} are not known;"
+            " config.data.labelled needs those of all songs"
+        )
+    unknown, count = _unknown_stems(prepared, "valid")
+    if len(unknown) == count:
+        raise ValueError(
+            f"{prepared.directory}: the stems of no song of its validation are known: there is"
+            " nothing to choose the best step by"
+        )
+
+
+def _unknown_stems(prepared: records.Prepared, split: str) -> tuple[list[str], int]:
+    """The songs whose stems are not known, and how many songs there are."""
     # Of a song all records know the same stems: the index tells the first of each.
-    _, firsts = np.unique(prepared.split("train").track, return_index=True)
-    for number in firsts.tolist():
-        record = records.read_record(prepared, "train", number)
-        if not record["has_stems"].all():
-            raise ValueError(
-                f"{prepared.directory}: the stems of {record['track']} are not known;"
-                " config.data.labelled needs those of all songs"
-            )
+    _, firsts = np.unique(prepared.split(split).track, return_index=True)
+    songs = [records.read_record(prepared, split, number) for number in firsts.tolist()]
+    return [song["track"] for song in songs if not song["has_stems"].all()], len(songs)
 
 
 def _some_records(prepared: records.Prepared) -> list[int]:

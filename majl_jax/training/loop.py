@@ -20,7 +20,7 @@ from majl_jax.training.restore import complete_steps
 from majl_jax.training.stage import Evaluate, Previous, Stage, check_stage
 from majl_jax.training.stage_run import Options, Run, StageRun, score, shown, start
 
-__all__ = ["Options", "check_steps", "fit", "run"]
+__all__ = ["Options", "check_steps", "fit", "progress", "run"]
 
 DEFAULTS = Options()
 TRAINED = "trained_steps"  # in result.json: how many a complete stage has
@@ -201,6 +201,12 @@ def _trained(
         )
     if result is None or trained == stage.steps:
         return result, trained
+    if (root / name).is_symlink():
+        raise ValueError(
+            f"stage {name!r} is complete with {trained} steps, {stage.steps} are wanted, but it is"
+            f" that of {(root / name).resolve().parent}: ask for {trained} steps, or remove the"
+            f" link {root / name} to train it in this run"
+        )
     if begun := [str(root / one.name) for one in later if manifest.has_begun(root, one.name)]:
         raise ValueError(
             f"stage {name!r} is complete with {trained} steps, {stage.steps} are wanted, but what"
@@ -208,6 +214,14 @@ def _trained(
             f" {', '.join(begun)} to train it again"
         )
     return result, trained
+
+
+def progress(stage: Stage, workdir: str | os.PathLike) -> str:
+    """In words how far a stage is: to be trained, begun, or complete."""
+    result, trained = _trained(stage, pathlib.Path(workdir), ())
+    if result is not None:
+        return "complete" if trained == stage.steps else f"complete with {trained}, goes on"
+    return f"goes on from step {trained}" if trained else "to be trained"
 
 
 def _complete(stage: Stage, run: Run, later: Sequence[Stage]) -> dict[str, Any] | None:

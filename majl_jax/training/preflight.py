@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from majl_jax import parallel
 from majl_jax.batch import Key
-from majl_jax.training import restore
+from majl_jax.training import loop, restore
 from majl_jax.training.stage import Stage
 from majl_jax.training.stage_run import Options, start
 from majl_jax.training.step import TrainState
@@ -47,8 +47,7 @@ def check(
     """
     root, mesh = pathlib.Path(workdir).resolve(), parallel.mesh(devices)
     for stage in stages:
-        state = "complete" if (root / stage.name / "result.json").exists() else "to be trained"
-        yield f"stage {stage.name}: {stage.steps} steps, {state}"
+        yield f"stage {stage.name}: {stage.steps} steps, {loop.progress(stage, root)}"
     stage = stages[0]
     state, _, step, batches = start(stage, None, (key, jax.random.fold_in(key, 0)), mesh)
     jitted: Any = step

@@ -308,7 +308,7 @@ def test_a_single_song_of_unknown_stems_among_many_is_found(tmp_path):
     )
     names = [f"song {number}" for number in range(70)]
 
-    def write(unknown):
+    def write(unknown, valid_known=True):
         def track(name):
             made = made_music._with_noise("a", layout)
             first = {
@@ -320,12 +320,15 @@ def test_a_single_song_of_unknown_stems_among_many_is_found(tmp_path):
             return {**made, **first, "track": name, "has_stems": known, "valid_samples": 6400}
 
         cut = [record for name in names for record in records.cut(track(name), layout)]
-        folder = tmp_path / ("known" if unknown is None else "unknown")
-        builder.write_dataset(folder, {"train": cut}, layout=layout)
+        valid = {**cut[0], "has_stems": np.full(3, valid_known)}
+        folder = tmp_path / f"{unknown} {valid_known}"
+        builder.write_dataset(folder, {"train": cut, "valid": [valid]}, layout=layout)
         return records.open_prepared(folder)
 
     known = write(None)
     jukebox._refuse_unknown_stems(known)
+    with pytest.raises(ValueError, match="the stems of no song of its validation are known"):
+        jukebox._refuse_unknown_stems(write(None, valid_known=False))
     # One that 64 records, evenly over the set, leave out.
     left_out = set(range(70)) - set(np.linspace(0, 69, 64).astype(int).tolist())
     missed = known.split("train").track[min(left_out)]

@@ -66,10 +66,17 @@ def test_a_batch_that_does_not_divide_is_an_error(tmp_path):
 def test_stages_that_are_complete_and_checkpoints_that_are_there_count(tmp_path):
     before = lines(tmp_path)[-1]
     (tmp_path / "first").mkdir()
-    (tmp_path / "first/result.json").write_text("{}")
+    (tmp_path / "first/result.json").write_text('{"metrics": {}, "steps": [20]}')
     for step in (10, 20):
         (tmp_path / "second/checkpoints" / str(step)).mkdir(parents=True)
     said = lines(tmp_path)
     assert said[0] == "stage first: 20 steps, complete"
     more = [re.search(r"kept; ([\d.]+) kB more", line)[1] for line in (before, said[-1])]
     assert float(more[0]) / float(more[1]) == pytest.approx(6 / 4, rel=0.02)
+
+
+def test_what_has_begun_and_what_is_to_go_on_is_told(tmp_path):
+    (tmp_path / "first/checkpoints/10").mkdir(parents=True)
+    assert lines(tmp_path)[0] == "stage first: 20 steps, goes on from step 10"
+    (tmp_path / "first/result.json").write_text('{"metrics": {}, "steps": [10]}')
+    assert lines(tmp_path)[0] == "stage first: 20 steps, complete with 10, goes on"

@@ -195,6 +195,18 @@ def test_a_borrowed_stage_is_judged_by_its_own_run_alone(tmp_path, capsys):
     )
 
 
+def test_a_borrowed_stage_does_not_go_on_in_the_folder_of_its_lender(tmp_path):
+    lender, borrower = tmp_path / "lender", tmp_path / "borrower"
+    run(lender, tiny.line_stage(steps=5))
+    before = result(lender)
+    borrower.mkdir()
+    (borrower / "first").symlink_to(lender / "first")
+    expected = re.escape(f"5 steps, 8 are wanted, but it is that of {lender}: ask for 5 steps, or")
+    with pytest.raises(ValueError, match=expected):
+        run(borrower, tiny.line_stage(steps=8, init=never))
+    assert result(lender) == before
+
+
 def test_checkpoints_are_compared_as_evaluations_are_made_now(tmp_path):
     def stage(scores, **changes):
         found = iter(scores)
