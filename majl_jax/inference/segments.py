@@ -17,6 +17,7 @@ from jaxtyping import Float
 from majl_jax.inference import context, placement
 
 Outputs = dict[str, np.ndarray]
+OUTPUTS = ("stems", "salience")
 EDGE_WEIGHT = 1e-6  # of a frame that its segment does not hear whole, against one that is
 
 
@@ -103,6 +104,7 @@ def stream(
     overlap: float = 0.5,
     batch_size: int = 8,
     devices: Sequence[Any] | None = None,
+    wanted: Sequence[str] = OUTPUTS,
 ) -> Iterator[Outputs]:
     """Yields finished stretches of every output, in order, while blocks of any size come in.
 
@@ -118,10 +120,14 @@ def stream(
         overlap: share of a segment that it has in common with the next, 0 <= overlap < 1.
         batch_size: segments per call of the model.
         devices: of this process; None: all of them.
+        wanted: which of the model's outputs are computed.
     """
     step_samples = step_of(model, overlap)
     used = placement.dividing(batch_size, devices)
-    program, variables = _program(model, used), placement.everywhere(variables, used)
+    program, variables = (
+        _program(model, used, frozenset(wanted)),
+        placement.everywhere(variables, used),
+    )
     if model.context_samples:
         yield from _stream_in_context(model, program, variables, blocks, batch_size)
         return
@@ -138,7 +144,7 @@ def stream(
         for row, (segment, _) in zip(rows, part, strict=False):
             row[: len(segment)] = segment
         outputs = {name: np.asarray(value) for name, value in program(variables, rows).items()}
-        _check_outputs(model, outputs, batch_size)
+        _check_outputs(model, outputs, batch_size, wanted)
         finished: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
         for index, (segment, last) in enumerate(part):
             if "stems" in outputs:
@@ -287,7 +293,9 @@ def _checked(blocks: Iterable[np.ndarray], model: SegmentModel) -> Iterator[np.n
         yield block
 
 
-def _check_outputs(model: SegmentModel, outputs: Outputs, batch_size: int) -> None:
+def _check_outputs(
+    model: SegmentModel, outputs: Outputs, batch_size: int, wanted: Sequence[str]
+) -> None:
     """Catches outputs that do not lie on the declared grid before they are joined wrongly."""
     bins = 0 if model.bin_cents is None else len(model.bin_cents)
     expected = {
@@ -296,7 +304,7 @@ def _check_outputs(model: SegmentModel, outputs: Outputs, batch_size: int) -> No
     }
     declared = {"stems"} if model.stems else set()
     declared |= {"salience"} if bins else set()
-    if missing := declared - set(outputs):
+    if missing := declared.intersection(wanted) - set(outputs):
         raise ValueError(f"the segment model declares {sorted(declared)}, but gives no {missing}")
     for name, value in outputs.items():
         if name not in expected:
@@ -312,10 +320,11 @@ def _check_outputs(model: SegmentModel, outputs: Outputs, batch_size: int) -> No
 
 
 @functools.lru_cache(maxsize=16)
-def _program(model: SegmentModel, devices: placement.Devices) -> Any:
-    """The compiled segment function over `devices`."""
+def _program(model: SegmentModel, devices: placement.Devices, wanted: frozenset[str]) -> Any:
+    """The compiled segment function over `devices`, without what only other outputs need."""
 
     def apply(variables: Any, audio: jax.Array) -> dict[str, jax.Array]:
-        return dict(model.apply(variables, audio))
+        left_out = set(OUTPUTS) - wanted
+        return {k: v for k, v in model.apply(variables, audio).items() if k not in left_out}
 
     return placement.by_rows(apply, devices, whole=1, rows=1)

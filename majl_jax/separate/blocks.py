@@ -209,7 +209,11 @@ def _apply(
     """
     from majl_jax.inference import segments
 
-    heard = [voice for voice in voices if voice is not None]
+    # Of several voices the last gives the pitch, those before it the stems: a listener's work on
+    # these would be for nothing.
+    each, last = segments.OUTPUTS[:1], segments.OUTPUTS[1:]
+    wanted = [*(len(voices) - 1) * [each], last] if len(voices) > 1 else [segments.OUTPUTS]
+    heard = [one for one in zip(voices, wanted, strict=True) if one[0] is not None]
     streams = [
         segments.stream(
             model,
@@ -218,8 +222,9 @@ def _apply(
             overlap=options.overlap,
             batch_size=options.batch_size,
             devices=options.devices,
+            wanted=outputs,
         )
-        for voice, copy in zip(heard, itertools.tee(blocks, len(heard)), strict=True)
+        for (voice, outputs), copy in zip(heard, itertools.tee(blocks, len(heard)), strict=True)
     ]  # in step with each other, so that the copies of the input stay as short as a batch
     nothing = np.zeros((0, 0, 0), np.float32)
     for parts in zip(*streams, strict=True):

@@ -128,6 +128,19 @@ def test_streaming_in_blocks_of_any_size_equals_the_whole():
             np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), value)
 
 
+@pytest.mark.parametrize("name", segments.OUTPUTS)
+def test_what_is_not_wanted_is_not_computed(name):
+    audio = noise(1000)
+    whole = segments.apply_track(MODEL, UNITY, audio)
+    parts = list(segments.stream(MODEL, UNITY, [audio], wanted=(name,)))
+    assert all(set(part) == {name} for part in parts)
+    np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
+    # The gain is of the stems alone.
+    program = segments._program(MODEL, tuple(jax.local_devices()[:1]), frozenset({name}))
+    lowered = program.lower(UNITY, np.zeros((1, SEGMENT, 1), np.float32))
+    assert ("multiply" in lowered.as_text()) == (name == "stems")
+
+
 def test_memory_and_compilations_do_not_depend_on_the_length():
     shapes, ahead, sizes = [], [], []
 

@@ -12,6 +12,7 @@ from halving import BIN_20_HZ, HALF, MODEL, RATE_HZ, make_model, read, write
 
 import majl_jax
 from majl_jax.audio import files
+from majl_jax.inference import segments
 from majl_jax.separate import __main__ as separate
 from majl_jax.separate import loading, stems
 from majl_jax.separate.cards import Info, with_model
@@ -94,6 +95,19 @@ def test_a_stream_is_the_whole_song_and_takes_blocks_as_it_goes(block):
         np.testing.assert_allclose(joined, column, rtol=1e-6)
     # A batch of segments at the song's rate, what the resamplers hold, and two blocks.
     assert held < (3200 + 2 * 1600) * 22_050 / RATE_HZ + 2000 + 2 * block
+
+
+def test_of_several_channels_only_their_mean_is_listened_to(monkeypatch):
+    asked, stream = [], segments.stream
+
+    def recorded(*arguments, wanted, **options):
+        asked.append(wanted)
+        return stream(*arguments, wanted=wanted, **options)
+
+    monkeypatch.setattr(segments, "stream", recorded)
+    for channels in (1, 3):
+        assert loaded()(sound(channels=channels), RATE_HZ).pitch is not None
+    assert asked == [segments.OUTPUTS, *3 * [("stems",)], ("salience",)]
 
 
 def test_channels_that_cancel_each_other_still_have_a_pitch():
