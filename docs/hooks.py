@@ -19,6 +19,8 @@ OUTSIDE = (
     "experiments/*/README.md",
     "experiments/*/tables.md",
     "experiments/*/figures/*.png",
+    "experiments/majl/before/tables.md",
+    "experiments/majl/before/figures/*.png",
 )
 LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 

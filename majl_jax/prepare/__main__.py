@@ -98,9 +98,16 @@ def _parser() -> argparse.ArgumentParser:
         type=pathlib.Path,
         help="local folder of what is not finished; by default --output",
     )
-    parser.add_argument("--processes", type=_positive, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--processes", type=_positive, default=os.cpu_count() or 1, help="default: one per core"
+    )
     _add_content(parser)
-    parser.add_argument("--max_bad_fraction", type=float, default=0.1)
+    parser.add_argument(
+        "--max_bad_fraction",
+        type=float,
+        default=0.1,
+        help="with more bad tracks nothing is written (default: 0.1)",
+    )
     parser.add_argument(
         "--beam",
         action="store_true",
@@ -122,13 +129,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_content(parser: argparse.ArgumentParser) -> None:
     """The flags that decide what is in a data set."""
-    parser.add_argument("--sample_rate_hz", type=_positive, default=16000)
-    parser.add_argument("--hop_samples", type=_positive, default=320, help="between label frames")
+    parser.add_argument(
+        "--sample_rate_hz", type=_positive, default=16000, help="of the audio (default: 16000)"
+    )
+    parser.add_argument(
+        "--hop_samples", type=_positive, default=320, help="of a label frame (default: 320)"
+    )
     parser.add_argument("--channels", type=_positive, help="of the audio; by default mono")
-    parser.add_argument("--record_seconds", type=float, default=12.0)
-    parser.add_argument("--tracks", type=parse_tracks, help="at most so many per split")
+    parser.add_argument(
+        "--record_seconds", type=float, default=12.0, help="of a record (default: 12)"
+    )
+    parser.add_argument(
+        "--tracks", type=parse_tracks, help="at most so many per split: 40, or train=40,valid=8"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what a built-in data set draws")
-    parser.add_argument("--file_format", choices=records.FORMATS, default="tfrecord")
+    parser.add_argument(
+        "--file_format", choices=records.FORMATS, default="tfrecord", help="default: tfrecord"
+    )
     parser.add_argument(
         "--drop_silence", action="store_true", help="leave out records of which half is silence"
     )

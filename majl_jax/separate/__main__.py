@@ -71,7 +71,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
     add("--stems", default="", metavar="NAME,...", help="these only, and the rest of the song")
     add("--pitch_only", action="store_true", help="no stems; without --checkpoint: published CREPE")
-    add("--threshold", type=float, help="confidence that makes a pitch (0..1; default: 0.5)")
+    add("--threshold", type=float, help="confidence that makes a pitch, 0..1 (default: the model's)")
     add("--overlap", type=float, default=0.5, help="overlap of segments, 0 <= overlap < 1")
     add("--batch_size", type=int, default=8, help="segments per call of the model")
     add(
