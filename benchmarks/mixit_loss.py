@@ -47,9 +47,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"{outputs} outputs, {options.batch} x {samples} samples in time", flush=True)
         print("\n".join(forms.Forms(planned, times, errors, "gram").lines("loss, gradient")))
         # Least squares may choose otherwise.
-        searches = [max(found) for form, found in errors.items() if form != "least squares"]
-        worst = max([worst, *searches])
-    return int(worst > TOLERANCE)
+        searches = [found for form, found in errors.items() if form != "least squares"]
+        worst = np.max([error for found in searches for error in found], initial=worst)
+    # NaN is no agreement.
+    return int(not worst <= TOLERANCE)
 
 
 def gradient_of(form: str):

@@ -84,10 +84,13 @@ def run(options: argparse.Namespace) -> int:
     rows = [one for one in modules.listed() if not one.left_out]
     found = [(one, modules.find(pathlib.Path(options.source), one)) for one in rows]
     found = [(one, path) for one, path in found if path is not None]
+    if not found:
+        raise modules.copy().nothing(pathlib.Path(options.source))
     if options.tracks:
         np.random.default_rng(0).shuffle(found)
+        found = found[: options.tracks]
     lines = []
-    for one, path in found[: options.tracks]:
+    for one, path in found:
         data = path.read_bytes()
         file = module_files.read(data, str(path))
         data = module_files.steady(data)
@@ -103,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
         lines.append(told)
     if options.only != "sums":
         print(table(lines))
-    if options.only == "pitches" or not lines:
+    if options.only == "pitches":
         return 0
     worst = max(line["left_db"] for line in lines)
     print(f"{len(lines)} modules; the worst sum leaves {worst:.1f} dB")

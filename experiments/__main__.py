@@ -65,7 +65,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _add_options(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
     """Those that all papers have, and the paper's own sources."""
     names, runs = ", ".join(experiment.tables), grid.ROOT / "runs" / "experiments"
-    config = experiment.config or f"configs/{experiment.name}.py:experiment"
     results_file = HERE / experiment.name / "results.jsonl"
     add = parser.add_argument
     add("--table", default="", help=f"one or more of {names}, with commas")
@@ -80,7 +79,7 @@ def _add_options(parser: argparse.ArgumentParser, experiment: Experiment) -> Non
         metavar="NAME=VALUE",
         help="parameters of submitit, as timeout_min=240, gpus_per_node=1, slurm_partition=gpu",
     )
-    add("--config", default=config)
+    add("--config", default=experiment.preset)
     add("--set", action="append", default=[], help="--set=--config.FIELD=VALUE")
     add("--data", type=pathlib.Path, default=grid.ROOT / "data" / "prepared")
     add("--workdir", type=pathlib.Path, default=runs, help="of the folders of runs")
@@ -142,6 +141,12 @@ def _wanted(options: argparse.Namespace, name: str) -> list[Run]:
     return [run for run in runs if not options.runs or run.name in options.runs]
 
 
+def _changes(options: argparse.Namespace) -> list[str]:
+    """The options by which runs are others than the tables'."""
+    other = options.config != options.experiment.preset
+    return [f"--config={options.config}"] * other + [f"--set={one}" for one in options.set]
+
+
 def _plan(options: argparse.Namespace, how: grid.Grid) -> None:
     """Prints what would be done."""
     for line in grid.plan_data(options.trained_on.sets):
@@ -184,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             launched = {"launcher": options.launcher, "parameters": options.launch}
             launching.train_all(how, _wanted(options, name), **launched)
-        results.write(options.results, results.collect(how, name, experiment.tables[name]))
+        lines = results.collect(how, name, experiment.tables[name], changes=_changes(options))
+        results.write(options.results, lines)
         summary.write(experiment, options.results, options.workdir)
     return 0
 

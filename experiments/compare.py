@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import results
 from experiments.experiment import Column
 from experiments.summary import markdown_table
 from majl_jax import atomic, formats, terminal
@@ -62,6 +63,9 @@ def main(options: argparse.Namespace) -> int:
     """Scores every model, prints the page and writes it; 1 where none could be scored."""
     names = tuple(name.strip() for name in options.target.split(","))
     tracks = list(_tracks(options, names))
+    if not tracks:
+        said = "" if options.tracks is None else f" by --tracks={options.tracks}"
+        raise ValueError(f"no track of the split {options.split} of {options.data}{said}")
     rows = [_row(source, tracks, names) for source in options.models]
     mixture = [_separation(take, take.mixture) for take, _ in tracks]
     rows.append({"model": "mixture, untouched", **_means(mixture)})
@@ -206,14 +210,20 @@ def _size(model: Any) -> Row:
 
 def _training(run: pathlib.Path, last: str) -> tuple[int, float]:
     """Steps and minutes of a stage, of those it went through, and of the runs that they started
-    from; the minutes are NaN where those of a stage were not logged.
+    from; the minutes are NaN where those of a stage were not logged. A borrowed stage is its
+    lender's, with what that one went through.
     """
     from majl_jax.recipes import warm_start
     from majl_jax.training import restore, run_log
 
     config = formats.read(run / "config.json", formats.RUN, needs=("config",))["config"]
-    steps, minutes = 0, 0.0
-    for name in _went_through(config, last):
+    steps, minutes, names = 0, 0.0, _went_through(config, last)
+    for place, lent in reversed([*enumerate((run / name).resolve() for name in names)]):
+        if lent.parent != run.resolve() and (lent.parent / "config.json").is_file():
+            steps, minutes = _training(lent.parent, lent.name)
+            names = names[place + 1 :]
+            break
+    for name in names:
         done = timed = 0
         for row in run_log.read_metrics(run):
             if row["stage"] == name and row["kind"] == "train" and row["step"] > done:
@@ -294,7 +304,7 @@ def _page(options: argparse.Namespace, rows: Sequence[Row], tracks: int) -> Iter
     yield ""
     yield (
         f"Target {options.target}; {tracks} tracks; {device.device_kind}, {os.cpu_count()} CPUs;"
-        f" commit {str(commit())[:7]}."
+        f" commit {results.short(commit())}."
     )
     yield ""
     yield from markdown_table([column.heading for column in COLUMNS.values()], cells, "model")

@@ -145,7 +145,8 @@ class FromRuns:
 
     Args:
         draw: from the folder of all runs, named by their `Data.kind`, and the folder of figures,
-            which it draws, to further lines of tables.md.
+            which it draws, to further lines of tables.md. It is called where all results of that
+            kind still have their folders.
         heading: the first of these lines, where there are any.
     """
 
@@ -181,6 +182,11 @@ class Experiment:
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     from_runs: FromRuns | None = None
     config: str = ""
+
+    @property
+    def preset(self) -> str:
+        """configs/NAME.py:PRESET of the runs."""
+        return self.config or f"configs/{self.name}.py:experiment"
 
     def runs(self) -> Sequence[Run]:
         """Those of all tables, each once."""

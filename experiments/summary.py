@@ -2,19 +2,21 @@
 
 import math
 import pathlib
+import shlex
 import statistics
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 
 from experiments import drawing, results
 from experiments.experiment import Column, Experiment, Table
 from experiments.results import Line, scores
-from majl_jax import atomic
+from majl_jax import atomic, formats
 
 
 def write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) -> None:
     """Writes tables.md and figures/*.png beside a results.jsonl.
 
-    What needs the folders of runs stays as it is where none of them is there.
+    What needs the folders of runs stays as it is where one of them is not there, which is said.
 
     Args:
         experiment: whose results these are.
@@ -36,23 +38,26 @@ def _write(experiment: Experiment, path: pathlib.Path, workdir: pathlib.Path) ->
     for kind in experiment.kinds:
         for name, table in experiment.tables.items():
             found = [x for x in lines if (x["table"], x["data"]) == (name, kind)]
-            if found:
-                parts += _markdown(experiment, name, kind, found)
+            for changes in sorted({results.changes(line) for line in found}):
+                some = [line for line in found if results.changes(line) == changes]
+                figure = _figure(kind, name, changes)
+                parts += _markdown(experiment, name, some, figure)
                 shown = {score: experiment.columns[score] for score in experiment.shown}
-                drawing.draw_rows(table, shown, found, folder / _figure(kind, name))
+                drawing.draw_rows(table, shown, results.alike(some)[0], folder / figure)
     parts += _not_run(experiment, lines)
-    parts += _from_runs(experiment, folder, workdir)
+    parts += _from_runs(experiment, lines, folder, workdir)
     atomic.write_text(folder / "tables.md", "\n".join(parts))
 
 
-def _figure(kind: str, name: str) -> str:
-    return f"figures/{kind}_{name}.png"
+def _figure(kind: str, name: str, changes: Sequence[str]) -> str:
+    mark = f"_{zlib.crc32(shlex.join(changes).encode()):08x}" if changes else ""
+    return f"figures/{kind}_{name}{mark}.png"
 
 
 def _not_run(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
-    """The rows without a result on the first kind of data."""
+    """The rows without a result on the first kind of data, as the table has them."""
     first = next(iter(experiment.kinds))
-    done = {(x["table"], x["row"]) for x in lines if x["data"] == first}
+    done = {(x["table"], x["row"]) for x in lines if x["data"] == first and not results.changes(x)}
     missing = [
         f"- {name}: {row.label}"
         for name, table in experiment.tables.items()
@@ -62,73 +67,130 @@ def _not_run(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
     return [f"## Not run ({first})", "", *(missing or ["- none"]), ""]
 
 
-def _from_runs(experiment: Experiment, folder: pathlib.Path, workdir: pathlib.Path) -> list[str]:
-    """What the folders of runs give, drawn anew; without them, what tables.md had of it."""
+def _from_runs(
+    experiment: Experiment, lines: Sequence[Line], folder: pathlib.Path, workdir: pathlib.Path
+) -> list[str]:
+    """What the folders of runs give, drawn anew; where not all are there, what tables.md had."""
     more = experiment.from_runs
     if more is None:
         return []
-    names = [run.name for run in experiment.runs()]
-    found = []
+    found, kept = [], False
     for kind in experiment.kinds:
-        if any((workdir / kind / name).exists() for name in names):
-            found += more.draw(workdir / kind, folder / "figures")
-    if found or not more.heading or not (folder / "tables.md").exists():
+        runs = workdir / kind
+        if gone := _gone(experiment, [line for line in lines if line["data"] == kind], runs):
+            kept = True
+            what = f"{more.heading.strip('# ')} and figures" if more.heading else "figures"
+            print(
+                f"{experiment.name}: {what} of runs on {kind} stay as they were: {len(gone)} of"
+                f" the results have no folder below {runs}, as {gone[0]}",
+                flush=True,
+            )
+        elif any((runs / run.name).exists() for run in experiment.runs()):
+            found += more.draw(runs, folder / "figures")
+    if not more.heading or (found and not kept) or not (folder / "tables.md").exists():
         return found
     _, heading, rest = (folder / "tables.md").read_text().partition(f"\n{more.heading}\n")
     return [more.heading, *rest.split("\n")] if heading else []
 
 
-def _markdown(experiment: Experiment, name: str, kind: str, lines: Sequence[Line]) -> list[str]:
-    """A table, its rows against one of them, and its figure."""
-    table = experiment.tables[name]
+def _gone(experiment: Experiment, lines: Sequence[Line], runs: pathlib.Path) -> list[str]:
+    """The runs and seeds of the tables' rows whose folders are not there, or are of other runs."""
+    rows = {
+        (name, row.label): row for name, table in experiment.tables.items() for row in table.rows
+    }
+    gone = {}
+    for line in lines:
+        row = rows.get((line["table"], line["row"]))
+        if row is not None:
+            name = f"{row.run.name}/seed{line['seed']}"
+            needed = row.run.stages[: row.run.stages.index(row.stage) + 1]
+            paths = [runs / name / stage / "result.json" for stage in needed]
+            if not all(path.exists() for path in paths) or _scores_in(paths[-1]) != line["metrics"]:
+                gone[name] = None
+    return list(gone)
+
+
+def _scores_in(path: pathlib.Path) -> Line:
+    return formats.read(path, formats.RUN, needs=("metrics",))["metrics"]
+
+
+def _markdown(experiment: Experiment, name: str, lines: Sequence[Line], figure: str) -> list[str]:
+    """A table, its rows against one of them, and its figure; of lines of the same changes."""
+    table, kind, changes = experiment.tables[name], lines[0]["data"], results.changes(lines[0])
     words, more = experiment.kinds[kind]
     steps, tracks = (sorted({line[key] for line in lines}) for key in ("steps", "tracks"))
-    commits = sorted({str(line["commit"])[:7] for line in lines})
+    commits = sorted({one for line in lines for one in results.short(line["commit"]).split(", ")})
     # No stem's that these data do not have.
     columns = {
         score: column
         for score, column in experiment.columns.items()
         if any(score in line["metrics"] for line in lines)
     }
-    base = table.rows[table.base].label
     shown = {score: experiment.columns[score] for score in experiment.shown}
-    labels = [row.label for row in table.rows]
-    # What was run under a label that the table has no more keeps its numbers.
-    former = [label for label in dict.fromkeys(x["row"] for x in lines) if label not in labels]
-    cells = {
-        label if label in labels else f"{label} (no longer run)": [
-            _cell(lines, label, score, column) for score, column in columns.items()
-        ]
-        for label in [*labels, *former]
-    }
+    alike = results.alike(lines)
     of_their_own = any(row.against for row in table.rows)
-    differences = {
+    base = table.rows[table.base].label
+    left_out = "; rows of other data are in no difference, nor in the figure"
+    return [
+        f"## {table.title} ({', '.join((words, *changes))})",
+        "",
+        f"The paper: {table.claim}.",
+        "",
+        f"`python -m experiments {experiment.name} --table={name}{more}"
+        f"{''.join(f' {shlex.quote(one)}' for one in changes)}`; "
+        f"seeds {sorted({line['seed'] for line in lines})}, "
+        f"{steps} steps per stage, {tracks} test tracks, commit {', '.join(commits)}. "
+        "Mean over tracks; then mean ± standard deviation over seeds.",
+        "",
+        *markdown_table(
+            [column.heading for column in columns.values()], _cells(table, alike, columns)
+        ),
+        "",
+        *_missing(table, lines),
+        f"Against {'another row' if of_their_own else f'“{base}”'}, seed by seed"
+        f"{left_out if alike[1:] else ''}:",
+        "",
+        *markdown_table(
+            [column.heading for column in shown.values()], _differences(table, alike[0], shown)
+        ),
+        "",
+        f"![{table.title}]({figure})",
+        "",
+    ]
+
+
+def _cells(
+    table: Table, alike: Sequence[Sequence[Line]], columns: Mapping[str, Column]
+) -> dict[str, list[str]]:
+    """The scores of all rows, a label and its cells for each of the groups that have it."""
+    labels = [row.label for row in table.rows]
+    ran = [list(dict.fromkeys(line["row"] for line in lines)) for lines in alike]
+    # A row that has not run has its place in the first group.
+    ran[0] += [label for label in labels if not any(label in some for some in ran)]
+    cells = {}
+    for number, (lines, some) in enumerate(zip(alike, ran, strict=True)):
+        other = f" (other data{f' {number}' if number > 1 else ''})" if number else ""
+        # What was run under a label that the table has no more keeps its numbers.
+        former = [label for label in some if label not in labels]
+        for label in [*(label for label in labels if label in some), *former]:
+            name = f"{label}{' (no longer run)' if label in former else ''}{other}"
+            cells[name] = [_cell(lines, label, *pair) for pair in columns.items()]
+    return cells
+
+
+def _differences(
+    table: Table, lines: Sequence[Line], shown: Mapping[str, Column]
+) -> dict[str, list[str]]:
+    """Each row minus the one that it is compared with."""
+    base = table.rows[table.base].label
+    of_their_own = any(row.against for row in table.rows)
+    return {
         f"{row.label} (against {other})" if of_their_own else row.label: [
             _difference(lines, (row.label, other), score, column) for score, column in shown.items()
         ]
         for row in table.rows
         if (other := row.against or base) != row.label
     }
-    return [
-        f"## {table.title} ({words})",
-        "",
-        f"The paper: {table.claim}.",
-        "",
-        f"`python -m experiments {experiment.name} --table={name}{more}`; "
-        f"seeds {sorted({line['seed'] for line in lines})}, "
-        f"{steps} steps per stage, {tracks} test tracks, commit {', '.join(commits)}. "
-        "Mean over tracks; then mean ± standard deviation over seeds.",
-        "",
-        *markdown_table([column.heading for column in columns.values()], cells),
-        "",
-        *_missing(table, lines),
-        f"Against {'another row' if of_their_own else f'“{base}”'}, seed by seed:",
-        "",
-        *markdown_table([column.heading for column in shown.values()], differences),
-        "",
-        f"![{table.title}]({_figure(kind, name)})",
-        "",
-    ]
 
 
 def _missing(table: Table, lines: Sequence[Line]) -> list[str]:

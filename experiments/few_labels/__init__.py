@@ -13,6 +13,7 @@ from experiments.experiment import Data, DataSet, Experiment
 from experiments.few_labels.tables import AMOUNTS, COLUMNS, MIXTURES, SHOWN, TABLES
 
 CHORALES = "chorales: soprano, accompaniment=alto+tenor+bass"
+WITH_STEMS = "few_labels_stems"
 SONGS = "stems_coherent: vocals, accompaniment=bass+drums+other"
 
 
@@ -26,12 +27,15 @@ def data(options: argparse.Namespace) -> Data:
         other = DataSet(("chorales",), folder, ("--tracks=train=60,valid=4,test=2",))
     else:
         other = DataSet(("stems_coherent",), folder, (f"--source={options.stems}",))
-    music = CHORALES if options.stems is None else SONGS
+    kind, music = ("few_labels", CHORALES) if options.stems is None else (WITH_STEMS, SONGS)
     fields = {"data.directory": str(folder)}
-    return Data("few_labels", (clips, other), fields, words={"other_music": music})
+    return Data(kind, (clips, other), fields, words={"other_music": music})
 
 
-KINDS = {"few_labels": ("MIR-1K", " --mir1k=FOLDER")}
+KINDS = {
+    "few_labels": ("MIR-1K", " --mir1k=FOLDER"),
+    WITH_STEMS: ("MIR-1K, beside songs in stems", " --mir1k=FOLDER --stems=FOLDER"),
+}
 SOURCES = {
     "mir1k": "folder of MIR-1K",
     "stems": "folder of songs in stems (vocals, bass, drums, other), instead of chorales",

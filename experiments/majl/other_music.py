@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import rates
 from majl_jax import terminal
 from majl_jax.datasets import records
 from majl_jax.evaluation.rows import text_table, write_rows
@@ -70,8 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=pathlib.Path, help="file for a line of JSON per track")
     options = parser.parse_args(arguments)
 
-    target = labelling.stem_number(records.open_prepared(options.voices), options.target)
+    voices, music = map(records.open_prepared, (options.voices, options.music))
+    target = labelling.stem_number(voices, options.target)
     models: dict[str, Any] = {name: loading.find(name) for name in options.models.split(",")}
+    layouts = {
+        f"--voices={options.voices}": voices.layout,
+        f"--music={options.music}": music.layout,
+    }
+    rates.check({**layouts, **{f"the model {name}": found[0] for name, found in models.items()}})
     first = next(iter(models.values()))[0]
     grid = {
         "channels": first.channels,

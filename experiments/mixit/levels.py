@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from experiments import rates
 from majl_jax import terminal
 from majl_jax.audio import int16
 from majl_jax.datasets import records
@@ -40,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", required=True)
     options = parser.parse_args(arguments)
     model, variables = loading.load_run(options.run, stage=options.stage)[:2]
-    names = records.open_prepared(options.data).layout.stems
-    columns = [names.index(stem) for stem in model.stems]
+    layout = records.open_prepared(options.data).layout
+    rates.check({f"--data={options.data}": layout, f"--run={options.run}": model})
+    columns = [layout.stems.index(stem) for stem in model.stems]
     rows = []
     for record in records.read_tracks(options.data, options.split):
         if not record["has_stems"][columns].all():
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds = len(truth) / model.sample_rate_hz
         for number, stem in enumerate(model.stems):
             found = levels(estimate[:, number], truth[:, number], mixture)
-            rows.append({"track": record["track"], "system": stem, "seconds": seconds} | found)
+            known = {k: None if math.isnan(value) else value for k, value in found.items()}
+            rows.append({"track": record["track"], "system": stem, "seconds": seconds} | known)
     print(f"{options.stage} of {options.run} on the {options.split} split of {options.data}")
     print(text_table(rows))
     for stem in model.stems:
@@ -85,7 +88,7 @@ def levels(
 
 def over_level(rows: Sequence[Mapping[str, Any]]) -> str:
     """The straight line of uSDR over the stem's level in the mixture, a point per track."""
-    points = np.array([[row[NAMES[0]], row[NAMES[2]]] for row in rows])
+    points = np.array([[row[NAMES[0]], row[NAMES[2]]] for row in rows], np.float64)
     level, usdr = points[np.isfinite(points).all(axis=1)].T
     if len(level) < 3:
         return "too few tracks for a line"

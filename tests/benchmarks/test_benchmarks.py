@@ -1,6 +1,7 @@
 """The harness of the benchmarks: parity before times, processes, tables; and the docs' commands."""
 
 import argparse
+import importlib
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ import pytest
 from places import ROOT
 
 from benchmarks import __main__ as command
+from benchmarks import first_step, separate_song
 from benchmarks.harness import comparison, forms, measuring, report
 from benchmarks.harness.comparison import Case, Comparison, Subject
 
@@ -180,3 +182,45 @@ def test_what_is_wrong_is_said_in_one_line(capsys):
     assert line.startswith("error: ") and "'ours'" in line
     with pytest.raises(ValueError, match="ours"):
         command.main(["stft", "--cases=ours", "--debug"])
+
+
+@pytest.mark.parametrize("name", ["clustering_loss", "mixit_loss"])
+@pytest.mark.parametrize(("error", "status"), [(1e-7, 0), (float("nan"), 1), (1.0, 1)])
+def test_results_that_are_no_numbers_disagree(name, error, status, monkeypatch):
+    module = importlib.import_module(f"benchmarks.{name}")
+
+    def run(steps, arguments, calls, *, exact):
+        # NaN is no largest number: it has to be found behind others too.
+        return dict.fromkeys(steps, 1.0), {form: [0.0, error] for form in steps}
+
+    monkeypatch.setattr(forms, "planned", lambda step, shapes: 1.0)
+    monkeypatch.setattr(forms, "run", run)
+    monkeypatch.setattr(module, "data", lambda *sizes: ())
+    assert command.main([name]) == status
+
+
+@pytest.mark.parametrize("only", ["sums", "pitches"])
+def test_where_no_module_is_there_it_is_said_what_to_install(only, tmp_path, capsys):
+    assert command.main(["modules", f"--source={tmp_path}", f"--only={only}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path} is no copy of ") and "`apt-get install" in line
+
+
+@pytest.mark.slow
+def test_the_first_step_from_the_cache_makes_the_parameters_again(monkeypatch, tmp_path):
+    made = []
+    init = first_step._init
+    monkeypatch.setattr(first_step, "_init", lambda stage: made.append(init(stage)))
+    options = argparse.Namespace(stage=None, compile=False, cached=True)
+    found = first_step.measure(options, "configs/transfer.py:smoke")
+    assert len(made) == 2 and set(first_step.PARTS) <= set(found)
+    heads = first_step.row("configs/transfer.py:smoke", found)
+    assert " - " not in heads
+
+
+def test_the_song_that_is_separated_is_not_in_the_memory(tmp_path):
+    before = measuring.status_mib("VmRSS")
+    separate_song._write_song(tmp_path / "song.wav", 60.0)
+    # Its samples are 40 MiB, and 20 as float32.
+    assert (tmp_path / "song.wav").stat().st_size > 20e6
+    assert measuring.status_mib("VmHWM") - before < 30

@@ -90,6 +90,44 @@ def test_steps_and_minutes_are_of_what_a_stage_went_through(tmp_path):
     assert steps == 1110
 
 
+def test_steps_and_minutes_of_a_borrowed_stage_are_its_lender_s(tmp_path):
+    def made(name, recipe, stages, **fields):
+        config = smoke_runs.load_config(recipe)
+        config.run = stages
+        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
+        write_manifest(tmp_path / name, config, seed=0)
+        return tmp_path / name
+
+    lender = made("lender", "majl", ("teacher",))
+    (lender / "teacher").mkdir()
+    logged(lender, "teacher", (100, 1.0))
+    run = made("run", "majl", ("teacher", "student"))
+    (run / "teacher").symlink_to(lender / "teacher")
+    logged(run, "student", (20, 1.0))
+    assert compare._training(run, "student") == (120, pytest.approx(2))
+    # Through two lenders, the first of which has a stage before it.
+    first = made("first", "jukebox", ("music",))
+    (first / "music").mkdir()
+    logged(first, "music", (10, 1.0))
+    second = made("second", "jukebox", ("music", "vqvae"))
+    (second / "vqvae").mkdir()
+    (second / "music").symlink_to(first / "music")
+    logged(second, "vqvae", (30, 1.0))
+    third = made("third", "jukebox", ("music", "vqvae", "encoder"))
+    (third / "music").symlink_to(second / "music")
+    (third / "vqvae").symlink_to(second / "vqvae")
+    logged(third, "encoder", (20, 1.0))
+    assert compare._training(third, "encoder") == (60, pytest.approx(1))
+
+
+def test_no_track_to_compare_on_is_said_in_one_line(tmp_path, capsys):
+    data = made_music.prepare(tmp_path / "data") / "chorales"
+    call = ["compare", str(tmp_path / "gone"), f"--data={data}", "--target=soprano", "--tracks=0"]
+    assert command.main([*call, f"--output={tmp_path / 'out'}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: no track of the split test of {data} by --tracks=0"
+
+
 def test_minutes_are_unknown_where_no_row_has_a_rate(tmp_path):
     config = smoke_runs.load_config("majl")
     config.run = ("teacher", "student")

@@ -7,15 +7,18 @@ import re
 import shlex
 import threading
 import time
+import types
 
 import made_music
+import numpy as np
 import pytest
 import smoke_runs
 from places import ROOT
 
 from experiments import __main__ as command
-from experiments import majl, results
+from experiments import grid, majl, rates, results
 from experiments.experiment import Data, DataSet, Row, Run, Table
+from experiments.transfer import figures
 from majl_jax.recipes.ranges import check_ranges
 
 EXPERIMENTS = command.experiments()
@@ -67,8 +70,7 @@ def test_fields_of_the_runs_exist_in_the_config(experiment):
 
 
 def config_of(experiment, run):
-    named = run.config or experiment.config or f"configs/{experiment.name}.py:experiment"
-    path, _, preset = named.partition(":")
+    path, _, preset = (run.config or experiment.preset).partition(":")
     return smoke_runs.load_config(pathlib.Path(path).stem, preset)
 
 
@@ -94,7 +96,7 @@ def test_tables_in_the_checkout_are_those_of_its_results(experiment, tmp_path):
         rows = [row.label for table in experiment.tables.values() for row in table.rows]
         assert all(f": {row}\n" in kept["Not run (few_labels)"] for row in rows)
         return
-    assert compared >= 4
+    assert compared
     assert {p.name for p in (tmp_path / "figures").iterdir()} <= {
         p.name for p in (folder / "figures").iterdir()
     }
@@ -149,31 +151,177 @@ def test_a_score_that_is_minus_infinity_with_one_seed_stays_it_in_the_table(tmp_
 
 
 @pytest.mark.slow
-def test_what_needs_the_folders_of_runs_stays_without_them_and_is_drawn_anew_with_them(tmp_path):
+def test_what_needs_the_folders_of_runs_stays_unless_all_are_there(tmp_path, capsys):
     folder, runs = ROOT / "experiments" / "transfer", tmp_path / "runs" / "transfer"
     for name in ("results.jsonl", "tables.md"):
         (tmp_path / name).write_text((folder / name).read_text())
     call = ["transfer", "--redraw", f"--results={tmp_path / 'results.jsonl'}"]
     call += [f"--workdir={tmp_path / 'runs'}"]
+    lines = results.read(tmp_path / "results.jsonl")
+    two = [x for x in lines if (x["table"], x["row"]) in _TWO_ROWS]
+    level = {"scratch": 1.0, "finetune": 3.0}
+    for line in two:
+        stage = runs / line["run"] / "seed0" / line["stage"]
+        for part in (stage, stage.with_name("pretrain")):
+            part.mkdir(parents=True)
+            (part / "result.json").write_text(json.dumps({"metrics": line["metrics"]}))
+        # Ten pieces, three excerpts of each.
+        rows = [
+            {"system": line["stage"], "track": f"piece {k % 10}@{k}.000"}
+            | {"si_sdr_db": level[line["stage"]] + 0.01 * k}
+            for k in range(30)
+        ]
+        (stage / "tracks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Of most rows there is no folder.
     assert command.main(call) == 0
     assert (tmp_path / "tables.md").read_text() == (folder / "tables.md").read_text()
     assert not (tmp_path / "figures" / "curves.png").exists()
-    for run, stage, level in (("ensemble_scratch", "scratch", 1.0), _FINETUNED):
-        (runs / run / "seed0" / stage).mkdir(parents=True)
-        rows = [
-            {"system": stage, "track": f"excerpt {k}", "si_sdr_db": level + 0.01 * k}
-            for k in range(20)
-        ]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (runs / run / "seed0" / stage / "tracks.jsonl").write_text(text)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith(
+        "transfer: Paired tests and figures of runs on transfer stay as they were"
+    )
+    assert f"80 of the results have no folder below {runs}, as " in said
+    # All of those that results tell of.
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in two))
     assert command.main(call) == 0
     tests = (tmp_path / "tables.md").read_text().partition("## Paired tests")[2]
-    # Two decibels more in every one of 20 excerpts.
+    # Two decibels more in every piece.
     assert "| chorales | +2.00* | – | – |" in tests
+    assert "takes the excerpts, which overlap and are not independent." in tests
     assert (tmp_path / "figures" / "curves.png").stat().st_size > 5_000
+    # A folder of the same name with another result.
+    kept = (tmp_path / "tables.md").read_text()
+    (stage / "result.json").write_text(json.dumps({"metrics": {"si_sdr_db": 0.0}}))
+    (stage / "tracks.jsonl").unlink()
+    capsys.readouterr()
+    assert command.main(call) == 0
+    assert (tmp_path / "tables.md").read_text() == kept
+    assert "1 of the results have no folder" in capsys.readouterr().out
 
 
-_FINETUNED = ("ensemble_chorales_none_whole", "finetune", 3.0)
+_TWO_ROWS = ("ensemble", "scratch"), ("ensemble", "chorales, none, whole")
+
+
+def test_excerpts_of_one_piece_are_no_tests_of_their_own():
+    rng = np.random.default_rng(0)
+
+    def starred(sources):
+        """Whether differences by piece alone, none of them above 0 in the mean, get a star."""
+        found = 0
+        for _ in range(200):
+            of_piece = rng.normal(size=(sources, 8))
+            pieces = rng.integers(0, 8, (200, sources))
+            pairs = {
+                " + ".join(f"{piece}@{n}.000" for piece in drawn): sum(
+                    of_piece[source][piece] for source, piece in enumerate(drawn)
+                )
+                for n, drawn in enumerate(pieces)
+            }
+            found += figures.p_value(pairs) < figures.SIGNIFICANT
+        return found / 200
+
+    assert starred(1) < 0.03 and starred(3) < 0.03
+    pairs = {f"{piece}@{second}": 1.0 + piece for piece in range(8) for second in range(3)}
+    assert figures.by_piece(pairs) == [1.0 + piece for piece in range(8)]
+    assert figures.p_value(pairs) == pytest.approx(1 / 256)
+
+
+def test_commits_keep_what_says_that_files_differed():
+    clean, other = "0123456789" * 4, "a" * 40
+    assert results.short(clean) == "0123456"
+    assert results.short(f"{clean}-dirty, {other}") == "0123456-dirty, aaaaaaa"
+    assert results.short(None) == "None"
+
+
+def _run(folder, *, commits=("a" * 40,), contents=None):
+    (folder / "teacher").mkdir(parents=True)
+    config = {"stages": {"teacher": {"steps": 2}}, "data": {"directory": "none"}}
+    starts = [{"commit": commit, "hardware": {}} for commit in commits]
+    manifest = {"config": config, "starts": starts, "data": contents or {}}
+    (folder / "config.json").write_text(json.dumps(manifest))
+    (folder / "teacher" / "result.json").write_text(json.dumps({"metrics": {"sdr_db": 1.0}}))
+    (folder / "teacher" / "tracks.jsonl").write_text('{"system": "teacher"}\n')
+
+
+def test_a_line_says_changes_data_and_the_commits_of_all_starts(tmp_path):
+    contents = {"chorales": {"train": 7}}
+    commits = ("a" * 40, "b" * 40 + "-dirty", "a" * 40, None)
+    how = grid.Grid("c", Data("chorales", (), {}), tmp_path, tmp_path, (0,))
+    table = Table("", "", (Row("one", Run("one", ("teacher",)), "teacher"),))
+    _run(tmp_path / "one" / "seed0", commits=commits, contents=contents)
+    changes = ["--set=--config.train.steps=1"]
+    (line,) = results.collect(how, "main", table, changes=changes)
+    assert line["contents"] == contents and line["changes"] == changes
+    assert line["commit"] == f"{'a' * 40}, {'b' * 40}-dirty"
+    assert results.short(line["commit"]) == "aaaaaaa, bbbbbbb-dirty"
+
+
+def test_changed_runs_are_no_results_of_the_table_s_command(tmp_path):
+    options = command.parse(["majl", "--table=main", "--config=a.py:b", "--set=--config.c=1"])
+    changes = command._changes(options)
+    assert changes == ["--config=a.py:b", "--set=--config.c=1"]
+    assert command._changes(command.parse(["majl", "--table=main"])) == []
+    line = {"table": "main", "data": "chorales", "row": "MAJL", "seed": 0, "steps": 2, "tracks": 1}
+    before = {**line, "commit": "a" * 40, "metrics": {"sdr_db": 7.5, "rpa": 0.5}}
+    changed = {**before, "changes": changes, "metrics": {"sdr_db": 1.25, "rpa": 0.5}}
+    again = {**before, "changes": [], "metrics": {"sdr_db": 8.5, "rpa": 0.5}}
+    path = tmp_path / "results.jsonl"
+    results.write(path, [before])
+    results.write(path, [changed])
+    results.write(path, [again])
+    assert results.read(path) == [changed, again]
+    command.main(["majl", "--redraw", f"--results={path}"])
+    ours, other = (
+        _sections(tmp_path / "tables.md")[f"Main comparison (synthetic chorales{more}"]
+        for more in (")", ", --config=a.py:b, --set=--config.c=1)")
+    )
+    assert "| MAJL | 8.50 |" in ours and "| MAJL | 1.25 |" in other
+    assert "--table=main --config=a.py:b --set=--config.c=1`" in other and "--set" not in ours
+    assert len(list((tmp_path / "figures").iterdir())) == 2
+
+
+def test_rows_of_other_data_are_neither_averaged_nor_subtracted(tmp_path):
+    line = {"table": "main", "data": "chorales", "steps": 2, "tracks": 16, "commit": "a" * 40}
+    here, there = ({"chorales": {"test": checksum}} for checksum in (1, 2))
+    rows = [
+        ("MAJL", 0, {}, 8.0),
+        ("MAJL without DWHS", 0, {"contents": here}, 7.0),
+        # Another content, and another number of tracks.
+        ("MAJL without DWHS", 1, {"contents": there}, 3.0),
+        ("MAJL", 1, {"tracks": 12, "contents": here}, 1.0),
+        ("pipeline: trained apart", 0, {"contents": {"chorales": {"test": None}}}, 5.0),
+    ]
+    lines = [
+        {**line, "row": row, "seed": seed, "metrics": {"sdr_db": score}} | more
+        for row, seed, more, score in rows
+    ]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    command.main(["majl", "--redraw", f"--results={tmp_path / 'results.jsonl'}"])
+    written = (tmp_path / "tables.md").read_text()
+    for said in (
+        "| MAJL | 8.00 |",
+        "| MAJL without DWHS | 7.00 |",
+        "| MAJL without DWHS (other data) | 3.00 |",
+        "| MAJL (other data 2) | 1.00 |",
+        "| MAJL without DWHS | -1.00 (-1.00) | – |",
+        "| pipeline: trained apart | -3.00 (-3.00) | – |",
+        "Against “MAJL”, seed by seed; rows of other data are in no difference, nor in the figure:",
+    ):
+        assert said in written, said
+
+
+def test_what_is_used_together_has_one_rate_and_one_hop():
+    layout, other = (
+        types.SimpleNamespace(sample_rate_hz=rate_hz, hop_samples=320)
+        for rate_hz in (16_000, 8_000)
+    )
+    rates.check({"a": layout, "b": layout})
+    said = "a has 16000 Hz, a hop of 320, b has 8000 Hz, a hop of 320: expected the same of both"
+    with pytest.raises(ValueError, match=said):
+        rates.check({"a": layout, "b": other})
+    other.sample_rate_hz, other.hop_samples = 16_000, 160
+    with pytest.raises(ValueError, match="a hop of 320, b has 16000 Hz, a hop of 160"):
+        rates.check({"a": layout, "b": other})
 
 
 @pytest.fixture
@@ -211,7 +359,10 @@ def test_a_table_from_the_command_to_the_figure(two_rows, tmp_path, capsys):
     assert found[1]["fields"] == {"pseudo_labels.threshold": 0.5} and found[1]["tracks"] == 1
     text = (out / "tables.md").read_text()
     assert "| five |" in text and "seeds [3]" in text
-    assert (out / "figures/chorales_two.png").stat().st_size > 5_000
+    # Another preset than the table's.
+    assert "--table=two --config=configs/majl.py:smoke`" in text
+    (figure,) = (out / "figures").glob("chorales_two_*.png")
+    assert figure.stat().st_size > 5_000
     # With results elsewhere nothing in the checkout is written.
     assert kept == {path: path.read_bytes() for path in kept}
     console = (runs / "borrower/seed3/console.log").read_text()

@@ -68,6 +68,13 @@ def test_a_run_waits_for_the_stage_that_it_borrows(grid):
     assert not (grid.workdir(run, 3) / "teacher").exists()
 
 
+def test_songs_in_stems_are_another_kind_of_data(tmp_path):
+    call = ["few_labels", "--table=main", f"--mir1k={tmp_path}"]
+    alone, beside = (command.parse([*call, *more]) for more in ([], [f"--stems={tmp_path}"]))
+    kinds = [options.trained_on.kind for options in (alone, beside)]
+    assert kinds == ["few_labels", "few_labels_stems"] == list(few_labels.EXPERIMENT.kinds)
+
+
 def test_first_stages_of_the_papers_stand_before_what_goes_on_from_them():
     seen = []
     for run in MAIN.runs():

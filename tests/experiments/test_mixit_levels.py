@@ -1,9 +1,16 @@
 """Whether a stem's uSDR below 0 dB is a matter of level or of direction."""
 
+import dataclasses
+import re
+
+import made_music
 import numpy as np
 import pytest
 
-from experiments.mixit.levels import NAMES, levels, over_level
+from experiments.mixit.levels import NAMES, levels, main, over_level
+from majl_jax.datasets import builder, records
+from majl_jax.inference.segments import SegmentModel
+from majl_jax.separate import loading
 
 RNG = np.random.default_rng(0)
 TRUTH, NOISE = RNG.normal(size=(2, 1000, 1))
@@ -47,3 +54,30 @@ def test_an_error_of_one_level_is_a_line_of_slope_one():
     said = over_level(rows)
     assert "by 1.00 dB per dB" in said and "3 tracks), 0 dB at -7.0 dB" in said
     assert over_level(rows[1:]) == "too few tracks for a line"
+
+
+def test_silence_is_in_no_mean(tmp_path, monkeypatch, capsys):
+    layout = made_music.LAYOUT
+    loud, silent = (made_music.tones(name, layout=layout) for name in "ab")
+    silent["stems"] = silent["stems"] * np.array([1, 0], np.int16)[:, None]
+    cut = [record for track in (loud, silent) for record in records.cut(track, layout)]
+    builder.write_dataset(tmp_path / "data", {"test": cut}, layout=layout)
+    grid = {"sample_rate_hz": layout.sample_rate_hz, "hop_samples": layout.hop_samples}
+    model = SegmentModel(
+        lambda variables, audio: {"stems": audio[:, :, None].repeat(2, axis=2) / 2},
+        segment_samples=20 * layout.hop_samples,
+        stems=layout.stems,
+        **grid,
+    )
+    monkeypatch.setattr(loading, "load_run", lambda run, stage: (model, {}, None))
+    call = [f"--data={tmp_path / 'data'}", "--run=run", "--stage=stage"]
+    assert main(call) == 0
+    said = capsys.readouterr().out
+    assert "nan" not in said and re.search(r"not in the means: bass: .* of 1 of 2", said)
+    monkeypatch.setattr(
+        loading,
+        "load_run",
+        lambda run, stage: (dataclasses.replace(model, sample_rate_hz=8_000), {}, None),
+    )
+    with pytest.raises(ValueError, match=r"data has 16000 Hz, a hop of 320, --run=run has 8000 Hz"):
+        main(call)
