@@ -23,6 +23,8 @@ class ForReport:
     """Of the first tracks."""
     example_seconds: float = 12.0
     """Length of an example."""
+    anew: bool = False
+    """Whether the rows of a set replace those that are there, even where sets are added."""
 
     def example_folder(self, name: str, number: int) -> pathlib.Path | None:
         """The folder of track `number` (from 0) if it is an example, else None."""
@@ -31,15 +33,16 @@ class ForReport:
         return self.folder / "examples" / files.safe_name(name)
 
     def keep_rows(self, rows: Sequence[Row], *, beside: bool = False) -> None:
-        """Writes the rows of a whole split, beside those that are there or in their place; none is
-        a ValueError.
+        """Writes the rows of a whole split, in place of those that are there or, unless `anew`,
+        beside them; none is a ValueError.
         """
         if not rows:
             raise ValueError(
                 "no track to evaluate: the split is empty; check the data set and its splits"
             )
         if self.folder is not None:
-            (add_rows if beside else write_rows)(self.folder / "tracks.jsonl", rows)
+            write = add_rows if beside and not self.anew else write_rows
+            write(self.folder / "tracks.jsonl", rows)
 
 
 NO_FILES = ForReport()

@@ -164,7 +164,7 @@ def score_tracks(
         system: name of the model in the rows. judging: how the model is applied, and thresholds
         beside its own. references: other systems by name, (audio [time], mono, peak-normalized) ->
         (times_s, [Hz ...]). report: where a row per track and system goes, beside those that are
-        there, and the start of
+        there unless it is `anew`, and the start of
             the first tracks, to hear and to see.
         progress: label of a progress bar, None for no bar.
 

@@ -2,6 +2,7 @@
 curves.
 """
 
+import collections
 import datetime
 import json
 import os
@@ -19,11 +20,14 @@ from majl_jax.report.curves import NOT_DRAWN, TOGETHER
 from majl_jax.report.run_page import Run, read_run
 
 SEED = "seed"
-PLACES = ("data.directory",)  # fields that change nothing in what is learned
+PLACES = ("data.directory",)  # fields that change nothing where what lies there is known
+CONTENT = "content of "
+REPEAT = "run of the same seed"
+KINDS = ("skipped", "infinite")  # of tracks
 FIRST_CURVES = 9
 NOTE = (
-    "Mean ± standard deviation over runs of the same settings with other seeds, of means over "
-    "tracks; a single run has no deviation. The best system of a column is bold."
+    "Mean ± standard deviation over runs of the same settings and data with other seeds, of means "
+    "over tracks; a single run has no deviation. The best system of a column is bold."
 )
 
 
@@ -33,7 +37,7 @@ class Group(NamedTuple):
     name: str
     runs: list[Run]
     fields: dict[str, str]
-    """Their config, flat, as text."""
+    """Their config and the checksums of their data, flat, as text."""
 
 
 def write_comparison(workdirs: Sequence[str | os.PathLike], output: pathlib.Path) -> pathlib.Path:
@@ -60,8 +64,12 @@ def write_comparison(workdirs: Sequence[str | os.PathLike], output: pathlib.Path
 
 def _grouped(runs: Iterable[Run]) -> list[Group]:
     found: dict[str, list[Run]] = {}
+    times: collections.Counter[str] = collections.Counter()
     for run in runs:
-        fields = _learned_by(run.config)
+        fields = _learned_by(run)
+        times[same := json.dumps([fields, _seed(run)], sort_keys=True)] += 1
+        if times[same] > 1:  # no other seed, so no part of a mean over seeds
+            fields[REPEAT] = str(times[same])
         found.setdefault(json.dumps(fields, sort_keys=True), []).append(run)
     names = [_name([run.workdir for run in some]) for some in found.values()]
     groups = []
@@ -72,12 +80,28 @@ def _grouped(runs: Iterable[Run]) -> list[Group]:
     return groups
 
 
-def _learned_by(config: Mapping[str, Any]) -> dict[str, str]:
-    """The fields, flat, that decide what a run learns, but for its seed."""
+def _seed(run: Run) -> Any:
+    return run.manifest.get(SEED, run.config.get(SEED, ""))
+
+
+def _learned_by(run: Run) -> dict[str, str]:
+    """The fields, flat, that decide what a run learns, but for its seed; of its data the checksums,
+    and the place where one is not known.
+    """
+    config = run.config
     stages, ran = config.get("stages"), config.get("run")
     if isinstance(stages, Mapping) and isinstance(ran, list):
         config = {**config, "stages": {k: v for k, v in stages.items() if k in ran}}
-    return {k: v for k, v in _flat(config).items() if k not in (SEED, *PLACES)}
+    data = run.manifest.get("data") or {}
+    known = data and all(None not in splits.values() for splits in data.values())
+    left_out = (SEED, *PLACES) if known else (SEED,)
+    content = {
+        CONTENT + name: ", ".join(
+            f"{split} {checksum}" for split, checksum in sorted(splits.items())
+        )
+        for name, splits in data.items()
+    }
+    return {k: v for k, v in _flat(config).items() if k not in left_out} | content
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, str]:
@@ -122,7 +146,29 @@ def _heading(groups: Sequence[Group], folder: pathlib.Path) -> list[str]:
         f'<p class="lead">{page.text(", ".join(recipes))} · {count} runs · page written {now}</p>',
         page.facts((name, page.text(text)) for name, text in pairs),
         page.table(head, rows, "small"),
+        *_other_commits(groups),
     ]
+
+
+def _other_commits(groups: Iterable[Group]) -> list[str]:
+    """A note on groups whose runs are not of one commit."""
+    said = []
+    for group in groups:
+        commits = dict.fromkeys(commit for run in group.runs for commit in _commits(run))
+        if len(commits) > 1:
+            said.append(f"{group.name}: {', '.join(map(_short, commits))}")
+    note = f"Not all runs of a system are of the same commit: {'; '.join(said)}."
+    return [f'<p class="note">{page.text(note)}</p>'] if said else []
+
+
+def _commits(run: Run) -> list[str | None]:
+    """Those of its starts, in their order."""
+    return list(dict.fromkeys(start.get("commit") for start in run.manifest.get("starts") or [{}]))
+
+
+def _short(commit: str | None) -> str:
+    name, dirty, _ = (commit or words.NOTHING).partition("-dirty")
+    return name[:7] + dirty
 
 
 def _run_row(group: Group, run: Run, folder: pathlib.Path) -> str:
@@ -130,13 +176,12 @@ def _run_row(group: Group, run: Run, folder: pathlib.Path) -> str:
     if report.is_file():
         name = f'<a href="{page.text(audio_examples.beside(folder)(report))}">{name}</a>'
     state = ("done", "finished") if run.finished else ("open", "not finished")
-    commit = ((run.manifest.get("starts") or [{}])[-1].get("commit") or words.NOTHING)[:10]
     cells = [
         page.text(group.name),
         name,
-        page.text(run.manifest.get(SEED, run.config.get(SEED, ""))),
+        page.text(_seed(run)),
         f'<span class="state {state[0]}">{state[1]}</span>',
-        page.text(commit),
+        page.text(", ".join(map(_short, _commits(run)))),
     ]
     found = "".join(f'<td class="text">{cell}</td>' for cell in cells)
     return f"<tr>{found}</tr>"
@@ -165,7 +210,7 @@ def _differences(groups: Sequence[Group]) -> list[str]:
 
 
 def _scores(groups: Sequence[Group]) -> list[str]:
-    rows, references = [], {}
+    rows, mixtures, counted = [], {}, []
     for group in groups:
         of_stages: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
         for run in group.runs:
@@ -175,43 +220,59 @@ def _scores(groups: Sequence[Group]) -> list[str]:
         systems = []
         for stage, table in of_stages.items():
             for system, found in table.items():
-                if system == "mixture":  # the same for all, but for what hears its pitch
-                    references.setdefault(system, []).extend(found)
+                if system == "mixture":  # the same for all of the same data, but for its pitch
+                    names, tables = mixtures.setdefault(_data(group), ({}, []))
+                    names[group.name] = None
+                    tables += [{k: one[k] for k in one if k in words.SEPARATION} for one in found]
                 elif system not in score_tables.REFERENCES:
                     name = f"{group.name}: {score_tables.label(stage, system)}"
                     systems.append(score_tables.System(name, _over_runs(found)))
+                    counted.append((name, _tracks(found)))
         rows.append(systems)
     rows = [systems for systems in rows if systems]
     if not rows:
         return ['<p class="note">No stage has been tested yet.</p>']
-    for system, found in references.items():
-        kept = {name: value for name, value in _over_runs(found).items() if name in _separation()}
-        name = score_tables.REFERENCES[system]
-        rows.append([score_tables.System(name, kept, is_reference=True)])
-    return [*score_tables.tables(rows, "runs"), f'<p class="note">{page.text(NOTE)}</p>']
+    for names, found in mixtures.values():
+        name = score_tables.REFERENCES["mixture"]
+        name += f" ({', '.join(names)})" * (len(mixtures) > 1)
+        rows.append([score_tables.System(name, _over_runs(found), is_reference=True)])
+        counted.append((name, _tracks(found)))
+    note = NOTE + score_tables.counted_tracks(counted, "track(s) of all runs")
+    return [*score_tables.tables(rows, "runs"), f'<p class="note">{page.text(note)}</p>']
 
 
-def _separation() -> set[str]:
-    return {*words.SEPARATION}
+def _data(group: Group) -> str:
+    """What tells its data from other data."""
+    told = {k: v for k, v in group.fields.items() if k.startswith(CONTENT) or k in PLACES}
+    return json.dumps(told, sort_keys=True)
 
 
 def _over_runs(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
     """The statistics of runs' means."""
     over = {}
     for name in dict.fromkeys(name for values in found for name in values):
-        means = [values[name]["mean"] for values in found if values.get(name, {}).get("count")]
+        having = [values[name] for values in found if values.get(name, {}).get("count")]
+        means = [one["mean"] for one in having]
         finite = len(means) > 1 and all(abs(one) != float("inf") for one in means)
         nothing = float("nan")
         over[name] = {
             "mean": mean(means),
             "std": statistics.stdev(means) if finite else nothing,
             "median": statistics.median(means) if means else nothing,
-            "weighted": mean(means),
+            "weighted": mean(one["weighted"] for one in having),
             "count": len(means),
             "skipped": len(found) - len(means),
             "infinite": 0,
         }
     return over
+
+
+def _tracks(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """On how many tracks of all runs a score is undefined or infinite."""
+    return {
+        name: {kind: sum(one[name][kind] for one in found if name in one) for kind in KINDS}
+        for name in dict.fromkeys(name for values in found for name in values)
+    }
 
 
 # ---- curves --------------------------------------------------------------------------------------

@@ -32,23 +32,37 @@ def results(rows_of_stages: Mapping[str, Sequence[Row]]) -> list[str]:
     judged = {stage: aggregate(rows) for stage, rows in rows_of_stages.items() if rows}
     if not judged:
         return ['<p class="note">No stage has been tested yet.</p>']
-    groups, infinite, skips, tracks = [], [], [], []
+    groups, labelled, tracks = [], [], []
     for stage, table in judged.items():
         systems = sorted(table, key=lambda system: system in REFERENCES)
         groups.append([_system(stage, name, table[name]) for name in systems])
-        for found, kind in ((infinite, "infinite"), (skips, "skipped")):
-            labels = {s: f"{stage}, {s}" if s != stage else s for s in systems}
-            found += [_counted(labels[s], table[s], kind) for s in systems]
+        labelled += [(f"{stage}, {s}" if s != stage else s, table[s]) for s in systems]
         for system in systems:
             if system not in REFERENCES:
                 rows = [row for row in rows_of_stages[stage] if row["system"] == system]
                 tracks.append(_track_table(label(stage, system), rows, names_of(groups)))
-    note = NOTE
-    if said := "; ".join(filter(None, infinite)):
-        note += f" Infinite, and so the means ({words.MINUS_INFINITY}: a silent estimate): {said}."
-    if left_out := "; ".join(filter(None, skips)):
-        note += f" Undefined, so left out: {left_out}; the reasons are in tracks.jsonl."
+    note = NOTE + counted_tracks(labelled, "track(s)")
     return [*tables(groups, "tracks"), f'<p class="note">{page.text(note)}</p>', *tracks]
+
+
+def counted_tracks(systems: Sequence[tuple[str, Statistics]], counted: str) -> str:
+    """Sentences about the tracks on which scores of systems are infinite or undefined, if any.
+
+    Args:
+        systems: label and counts of each.
+        counted: what is counted, in words.
+    """
+    infinite, skips = (
+        "; ".join(filter(None, (_counted(*system, kind, counted) for system in systems)))
+        for kind in ("infinite", "skipped")
+    )
+    said = ""
+    if infinite:
+        silent = f"{words.MINUS_INFINITY}: a silent estimate"
+        said += f" Infinite, and so the means ({silent}): {infinite}."
+    if skips:
+        said += f" Undefined, so left out: {skips}; the reasons are in tracks.jsonl."
+    return said
 
 
 def label(stage: str, system: str) -> str:
@@ -151,7 +165,9 @@ def _head_cell(name: str) -> str:
 
 
 def _best(groups: Sequence[Sequence[System]], names: Sequence[str]) -> dict[str, float | int]:
-    """The best mean per score where there is something to compare; references do not compete."""
+    """The best mean per score where there is something to compare and a better; references do not
+    compete.
+    """
     best = {}
     of_stems = {n: score for found in words.by_stem(names).values() for score, n in found.items()}
     for name in names:
@@ -161,8 +177,8 @@ def _best(groups: Sequence[Sequence[System]], names: Sequence[str]) -> dict[str,
             for system in group
             if not system.is_reference and name in system.values and system.values[name]["count"]
         ]
-        if len(means) > 1:
-            higher = words.metric(of_stems.get(name, name)).higher_is_better
+        higher = words.metric(of_stems.get(name, name)).higher_is_better
+        if len(means) > 1 and higher is not None:
             best[name] = max(means) if higher else min(means)
     return best
 
@@ -186,13 +202,14 @@ def _value_cell(
     return f'<td title="{tip}">{mean}{spread}</td>'
 
 
-def _counted(label: str, values: Statistics, kind: str) -> str:
+def _counted(label: str, values: Statistics, kind: str, counted: str) -> str:
     counts: dict[int, list[str]] = {}
     for name, value in values.items():
         if value[kind]:
-            counts.setdefault(int(value[kind]), []).append(words.metric(name).label.split()[0])
-    said = [f"{', '.join(names)} of {count}" for count, names in sorted(counts.items())]
-    return f"{label}: {', '.join(said)} track(s)" if said else ""
+            said = words.metric(name).label.partition(" dB")[0].removesuffix(" %")
+            counts.setdefault(int(value[kind]), []).append(said)
+    parts = [f"{', '.join(names)} of {count}" for count, names in sorted(counts.items())]
+    return f"{label}: {', '.join(parts)} {counted}" if parts else ""
 
 
 def _track_table(label: str, rows: Sequence[Row], names: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ class Metric(NamedTuple):
     meaning: str
     factor: float = 1
     digits: int = 2
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """None: neither higher nor lower is."""
 
 
 SEPARATION = {
@@ -39,19 +40,32 @@ PITCH = {
     "f1": Metric("F1 %", "frame-wise F1 of all pitches, within half a semitone", 100, 1),
     "f1_tuned": Metric("F1* %", "F1 at the threshold that was best on validation tracks", 100, 1),
     "average_precision": Metric("AP %", "average precision: no threshold, skill alone", 100, 1),
-    "contrast": Metric("contrast", "loudest bin above the median one, in logits; 0: blank output"),
+    "contrast": Metric(
+        "contrast",
+        "loudest bin above the median one, in logits; 0: blank output",
+        higher_is_better=None,
+    ),
     "precision": Metric("P %", "precision of the pitches", 100, 1),
     "recall": Metric("R %", "recall of the pitches", 100, 1),
     "accuracy": Metric("Acc %", "right pitches over right, missed and wrong ones", 100, 1),
-    "polyphony": Metric("pitches", "estimated per frame"),
-    "activation_mass": Metric("activity", "sum of the salience per frame; 0: blank output"),
+    "polyphony": Metric("pitches", "estimated per frame", higher_is_better=None),
+    "activation_mass": Metric(
+        "activity", "sum of the salience per frame; 0: blank output", higher_is_better=None
+    ),
     "silent_share": Metric(
         "silent %", "sounding frames without a pitch; lower is better", 100, 1, False
     ),
     "rpa_mirex": Metric("RPA* %", "raw pitch accuracy, guesses in unvoiced frames count", 100, 1),
     "rca_mirex": Metric("RCA* %", "raw chroma accuracy, guesses in unvoiced frames count", 100, 1),
 }
-METRICS = {**SEPARATION, **PITCH}
+TUNED = {
+    f"{name}_tuned": PITCH[name]._replace(
+        label=PITCH[name].label.replace(" %", " tuned %"),
+        meaning=f"{PITCH[name].meaning}; at the threshold that was best on validation tracks",
+    )
+    for name in ("rpa", "rca", "oa", "vr", "vfa", "precision", "recall")
+}
+METRICS = {**SEPARATION, **PITCH, **TUNED}
 TERMS = {
     "grad_norm": "norm of the gradient",
     "clip_norm": "norm that gradients are clipped at",
@@ -72,7 +86,7 @@ _KINDS = {"_mean": "", "_std": ", standard deviation", "_median": ", median"}
 
 def metric(name: str) -> Metric:
     """How this score is shown; of one that is not known, by its key in words."""
-    return METRICS.get(name) or Metric(name.replace("_", " "), name, 1, 3)
+    return METRICS.get(name) or Metric(name.replace("_", " "), name, 1, 3, None)
 
 
 def term(key: str) -> str:
@@ -102,6 +116,8 @@ def by_stem(names: Iterable[str]) -> dict[str, dict[str, str]]:
         if name in METRICS:
             continue
         bases = [one for one in {*METRICS, *names} if name.startswith(f"{one}_")]
+        # A stem may begin as another does: sdr_db_voice_lead is no sdr_db_voice of "lead".
+        bases = [one for one in bases if one in METRICS] or bases
         if bases:
             base = max(bases, key=len)
             found.setdefault(name.removeprefix(f"{base}_"), {})[base] = name

@@ -36,6 +36,8 @@ def test_rows_are_written_in_place_of_others_or_beside_them(tmp_path):
     report.keep_rows([{**ROWS[1], "sdr_db": 5.0}, {**ROWS[1], "track": "c"}], beside=True)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["track"], row["sdr_db"]) for row in lines] == [("a", 1.0), ("b", 5.0), ("c", 4.0)]
+    ForReport(tmp_path, anew=True).keep_rows([ROWS[1]], beside=True)
+    assert read_rows(path) == [ROWS[1]]
     report.keep_rows(ROWS[:1])
     assert len(path.read_text().splitlines()) == 1
     NO_FILES.keep_rows(ROWS)
