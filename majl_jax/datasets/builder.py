@@ -163,7 +163,7 @@ def write_dataset(
         beam_options: of the pipeline that writes it.
     """
     target = epath.Path(directory)
-    _refuse(target, file_format)
+    refuse(target, file_format)
     stays = draft is not None
     draft = epath.Path(draft or draft_of(target))
     finished = finished_in(draft)
@@ -187,11 +187,11 @@ def write_dataset(
     draft.rmtree(missing_ok=True)
 
 
-def _refuse(target: epath.Path, file_format: str) -> None:
+def refuse(target: epath.Path, file_format: str) -> None:
     """Raises an error where this folder cannot be written, or not in this format."""
     if file_format not in FORMATS:
         raise ValueError(f"file_format must be one of {FORMATS}, got {file_format!r}")
-    if target.exists() and not _half_published(target):
+    if target.exists() and not _half_published(target) and not _is_empty(target):
         state = "a prepared data set" if is_prepared(target) else "a folder"
         raise FileExistsError(f"{target} is {state} already; remove it, or choose another name")
 
@@ -255,11 +255,17 @@ def _half_published(target: epath.Path) -> bool:
     return (target / UNFINISHED_FILE).exists()
 
 
+def _is_empty(target: epath.Path) -> bool:
+    return is_local(target) and target.is_dir() and not any(target.iterdir())
+
+
 def _publish(finished: epath.Path, target: epath.Path) -> None:
     """Makes the folder appear: by one rename on a disk, file by file with the index last on an
     object store.
     """
     if is_local(target):
+        if target.exists():  # an empty folder
+            target.rmdir()
         finished.rename(target)
         return
     target.mkdir(parents=True, exist_ok=True)

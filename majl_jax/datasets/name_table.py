@@ -7,9 +7,13 @@ from collections.abc import Collection, Sequence
 
 LEFT_OUT = "-"
 REST = ("*",)
+# What the names of mixes end in: "Rough Mix", "Song_MIX".
+MIXES = ("mix", "mixture", "mixdown", "master")
 FORM = f'"STEM: PATTERN, PATTERN", a stem {LEFT_OUT} being what is left out'
 Pattern = tuple[str, ...]  # of as many words that follow each other
 Table = tuple[tuple[str, tuple[Pattern, ...]], ...]
+_LETTER = r"[^\W\d_]"
+_NUMBER = re.compile(rf"((?<!{_LETTER})v)?\d+\s*(bits?|k?hz|k)?(?!{_LETTER})", re.IGNORECASE)
 
 _BUILT_IN = """
 -: mix, mixture, mixdown, full mix, stereo mix, final mix, original mix, master, linear mixture
@@ -62,24 +66,29 @@ def stem_of(table: Table, names: Sequence[str]) -> str:
     """The stem of a file by its name and, where no pattern but * fits that, those of its folders,
     the nearest first.
 
-    Of the lines that fit a name the first counts.
+    Of the lines that fit a name the first counts. Where none fits, a name that ends as those of
+    mixes do is left out.
     """
     for name in names:
         if (stem := named(table, name)) is not None:
             return stem
+    if any(word in MIXES for word in _without_numbers(names[0])[-1:]):
+        return LEFT_OUT
     return next((stem for stem, patterns in table if REST in patterns), LEFT_OUT)
 
 
 def named(table: Table, name: str) -> str | None:
     """The first stem that a pattern other than * gives a name; None without one.
 
-    A pattern fits words that follow each other; of what is left out, the whole name, as there are
-    mixes of drums alone.
+    A pattern fits words that follow each other; of what is left out, the whole name, with or
+    without its numbers, as there are mixes of drums alone.
     """
     words = words_of(name)
     for stem, patterns in table:
         whole = stem == LEFT_OUT
-        if any(pattern != REST and _fits(pattern, words, whole=whole) for pattern in patterns):
+        spelt = (words, _without_numbers(name)) if whole else (words,)
+        patterns = [pattern for pattern in patterns if pattern != REST]
+        if any(_fits(pattern, one, whole=whole) for pattern in patterns for one in spelt):
             return stem
     return None
 
@@ -104,6 +113,11 @@ def words_of(name: str) -> list[str]:
     """The words and numbers of a name in small letters: "LeadVox_2" has lead, vox and 2."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"[^\W\d_]+|\d+", name.casefold())
+
+
+def _without_numbers(name: str) -> list[str]:
+    """The words of a name but for numbers and what they count: "Master 24bit" has master alone."""
+    return words_of(_NUMBER.sub(" ", name))
 
 
 def _fits(pattern: Pattern, words: Sequence[str], *, whole: bool) -> bool:

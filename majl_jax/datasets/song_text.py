@@ -120,9 +120,10 @@ def _unlike(name: str, wanted: str) -> int:
 
 def told_range_s(lines: Lines) -> tuple[float, float]:
     """Between which times of the audio the text says what is sung: its tags START, in s, and END,
-    in ms.
+    in ms. An END of 0 is none.
     """
-    return _number(lines, "START", 0.0), _number(lines, "END", math.inf) / 1000
+    end_ms = _number(lines, "END", math.inf)
+    return _number(lines, "START", 0.0), end_ms / 1000 if end_ms > 0 else math.inf
 
 
 def _number(lines: Lines, name: str, default: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from majl_jax.datasets.cutting import Record
 
-STEMS, REMARKS = "stems", "remarks"
+STEMS, REMARKS, CONTENT = "stems", "remarks", "content"
 DTYPE = np.dtype("<i2")
 
 
@@ -36,11 +36,13 @@ def write(
     stems: Iterable[np.ndarray],
     *,
     remarks: Callable[[], Sequence[str]] = tuple,
+    content: str = "",
 ) -> None:
     """The arrays and numbers of a record, and its stems.
 
     stems: int16, block by block, as many samples as are valid.
     remarks: what was said of its files, asked for once they are read.
+    content: what tells its files from others.
     """
     shape = None
     with zipfile.ZipFile(path, "w") as archive:
@@ -51,7 +53,8 @@ def write(
                     header = {"descr": DTYPE.str, "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(np.ascontiguousarray(block, DTYPE).data)
-        for key, value in {**record, REMARKS: np.asarray([*remarks()], np.str_)}.items():
+        told = {REMARKS: np.asarray([*remarks()], np.str_), CONTENT: content}
+        for key, value in {**record, **told}.items():
             if key not in (STEMS, "track"):
                 with archive.open(f"{key}.npy", "w") as file:
                     np.lib.format.write_array(file, np.asarray(value))
@@ -60,7 +63,7 @@ def write(
 def read(path: pathlib.Path, identity: str) -> Record:
     """A record as it was written, its stems still on the disk."""
     with np.load(path) as arrays:
-        keys = [key for key in arrays.files if key not in (STEMS, REMARKS)]
+        keys = [key for key in arrays.files if key not in (STEMS, REMARKS, CONTENT)]
         record: Record = {key: arrays[key] for key in keys}
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         file.seek(archive.getinfo(f"{STEMS}.npy").header_offset)
@@ -76,3 +79,11 @@ def read_remarks(path: pathlib.Path) -> tuple[str, ...]:
     """What was said of the files of a track when it was written."""
     with np.load(path) as arrays:
         return tuple(arrays[REMARKS].tolist())
+
+
+def read_content(path: pathlib.Path) -> str:
+    """What tells the files of a track from others, as it was when they were read; empty in a file
+    of an older version.
+    """
+    with np.load(path) as arrays:
+        return str(arrays[CONTENT]) if CONTENT in arrays.files else ""

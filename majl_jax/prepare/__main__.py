@@ -170,9 +170,12 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
 
 def _options(parsed: argparse.Namespace, name: str) -> Options:
     reader = readers.READERS[name]
+    source = parsed.source if reader.needs_source else None
+    if source is not None and records.is_local(source):
+        source = os.path.abspath(source)  # the same text for the same folder
     return Options(
         dataset=name,
-        source=parsed.source if reader.needs_source else None,
+        source=source,
         channels=parsed.channels or reader.channels[0],
         reader_version=reader.version,
         **{key: getattr(parsed, key) for key in records.SHARED_FLAGS},

@@ -34,9 +34,12 @@ def _load(track: Track, groups: stem_groups.Groups) -> Recording:
         f0_hz, has_pitch = f0_hz[:, first] * single, has_pitch[:, first] & single
     elif {stem for group in groups.values() for stem in group} != set(whole.stems):
         f0_hz, has_pitch = np.zeros_like(f0_hz), np.zeros_like(has_pitch)
+    audio = stem_groups.of_stems(whole.audio, whole.stems, groups)
+    # A sum may be beyond full scale; by one gain all still add up to the mixture.
+    audio = audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
     return dataclasses.replace(
         whole,
-        audio=stem_groups.of_stems(whole.audio, whole.stems, groups),
+        audio=audio,
         stems=tuple(groups),
         has_stems=np.ones(len(groups), bool),
         f0_hz=f0_hz.astype(np.float32),

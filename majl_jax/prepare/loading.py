@@ -20,6 +20,7 @@ from majl_jax import atomic
 from majl_jax.audio import int16, mixing
 from majl_jax.audio.faults import AudioFileWarning
 from majl_jax.datasets import records, track, whole_files
+from majl_jax.prepare.selection import content_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ def load_all(
 
     import tqdm
 
-    todo = [one for one in tracks if not cached(work, one.id).exists()]
+    todo = [one for one in tracks if not _is_loaded(work, one)]
     waiting, skipped = {one.id for one in todo}, 0
     outcomes = {
         one.id: Outcome(one.id, remarks=whole_files.read_remarks(cached(work, one.id)))
@@ -155,6 +156,7 @@ def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> Ou
 
 def _write_whole(one: track.Track, layout: records.Layout, path: pathlib.Path) -> None:
     """Writes one track as a file; `BadTrack` where it cannot be used."""
+    content = content_of([one])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
 
@@ -166,7 +168,7 @@ def _write_whole(one: track.Track, layout: records.Layout, path: pathlib.Path) -
         if one.streamed is None:
             recording = _load_checked(one, layout)
             whole = records.whole(recording, one.id)
-            whole_files.write(path, whole, [whole["stems"]], remarks=remarks)
+            whole_files.write(path, whole, [whole["stems"]], remarks=remarks, content=content)
             return
         with _faults_named():
             samples, peak, blocks = one.streamed.measure()
@@ -175,7 +177,13 @@ def _write_whole(one: track.Track, layout: records.Layout, path: pathlib.Path) -
         whole = {**records.whole(recording, one.id), "valid_samples": samples}
         gain = max(1.0, peak)
         stems = (int16.from_float(block / gain) for block in blocks())
-        whole_files.write(path, whole, stems, remarks=remarks)
+        whole_files.write(path, whole, stems, remarks=remarks, content=content)
+
+
+def _is_loaded(work: pathlib.Path, one: track.Track) -> bool:
+    """Whether a track lies in the work folder, loaded from its files as they are now."""
+    path = cached(work, one.id)
+    return path.exists() and whole_files.read_content(path) == content_of([one])
 
 
 def cached_track(work: pathlib.Path, identity: str) -> records.Record:
@@ -208,17 +216,17 @@ def start_worker() -> None:
 
 
 class Lock:
-    """Holds a lock on the work folder."""
+    """Holds a lock, a file, on a folder."""
 
-    def __init__(self, work: pathlib.Path) -> None:
-        self._path = work / "lock"
+    def __init__(self, path: pathlib.Path, folder: records.Folder) -> None:
+        self._path, self._folder = path, folder
 
     def __enter__(self) -> None:
         try:
             self._lock = atomic.lock(self._path)
         except TimeoutError:
             raise BlockingIOError(
-                f"Another `prepare` is at work in {self._path.parent}; wait for it"
+                f"Another `prepare` is at work in {self._folder}; wait for it"
             ) from None
 
     def __exit__(self, *_: Any) -> None:

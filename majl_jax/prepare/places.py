@@ -1,5 +1,6 @@
 """Where a data set and the work on it lie."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,11 +22,13 @@ class Places:
     """Where a data set is to be, the local folder of the work on it, and where shards are written.
 
     draft: None is beside the data set.
+    lock: a local file that only one preparation of this data set holds, whatever its options.
     """
 
     directory: epath.Path
     work: pathlib.Path
     draft: epath.Path | None
+    lock: pathlib.Path
 
 
 def find(
@@ -41,6 +44,10 @@ def find(
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
     if work is None:
         work = output if local else pathlib.Path(tempfile.gettempdir()) / "majl_jax"
+    lock = pathlib.Path(output) / f".{name}.lock"
+    if not local:
+        place = hashlib.sha256(os.fsencode(output)).hexdigest()[:8]
+        lock = pathlib.Path(work) / f".{name}.lock-{place}"
     work = pathlib.Path(work) / f".{name}.work-{digest}"
     directory, draft = output / name, None
     if by_beam:  # seen by all its workers
@@ -48,7 +55,7 @@ def find(
         draft /= f".{name}.{digest}.partial"
     elif not local:
         draft = epath.Path(work) / "shards"
-    return Places(directory, work, draft)
+    return Places(directory, work, draft, lock)
 
 
 def is_prepared(directory: epath.Path) -> bool:
@@ -65,7 +72,9 @@ def is_written(places: Places) -> bool:
 
 
 def remove_work(places: Places) -> None:
-    """Removes what is not finished."""
+    """Removes what is left of the work on a data set that is there."""
     shutil.rmtree(places.work, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        places.lock.unlink()
     if places.draft is not None and places.draft.exists():
         places.draft.rmtree()

@@ -66,13 +66,10 @@ def prepare(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # keeps TensorFlow quiet when imported
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    name, wanted = options.dataset, dataclasses.asdict(options)
+    wanted = dataclasses.asdict(options)
     where = places.find(wanted, output, work, by_beam=beam_options is not None)
     directory = where.directory
-    if places.is_prepared(directory):
-        _refuse_other_options(directory, options)
-        places.remove_work(where)  # of a run killed at its very end
-        print(f"{name}: already prepared in {directory}")
+    if _is_there(where, options):
         return directory
     if options.file_format == "array_record" and not records.is_local(directory):
         raise PrepareError(f"{directory}: {records.LOCAL_FORMAT}")
@@ -86,27 +83,44 @@ def prepare(
     job = None
     if not places.is_written(where):
         job = _plan(options, where, max_bad_fraction, by_beam=pipeline is not None)
-    where.work.mkdir(parents=True, exist_ok=True)
-    with loading.Lock(where.work):
+    where.lock.parent.mkdir(parents=True, exist_ok=True)
+    with loading.Lock(where.lock, directory):
+        # Another run may have written it since.
+        if _is_there(where, options):
+            return directory
+        where.work.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        _write(options, where, job, processes, pipeline)
-        places.remove_work(where)
+        with loading.Lock(where.work / "lock", where.work):
+            _write(options, where, job, processes, pipeline)
+            places.remove_work(where)
     _print_done(directory, time.monotonic() - started)
     return directory
 
 
+def _is_there(where: Places, options: Options) -> bool:
+    """Whether the data set is prepared, and says so; PrepareError if with other options."""
+    if not places.is_prepared(where.directory):
+        return False
+    _refuse_other_options(where.directory, options)
+    places.remove_work(where)  # of a run killed at its very end
+    print(f"{options.dataset}: already prepared in {where.directory}")
+    return True
+
+
 def _write(options: Options, where: Places, job: Job | None, processes: int, pipeline: Any) -> None:
     """Loads what there is to load and writes the data set."""
-    splits, report = {}, dict
-    if job is not None:
-        splits, report = _by_processes(job, processes) if pipeline is None else _by_beam(job)
     from majl_jax.datasets import builder
 
+    builder.refuse(where.directory, options.file_format)
+    splits, report, content = {}, dict, {}
+    if job is not None:
+        content = {CONTENT: content_of(job.tracks)}  # of the files as they are before they are read
+        splits, report = _by_processes(job, processes) if pipeline is None else _by_beam(job)
     builder.write_dataset(
         where.directory,
         splits,
         layout=options.layout(),
-        options=dataclasses.asdict(options) | ({CONTENT: content_of(job.tracks)} if job else {}),
+        options=dataclasses.asdict(options) | content,
         report=report,
         file_format=options.file_format,
         draft=where.draft,

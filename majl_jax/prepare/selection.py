@@ -44,8 +44,12 @@ class Options:
     names: str = ""
     # What the table of names says: with another one parts are of other stems.
     names_content: str = dataclasses.field(default="", init=False)
+    # Counted up when sums of stems come out otherwise than before; 0 without sums.
+    sums_version: int = dataclasses.field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        if "+" in self.stems:
+            object.__setattr__(self, "sums_version", 1)
         if self.names and os.path.isfile(self.names):  # else the reader says so
             table = pathlib.Path(self.names).read_bytes()
             object.__setattr__(self, "names_content", hashlib.sha256(table).hexdigest()[:16])
@@ -70,6 +74,12 @@ class Options:
         groups = stem_groups.parse_sources(self.stems)
         stem_groups.places({self.dataset: groups}, {self.dataset: stems})
         return groups
+
+    def leaves_stems_out(self) -> bool:
+        """Whether stems of the data set are in none of the records' stems."""
+        reader = readers.READERS[self.dataset]
+        used = {stem for group in self.groups().values() for stem in group}
+        return bool(set(reader.stems_of(self.source, **self.of_reader())) - used)
 
     def layout(self) -> records.Layout:
         """The layout of the records."""
@@ -113,7 +123,23 @@ def list_tracks(options: Options) -> tuple[list[track.Track], dict[str, list[str
         chosen += of_split[:limit]
     if not chosen:
         raise PrepareError(f"{options.dataset}: no tracks found in {options.source}")
+    _refuse_repeated(chosen, options.dataset)
     return chosen, left_out
+
+
+def _refuse_repeated(tracks: Sequence[track.Track], dataset: str) -> None:
+    """Two tracks of one id would be stored as one of them, twice."""
+    first: dict[str, track.Track] = {}
+    for one in tracks:
+        if (other := first.setdefault(one.id, one)) is not one:
+            raise PrepareError(
+                f"{dataset}: two tracks are called {one.id!r}, {_place(other)} and {_place(one)}:"
+                " rename one of them"
+            )
+
+
+def _place(one: track.Track) -> str:
+    return track.printable(f"{one.paths[0]} ({one.split})") if one.paths else f"one of {one.split}"
 
 
 def content_of(tracks: Sequence[track.Track]) -> str:

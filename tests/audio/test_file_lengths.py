@@ -86,6 +86,16 @@ def test_joined_files_are_read_one_after_the_other(tmp_path, name):
     np.testing.assert_array_equal(audio, np.concatenate([one, one]))
 
 
+@pytest.mark.parametrize("samples", range(SAMPLES, SAMPLES + 8))
+def test_a_w64_file_need_not_be_padded(tmp_path, samples):
+    path, audio = tmp_path / "a.w64", made_audio.sound()[:1].repeat(samples)
+    soundfile.write(path, audio, RATE_HZ, subtype="PCM_16")
+    assert len(files.read(path)[0]) == samples == files.inspect(path).samples
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(files.AudioFileError, match=r"of the \d+ bytes its header announces"):
+        files.read(path)
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
 def test_joined_files_of_several_rates_are_refused(tmp_path, name):
     path, other = make(tmp_path, name), tmp_path / f"other_{name}"

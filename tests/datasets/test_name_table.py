@@ -14,6 +14,13 @@ STEMS = {
     "other": ("MINILOGUE_SYNTH", "Gtr 1", "Piano", "ECHO PAD", "123", "Basset horn"),
     name_table.LEFT_OUT: ("mix", "Full Mix", "Master", "Click Track"),
 }
+STEMS["drums"] += ("Drum Mix 2", "Kick Mix")
+STEMS["bass"] += ("Bass Master",)
+STEMS["other"] += ("Remix", "Mix Pad", "Mixer", "24bit")
+# With numbers, or the name of a song.
+STEMS[name_table.LEFT_OUT] += ("Mix 1", "MIX_01", "Mix2", "01 Mixture", "Song_MIX", "Rough Mix")
+STEMS[name_table.LEFT_OUT] += ("Master 24bit", "Master 24 bit 44.1kHz", "Stereo Mix 2", "mix_v3")
+STEMS[name_table.LEFT_OUT] += ("02 - Song 7 (Master)", "click 2")
 
 
 @pytest.mark.parametrize(("stem", "name"), [(s, n) for s, names in STEMS.items() for n in names])
@@ -35,9 +42,9 @@ def test_lines_of_ones_own_come_first(tmp_path):
     path.write_text("# mine\nguitar: gtr*, *lead guitar\n-: scratch vox\nbass: sine # low\n")
     table = name_table.read(str(path))
     assert name_table.stems(table) == ("guitar", "bass", "vocals", "drums", "other")
-    names = ("GTR 1", "The Lead Guitar", "scratch vox", "scratch vox 2", "SINE", "VOX")
-    found = [name_table.stem_of(table, [name]) for name in names]
-    assert found == ["guitar", "guitar", "-", "vocals", "bass", "vocals"]
+    names = ("GTR 1", "The Lead Guitar", "scratch vox", "scratch vox 2", "scratch vox up", "SINE")
+    found = [name_table.stem_of(table, [name]) for name in (*names, "VOX")]
+    assert found == ["guitar", "guitar", "-", "-", "vocals", "bass", "vocals"]
 
 
 def test_a_table_that_ends_in_a_star_is_all_there_is(tmp_path):
@@ -46,6 +53,17 @@ def test_a_table_that_ends_in_a_star_is_all_there_is(tmp_path):
     table = name_table.read(str(path))
     assert name_table.stem_of(table, ["violin 2"]) == "strings"
     assert name_table.stem_of(table, ["flute"]) == "rest"
+
+
+def test_a_number_that_a_table_names_is_one(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("-: take 2\n")
+    table = name_table.read(str(path))
+    assert [name_table.stem_of(table, [f"take {n}"]) for n in (1, 2)] == ["other", "-"]
+
+
+def test_a_mix_in_the_folder_of_a_stem_is_of_that_stem():
+    assert name_table.stem_of(name_table.BUILT_IN, ["Rough Mix", "Drums"]) == "drums"
 
 
 @pytest.mark.parametrize("line", ["drums", "drums:", ": kick", "drums: kick,, hat"])

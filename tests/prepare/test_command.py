@@ -18,10 +18,10 @@ import pytest
 import soundfile
 from places import ROOT
 
-from majl_jax.datasets import builder, readers, records, track
+from majl_jax.datasets import builder, readers, records, track, whole_files
 from majl_jax.datasets.grid import Grid
 from majl_jax.prepare import __main__ as prepare
-from majl_jax.prepare import disk, loading
+from majl_jax.prepare import disk, loading, preparation
 
 CHORALES = ["--dataset=chorales", "--tracks=train=2,valid=1,test=0", "--processes=2"]
 
@@ -119,6 +119,23 @@ def test_the_same_files_in_another_folder_are_the_same_set(source, tmp_path, cap
     (tmp_path / "out/mir1k/index.json").write_text(json.dumps(index))
     assert run_mir1k(copy, tmp_path / "out") == 1
     assert "its files are not recorded" in capsys.readouterr().err
+
+
+def test_two_folders_of_one_relative_name_are_not_the_same_set(
+    source, tmp_path, monkeypatch, capsys
+):
+    for where, clip in (("a", "amy_0_01"), ("b", "amy_1_01")):
+        shutil.copytree(source, tmp_path / where / "set")
+        write_clip(tmp_path / where / "set", clip, seconds=1.5)
+        monkeypatch.chdir(tmp_path / where)
+        assert run_mir1k("set", tmp_path / "out") == (0 if where == "a" else 1)
+    error = capsys.readouterr().err
+    assert f"source={tmp_path}/a/set then, {tmp_path}/b/set now, which holds other files" in error
+
+
+def test_a_source_that_is_no_folder_of_this_machine_keeps_its_name():
+    parsed = prepare.parse_arguments(["--dataset=mir1k", "--source=gs://bucket/set"])
+    assert prepare._options(parsed, "mir1k").source == "gs://bucket/set"
 
 
 LACKING = [
@@ -376,6 +393,38 @@ def test_what_an_earlier_run_holds_counts_as_free(source, tmp_path, monkeypatch,
     assert "deleted" not in capsys.readouterr().out
 
 
+def interrupted_after_loading(source, output, monkeypatch) -> dict[str, int]:
+    """When each track was loaded, by its file."""
+    with monkeypatch.context() as interrupted:
+        interrupt_writing(interrupted, after=1)
+        assert run_mir1k(source, output) == 1
+    return {path.stem: path.stat().st_mtime_ns for path in output.glob(".mir1k.work-*/*.npz")}
+
+
+def test_a_file_that_has_changed_is_read_again(source, tmp_path, monkeypatch):
+    first = interrupted_after_loading(source, tmp_path / "out", monkeypatch)
+    shutil.copyfile(source / "Wavfile/khair_0_01.wav", source / "Wavfile/amy_0_01.wav")
+    (source / "PitchLabel/amy_1_01.pv").write_text("60.5\n" * 49)
+    second = interrupted_after_loading(source, tmp_path / "out", monkeypatch)
+    assert first.keys() == second.keys() and len(first) == 9
+    assert {name for name in first if first[name] != second[name]} == {"amy_0_01", "amy_1_01"}
+    assert run_mir1k(source, tmp_path / "out") == 0
+    assert run_mir1k(source, tmp_path / "anew") == 0
+    assert digests(tmp_path / "out") == digests(tmp_path / "anew")
+
+
+def test_a_track_that_an_older_version_loaded_is_read_again(source, tmp_path, monkeypatch):
+    interrupted_after_loading(source, tmp_path / "out", monkeypatch)
+    for path in tmp_path.glob("out/.mir1k.work-*/*.npz"):
+        with np.load(path) as arrays:
+            kept = {key: arrays[key] for key in arrays.files if key != whole_files.CONTENT}
+        kept["stems"] = kept["stems"] // 2
+        np.savez(path, **kept)
+    assert run_mir1k(source, tmp_path / "out") == 0
+    assert run_mir1k(source, tmp_path / "anew") == 0
+    assert digests(tmp_path / "out") == digests(tmp_path / "anew")
+
+
 def test_a_split_of_silence_is_left_out(source, tmp_path, capsys):
     for clip in range(3):  # the samples of one of the two stems are no silence
         audio = np.zeros((16000, 2))
@@ -395,7 +444,8 @@ def test_the_work_can_lie_elsewhere(source, tmp_path):
     assert not list(work.iterdir())
     write_clip(source, "leon_1_01").write_bytes(b"")
     assert run_mir1k(source, tmp_path / "other", f"--work={work}", "--max_bad_fraction=0") == 1
-    assert list(work.glob(".mir1k.work-*/report.json")) and not (tmp_path / "other").exists()
+    assert list(work.glob(".mir1k.work-*/report.json"))
+    assert not (tmp_path / "other/mir1k").exists()
 
 
 def wait_for(pattern: str, folder: pathlib.Path, process: subprocess.Popen, count: int = 1) -> None:
@@ -430,11 +480,53 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path):
 
 def test_two_at_once_are_refused(tmp_path):
     with (
-        loading.Lock(tmp_path),
+        loading.Lock(tmp_path / "lock", tmp_path),
         pytest.raises(BlockingIOError, match="Another `prepare` is at work"),
-        loading.Lock(tmp_path),
+        loading.Lock(tmp_path / "lock", tmp_path),
     ):
         pass
+
+
+def test_two_at_once_with_other_options_are_refused_too(source, tmp_path, monkeypatch, capsys):
+    """They would write into one draft."""
+    load_all = loading.load_all
+
+    def meanwhile(*arguments, **flags):
+        monkeypatch.setattr(loading, "load_all", load_all)
+        assert run_mir1k(source, tmp_path / "out", "--record_seconds=10") == 1
+        return load_all(*arguments, **flags)
+
+    monkeypatch.setattr(loading, "load_all", meanwhile)
+    assert run_mir1k(source, tmp_path / "out") == 0
+    assert "Another `prepare` is at work in" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mir1k"]
+
+
+def test_what_another_run_has_written_meanwhile_is_looked_at(source, tmp_path, monkeypatch, capsys):
+    plan = preparation._plan
+
+    def meanwhile(*arguments, **flags):
+        monkeypatch.setattr(preparation, "_plan", plan)
+        assert run_mir1k(source, tmp_path / "out", "--record_seconds=10") == 0
+        return plan(*arguments, **flags)
+
+    monkeypatch.setattr(preparation, "_plan", meanwhile)
+    assert run_mir1k(source, tmp_path / "out") == 1
+    assert "record_seconds=10.0 then, 12.0 now" in capsys.readouterr().err
+
+
+def test_a_folder_of_its_name_is_refused_before_the_work_if_anything_is_in_it(
+    source, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "out/mir1k/mine").mkdir(parents=True)
+    with monkeypatch.context() as unloaded:
+        unloaded.setattr(loading, "load_all", None)
+        assert run_mir1k(source, tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'out/mir1k'} is a folder already; remove it" in line
+    (tmp_path / "out/mir1k/mine").rmdir()
+    assert run_mir1k(source, tmp_path / "out") == 0
+    assert records.is_prepared(tmp_path / "out/mir1k")
 
 
 @pytest.mark.slow

@@ -42,7 +42,11 @@ def _caf(data: mmap, at: int) -> int | None:
 
 def _w64(data: mmap, at: int) -> int | None:
     (size,) = struct.unpack("<Q", data[at + 16 : at + 24])
-    return None if size >= 1 << 62 else -(-size // 8) * 8
+    if size >= 1 << 62:
+        return None
+    padded = -(-size // 8) * 8
+    # libsndfile does not pad the last chunk.
+    return padded if at + padded <= len(data) else size
 
 
 # By the bytes they begin with: the kind, and its length in bytes from these on, None if it is open.

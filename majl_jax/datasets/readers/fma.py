@@ -15,8 +15,9 @@ from majl_jax.datasets.track import BadTrack, Track
 STEMS = notes.MIXTURE
 VOICES = 1
 EDITIONS = ("fma_full", "fma_large", "fma_medium", "fma_small")
+ARTIST = ("artist", "id")
 SPLITS = {"training": "train", "validation": "valid", "test": "test"}
-NO_GENRE = "None"
+NO_ARTIST = ""
 BITS_PER_S = 256_000  # about the mean over the data set, for the length from the size of a file
 LONGEST_CELL = 1 << 24  # the biographies in the table are long
 COPY = source_files.Copy(
@@ -25,9 +26,9 @@ COPY = source_files.Copy(
 
 
 def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
-    """The songs below `source`; group is the top genre.
+    """The songs below `source`; group is the artist, where tracks.csv has its id.
 
-    Songs that tracks.csv does not list are train and of no genre.
+    Songs that tracks.csv does not list are train and of no group.
     """
     del seed
     songs = find_songs(source)
@@ -36,7 +37,7 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
         Track(
             id=name,
             split=SPLITS[split],
-            group=genre,
+            group=artist,
             paths=(path,),
             seconds=path.stat().st_size * 8 / BITS_PER_S,
             load=audio.load,
@@ -44,7 +45,7 @@ def tracks(source: str | None, *, grid: Grid, seed: int = 0) -> list[Track]:
         )
         for name, path in sorted(songs.items())
         for audio in [streamed.unlabelled(path, grid=grid)]
-        for split, genre in [listed.get(int(name), ("training", NO_GENRE))]
+        for split, artist in [listed.get(int(name), ("training", NO_ARTIST))]
     ]
 
 
@@ -60,7 +61,7 @@ def find_songs(source: str | None) -> dict[str, pathlib.Path]:
 
 
 def read_metadata(songs: dict[str, pathlib.Path]) -> dict[int, tuple[str, str]]:
-    """(split, top genre) of each song that fma_metadata/tracks.csv lists, where it is there."""
+    """(split, artist) of each song that fma_metadata/tracks.csv lists, where it is there."""
     audio = next(iter(songs.values())).parents[1]
     for folder in (audio, audio.parent):
         if (path := folder / "fma_metadata" / "tracks.csv").is_file():
@@ -69,22 +70,22 @@ def read_metadata(songs: dict[str, pathlib.Path]) -> dict[int, tuple[str, str]]:
 
 
 def read_tracks_table(path: pathlib.Path) -> dict[int, tuple[str, str]]:
-    """(split, top genre) by number: two lines of column names, one with the index name, then
-    rows.
-    """
+    """(split, artist) by number: two lines of column names, one with the index name, then rows."""
     limit = csv.field_size_limit(LONGEST_CELL)
-    expected = "expected the columns (set, split) and (track, genre_top): copy it again"
+    expected = "expected the column (set, split): copy it again"
     out = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
             names = list(zip(next(rows), next(rows), strict=True))
-            split, genre = names.index(("set", "split")), names.index(("track", "genre_top"))
+            split = names.index(("set", "split"))
+            artist = names.index(ARTIST) if ARTIST in names else None
             for row in rows:
                 if row and row[0].isdecimal():
                     if row[split] not in SPLITS:
                         raise ValueError(f"song {row[0]} is of split {row[split]!r}")
-                    out[int(row[0])] = (row[split], row[genre] or NO_GENRE)
+                    number = "" if artist is None else row[artist]
+                    out[int(row[0])] = (row[split], f"artist {number}" if number else NO_ARTIST)
     except (ValueError, IndexError, StopIteration, csv.Error) as error:
         raise BadTrack(f"{path}: {error}; {expected}") from None
     finally:

@@ -9,6 +9,7 @@ import collections
 import functools
 import math
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,7 +65,12 @@ def tracks(
     if not songs:
         raise COPY.nothing(root)
     names = {path: path.relative_to(root).as_posix() for path in songs}
-    artists = {path: lines.tags.get("ARTIST", names[path]) for path, lines in songs.items()}
+    spelt: dict[str, str] = {}
+    artists = {
+        path: spelt.setdefault(_spelling(artist), artist)
+        for path, lines in songs.items()
+        for artist in [lines.tags.get("ARTIST", names[path])]
+    }
     audio = {path: song_text.named_file(lines, *AUDIO_TAGS) for path, lines in songs.items()}
     first = {file: path for path, file in reversed(audio.items())}
     faults = {path: _fault(file, again=first[file] != path) for path, file in audio.items()}
@@ -82,6 +88,11 @@ def tracks(
         )
         for path, file in audio.items()
     ]
+
+
+def _spelling(artist: str) -> str:
+    """The same for all spellings of an artist; the first one found stands for them."""
+    return " ".join(unicodedata.normalize("NFC", artist).casefold().split())
 
 
 def octaves_of(octave: str) -> int | None:

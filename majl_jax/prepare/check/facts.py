@@ -14,6 +14,7 @@ from majl_jax.prepare.check.duplicates import Prints
 MIXTURE = "mixture"
 PITCH_RANGE_HZ = (20.0, 8000.0)
 SILENT_BLOCK_S = 0.5
+COMPARED_S = 12.0  # of a track, about, in which labels are compared with the audio
 
 
 @dataclasses.dataclass
@@ -63,6 +64,16 @@ SUMMED = (
     *("sums", "gram", "clipped", "flat", "silence", "padding", "labelled", "voiced"),
     *("voiced_in_silence", "bad_pitch", "not_whole", "fit"),
 )
+
+
+def compared_records(count: int, layout: Layout) -> range:
+    """Which of a track's records have their labels compared with the audio: those in its middle,
+    one at least.
+    """
+    wanted = round(COMPARED_S * layout.sample_rate_hz / layout.record_samples)
+    wanted = min(max(wanted, 1), count)
+    first = (count - wanted + 1) // 2
+    return range(first, first + wanted)
 
 
 def merge(first: Facts, second: Facts) -> Facts:

@@ -14,6 +14,7 @@ from majl_jax.datasets import stem_mp4
 NAME = re.compile(r"(^|[_ .-])(mix|mixture|mixdown|aumix)([_ .-]|$)", re.IGNORECASE)
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
 STEM_MP4 = ".stem.mp4"
+OWN = re.compile("aumix", re.IGNORECASE)  # of URMP, whose tracks list their mixture
 LEAST_DB = 10.0  # mixtures of AAC stems agree to 15 dB or more, a missing stem leaves less
 LONGEST_SHIFT_S = 2.0
 LENGTHS_DIFFER_S = 1.0
@@ -49,8 +50,8 @@ def difference(
 
 
 def find_mixture(paths: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """The file that its name tells to be the mixture: a stem.mp4, or beside the files or a folder
-    above them.
+    """The file that its name tells to be the mixture: a stem.mp4, or beside the files, which may
+    be called "Drums Mix", or a folder above them.
     """
     for path in paths:
         if path.name.endswith(STEM_MP4):
@@ -60,7 +61,9 @@ def find_mixture(paths: Sequence[pathlib.Path]) -> pathlib.Path | None:
         named = [
             path
             for path in folder.glob("*")
-            if path.suffix.lower() in SUFFIXES and NAME.search(path.stem)
+            if path.suffix.lower() in SUFFIXES
+            and NAME.search(path.stem)
+            and (path not in paths or OWN.match(path.stem))
         ]
         if named:
             return named[0] if len(named) == 1 else None

@@ -12,7 +12,7 @@ from etils import epath
 
 from majl_jax.datasets import records
 from majl_jax.prepare.check import set_rules, shards
-from majl_jax.prepare.check.facts import Facts, facts_of, merge
+from majl_jax.prepare.check.facts import Facts, compared_records, facts_of, merge
 from majl_jax.prepare.check.findings import Checked, Finding
 from majl_jax.prepare.check.shards import Fault
 
@@ -45,7 +45,7 @@ def check_prepared(place: epath.Path, *, threads: int = 1) -> Checked:
         if shards.is_consistent(columns)
         for shard in range(len(columns.shards))
     ]
-    compared = {split: _middle_records(prepared.splits[split]) for split, _ in jobs}
+    compared = {split: _middle_records(prepared, split) for split, _ in jobs}
     look = functools.partial(_look_at_shard, prepared, compared)
     with futures.ThreadPoolExecutor(threads) as pool:
         looked = pool.map(look, jobs)
@@ -61,13 +61,18 @@ def check_prepared(place: epath.Path, *, threads: int = 1) -> Checked:
     return checked
 
 
-def _middle_records(split: records.Split) -> set[tuple[str, int]]:
-    """Of each track the record in its middle: (track, start)."""
-    order = records.in_order(split)
-    tracks = np.asarray(split.track)[order]
+def _middle_records(prepared: records.Prepared, split: str) -> set[tuple[str, int]]:
+    """Of each track the records in its middle: (track, start)."""
+    columns = prepared.splits[split]
+    order = records.in_order(columns)
+    tracks = np.asarray(columns.track)[order]
     _, first, counts = np.unique(tracks, return_index=True, return_counts=True)
-    chosen = order[first + counts // 2]
-    return {(split.track[row], int(split.start_sample[row])) for row in chosen}
+    chosen = [
+        order[start + place]
+        for start, count in zip(first.tolist(), counts.tolist(), strict=True)
+        for place in compared_records(count, prepared.layout)
+    ]
+    return {(columns.track[row], int(columns.start_sample[row])) for row in chosen}
 
 
 def _look_at_shard(

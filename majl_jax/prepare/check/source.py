@@ -15,7 +15,7 @@ import tqdm
 from majl_jax.datasets import records, track
 from majl_jax.prepare import loading
 from majl_jax.prepare.check import mixture, set_rules
-from majl_jax.prepare.check.facts import Facts, facts_of, merge
+from majl_jax.prepare.check.facts import Facts, compared_records, facts_of, merge
 from majl_jax.prepare.check.findings import Checked, Finding
 from majl_jax.prepare.selection import Options, list_tracks
 
@@ -26,12 +26,14 @@ class Source(NamedTuple):
     tracks: Sequence[track.Track]
     layout: records.Layout
     folder: str
+    all_stems: bool = True  # whether none is left out, so that they add up to the set's mixture
 
 
 def source_of(options: Options) -> Source:
     """The tracks that would be prepared with these options."""
     tracks, _ = list_tracks(options)
-    return Source(tracks, options.layout(), options.source or "built in")
+    folder = options.source or "built in"
+    return Source(tracks, options.layout(), folder, all_stems=not options.leaves_stems_out())
 
 
 class Looked(NamedTuple):
@@ -49,7 +51,8 @@ def check_source(name: str, source: Source, *, processes: int = 1) -> Checked:
     used = [one for one in source.tracks if not one.left_out]
     unusable: dict[str, list[str]] = {}
     with _runner(processes) as run:
-        looked = run(functools.partial(_look, layout=source.layout), used)
+        look = functools.partial(_look, layout=source.layout, all_stems=source.all_stems)
+        looked = run(look, used)
         bar = tqdm.tqdm(looked, name, len(used), unit="track", leave=False, disable=None)
         for one, (facts, reason, read) in zip(used, bar, strict=True):
             checked.bytes_read += read
@@ -79,20 +82,21 @@ def _runner(processes: int) -> Iterator[Callable[..., Any]]:
         yield pool.map
 
 
-def _look(one: track.Track, *, layout: records.Layout) -> Looked:
+def _look(one: track.Track, *, layout: records.Layout, all_stems: bool) -> Looked:
     """The facts of one track, or why there are none."""
     try:
         whole = loading.load_whole(one, layout)
     except track.BadTrack as error:
         return Looked(None, str(error), 0)
     pieces = list(records.cut(whole, layout))
+    compared = compared_records(len(pieces), layout)
     found = [
-        facts_of(piece, layout, one.split, compare_labels=number == len(pieces) // 2)
+        facts_of(piece, layout, one.split, compare_labels=number in compared)
         for number, piece in enumerate(pieces)
     ]
     facts = functools.reduce(merge, found)
     differs = ""
-    if whole["has_stems"].all() and len(layout.stems) > 1:
+    if all_stems and whole["has_stems"].all() and len(layout.stems) > 1:
         differs = mixture.difference(
             one.paths,
             whole["stems"].sum(axis=1, dtype=np.int32),

@@ -21,11 +21,11 @@ MODULES = {"fma": fma, "e_gmd": e_gmd, "audio_folder": audio_folder}
 
 # As the authors' file: two lines of names, the index name, cells with line ends and commas in them.
 TRACKS_CSV = (
-    ",album,set,set,track,track\n,information,split,subset,genre_top,title\n"
-    "track_id,,,,,\n"
-    '2,"<p>one,\ntwo</p>",training,small,Hip-Hop,Food\n'
-    f'5,"{"x" * 200_000}",validation,large,,"Ele, ctric"\n'
-    "140,,test,large,Folk,Queen\n"
+    ",album,artist,set,set,track,track\n,information,id,split,subset,genre_top,title\n"
+    "track_id,,,,,,\n"
+    '2,"<p>one,\ntwo</p>",1,training,small,Hip-Hop,Food\n'
+    f'5,"{"x" * 200_000}",,validation,large,,"Ele, ctric"\n'
+    "140,,54,test,large,Folk,Queen\n"
 )
 
 
@@ -55,14 +55,14 @@ def test_a_folder_that_is_no_copy_is_refused(tmp_path, name):
         MODULES[name].tracks(None, grid=GRID)
 
 
-def test_fma_takes_its_splits_and_genres_from_the_table(tmp_path):
+def test_fma_takes_its_splits_and_artists_from_the_table(tmp_path):
     write_fma(tmp_path, "000005", "000002", "000140", "000200", table=TRACKS_CSV)
     found = fma.tracks(str(tmp_path), grid=GRID)
     assert [(one.id, one.split, one.group) for one in found] == [
-        ("000002", "train", "Hip-Hop"),
-        ("000005", "valid", "None"),
-        ("000140", "test", "Folk"),
-        ("000200", "train", "None"),  # not in the table
+        ("000002", "train", "artist 1"),
+        ("000005", "valid", ""),
+        ("000140", "test", "artist 54"),
+        ("000200", "train", ""),  # not in the table
     ]
     recording = check_load(found[0])
     assert abs(len(recording.audio) - RATE) < 0.1 * RATE  # MP3 pads
@@ -81,11 +81,17 @@ def test_fma_without_a_table_is_train_and_editions_are_found(tmp_path):
     assert [(one.id, one.split) for one in found] == [("000003", "train"), ("155320", "test")]
 
 
+def test_an_fma_table_without_artists_has_no_groups(tmp_path):
+    write_fma(tmp_path, "000002", "000140", table=TRACKS_CSV.replace(",id,", ",name,"))
+    found = fma.tracks(str(tmp_path), grid=GRID)
+    assert [(one.split, one.group) for one in found] == [("train", ""), ("test", "")]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", r"tracks\.csv: .*expected the columns \(set, split\)"),
-        (TRACKS_CSV.replace("genre_top", "genre"), r"'track', 'genre_top'"),
+        ("", r"tracks\.csv: .*expected the column \(set, split\)"),
+        (TRACKS_CSV.replace("split", "part"), r"'set', 'split'"),
         (TRACKS_CSV.replace("validation", "other"), "song 5 is of split 'other'"),
     ],
 )

@@ -1,6 +1,7 @@
 """Frets on Fire: made-up songs in the game's folders."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -57,6 +58,16 @@ def test_it_is_prepared_like_any_other_set(songs, tmp_path):
     (track,) = records.read_tracks(tmp_path / "out/fretsonfire", "valid")
     assert track["stems"].shape == (8000, 2, 2)
     assert READERS["fretsonfire"].channels == (1, 2)
+
+
+def test_two_songs_of_one_name_are_refused_in_one_line(songs, tmp_path, capsys):
+    root = songs / fretsonfire.SONGS
+    shutil.copytree(root / "sectoid/Feelings", root / "mine/Feelings")
+    call = ["--dataset=fretsonfire", f"--source={songs}", f"--output={tmp_path / 'out'}"]
+    assert prepare.main(call) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "fretsonfire: two tracks are called 'Feelings'" in line
+    assert "mine/Feelings" in line and "sectoid/Feelings" in line
 
 
 def test_the_whole_machine_is_not_searched(monkeypatch):

@@ -41,6 +41,15 @@ def test_parts_are_summed_by_stem_and_a_stem_without_a_part_is_silent(tmp_path):
     assert said.endswith("bass: silence; other: silence; left out by the table of names: Mix")
 
 
+def test_a_mix_of_any_name_is_in_no_stem_and_named(tmp_path):
+    write(tmp_path, A__VOX=0.1, A__KICK=0.2, A__Rough_Mix=0.3, A__MIX_01=0.3)
+    (one,) = named_stems.tracks(str(tmp_path), grid=GRID)
+    recording = one.load()
+    assert recording.stems == ("vocals", "drums")
+    (said,) = recording.remarks
+    assert said.endswith("left out by the table of names: MIX 01, Rough Mix")
+
+
 def test_a_song_is_the_folder_that_is_called_neither_as_a_stem_nor_stems(tmp_path):
     write(tmp_path, Artist__One__drums__01=0.1, Artist__One__drums__sub__02=0.2)
     write(tmp_path, Artist__One__Vocals__a=0.4, Artist__Two__Stems__bass=0.1)

@@ -57,6 +57,12 @@ def test_outside_of_what_the_text_tells_nothing_is_a_label(tmp_path):
     assert not recording.f0_hz[:25].any() and not recording.f0_hz[51:].any()
 
 
+@pytest.mark.parametrize("end", ["0", "-1", "0,0"])
+def test_an_end_of_nothing_is_none(tmp_path, end):
+    write_song(tmp_path, text_of(END=end))
+    assert load_only(tmp_path, octave="written", margin_s=0.0).has_pitch[:, 1].all()
+
+
 @pytest.mark.parametrize(
     ("tags", "words"),
     [({"VERSION": "2.0.0"}, "VERSION is 2.0.0; expected 1.x"), ({"END": "x"}, "END is 'x'")],
@@ -221,6 +227,19 @@ def test_all_songs_of_an_artist_are_in_one_split_and_what_lacks_audio_is_left_ou
     assert counts == {"train": 16, "valid": 2, "test": 2}
     with pytest.raises(BadTrack, match=r"lost/song\.txt: no audio: the file that its tag"):
         next(one for one in found if one.left_out == ultrastar.NO_AUDIO).load()
+
+
+def test_all_spellings_of_an_artist_are_in_one_split(tmp_path):
+    spelt = ["Beyonc\u00e9", "beyonce\u0301", " BEYONC\u00c9", "Beyonc\u00e9 "]
+    for number in range(30):
+        artist = spelt[number % 4] if number < 16 else f"artist  {number}"
+        write_song(tmp_path / f"{number}", text_of(ARTIST=artist))
+    found = ultrastar.tracks(str(tmp_path), grid=GRID)
+    groups = {one.group for one in found[:16]}
+    # The first stands for them: where there is one spelling only, splits are drawn by it.
+    assert groups == {"Beyonc\u00e9"} and found[20].group == "artist  20"
+    assert len({one.split for one in found[:16]}) == 1
+    assert {one.split for one in found} == {"train", "valid", "test"}
 
 
 def test_prepare_says_what_was_heard_and_that_octaves_are_not_attested(tmp_path, capsys):

@@ -33,7 +33,9 @@ from made_songs import (
 
 from majl_jax.audio import files
 from majl_jax.datasets import records, track
+from majl_jax.prepare import __main__ as prepare
 from majl_jax.prepare import check
+from majl_jax.prepare.check import facts, mixture
 from majl_jax.prepare.check.findings import KINDS
 
 
@@ -372,6 +374,78 @@ def test_stems_against_the_mixture_of_the_data_set(tmp_path):
         assert "is silent" in with_mixture(tmp_path, 0 * audio.sum(1))
     soundfile.write(tmp_path / "song" / "other mix.wav", audio.sum(1), RATE_HZ)
     assert with_mixture(tmp_path, later) == "", "of two mixtures it is not known which"
+
+
+def test_a_stem_that_is_called_a_mix_is_no_mixture(tmp_path):
+    one = song("song", 3)
+    audio = one["stems"][:, :, 0] / 32768
+    paths = tuple(tmp_path / name for name in ("bass.wav", "Drums Mix.wav"))
+    for path, stem in zip(paths, audio.T, strict=False):
+        soundfile.write(path, stem, RATE_HZ)
+    listed = track.Track("song", "train", functools.partial(as_recording, one), paths=paths)
+    made = {"made": check.Source([listed], LAYOUT, "made up")}
+    assert check.check([], made).findings() == []
+    soundfile.write(tmp_path / "mix.wav", audio[:, 0], RATE_HZ)
+    assert "mix.wav agrees to" in names(check.check([], made))["mixture differs"].where[0]
+    # URMP lists its mixture among a track's files.
+    own = tmp_path / "urmp/AuMix_01_Jupiter.wav"
+    own.parent.mkdir()
+    own.touch()
+    assert mixture.find_mixture([own.with_name("AuSep_1_vn.wav"), own]) == own
+
+
+def test_stems_of_which_some_are_left_out_are_not_compared_with_the_mixture(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    parts = {name: rng.uniform(-0.2, 0.2, 8000) for name in ("vocals", "drums", "bass")}
+    (tmp_path / "source/song").mkdir(parents=True)
+
+    def differs(mixture: np.ndarray, *flags: str) -> bool:
+        for name, samples in {**parts, "mixture": mixture}.items():
+            soundfile.write(tmp_path / f"source/song/{name}.wav", samples, 8000)
+        call = ["--check", "--dataset=stems_coherent", f"--source={tmp_path / 'source'}"]
+        call += [f"--output={tmp_path}", "--processes=1", "--sample_rate_hz=8000"]
+        prepare.main([*call, "--hop_samples=80", "--record_seconds=1", *flags])
+        return "mixture differs" in capsys.readouterr().out
+
+    whole = np.sum([*parts.values()], axis=0)
+    assert not differs(whole)
+    assert not differs(whole, "--stems=vocals,low=bass+drums")
+    assert not differs(whole, "--stems=vocals,bass")
+    assert differs(parts["vocals"])
+    assert differs(parts["vocals"], "--stems=vocals,low=bass+drums")
+
+
+@pytest.mark.parametrize(
+    ("count", "record_seconds", "expected"),
+    [
+        (1, 12, [0]),
+        (3, 12, [1]),
+        (4, 10, [2]),
+        (2, 30, [1]),
+        (4, 2, [0, 1, 2, 3]),
+        (9, 4, [3, 4, 5]),
+        (7, 2, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_labels_are_compared_in_about_12_seconds_around_the_middle(count, record_seconds, expected):
+    layout = dataclasses.replace(LAYOUT, record_samples=record_seconds * RATE_HZ)
+    assert list(facts.compared_records(count, layout)) == expected
+
+
+def test_labels_are_judged_in_short_records_too(tmp_path):
+    layout = dataclasses.replace(LAYOUT, record_samples=2 * RATE_HZ // 5)
+    tracks = songs()
+    change("f0_hz", lambda f0_hz: f0_hz * np.float32(2**0.5))(tracks["train"][1])
+    listed = [
+        track.Track(one["track"], split, functools.partial(as_recording, one))
+        for split, found in tracks.items()
+        for one in found
+    ]
+    report = check.check([], {"made": check.Source(listed, layout, "made up")})
+    prepared = look(write(tmp_path / "made", cut(tracks, layout), layout=layout))
+    for found in (names(report), names(prepared)):
+        assert found.keys() == {"labels do not fit"}
+        assert found["labels do not fit"].where[0].startswith("train_1")
 
 
 def test_every_kind_of_finding_is_planted_here():
