@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import filelock
 
@@ -34,20 +34,38 @@ def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
     The folder is made if need be. Whatever fails, the draft is removed and what was there stays.
     Where writing fails, a WriteError names `path` and the reason; other errors pass as they are.
     """
-    part = draft_of(path)
+    with drafts([path]) as (part,), explained(path, only=part):
+        yield part
+
+
+@contextlib.contextmanager
+def drafts(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
+    """Drafts of files of one folder, see `draft`: once all are on disk they take their names, all
+    of them or none. Where one cannot, those that replaced a file before it are removed all the
+    same.
+    """
+    placed: list[pathlib.Path] = []
+    parts = [draft_of(path) for path in paths]
     try:
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(path.parent, path.name)
-        with explained(path, only=part):
-            yield part
-        with explained(path):
-            _sync(part)
-            part.replace(path)
-            _sync_folder(path.parent)
+        for path in paths:
+            with explained(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(path.parent, path.name)
+        yield parts
+        for path, part in zip(paths, parts, strict=True):
+            with explained(path):
+                sync(part)
+        for path, part in zip(paths, parts, strict=True):
+            with explained(path):
+                part.replace(path)
+            placed.append(path)
+        for path in placed[-1:]:
+            with explained(path):
+                _sync_folder(path.parent)
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        for path in (*parts, *placed * (len(placed) < len(paths))):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def draft_of(path: pathlib.Path) -> pathlib.Path:
@@ -56,19 +74,38 @@ def draft_of(path: pathlib.Path) -> pathlib.Path:
 
 
 def _host() -> str:
+    """The name of this host and, where there is one, the number of the space that numbers its
+    processes: a container may have the name of its host, or of another one, and numbers of its own.
+    """
+    space = _process_space()
+    return f"{_hostname()}.{space}" if space else _hostname()
+
+
+def _hostname() -> str:
     """The name of this host, without what has a meaning in names of drafts."""
     return re.sub(r"[^A-Za-z0-9-]", "_", socket.gethostname())
+
+
+def _process_space() -> str:
+    """The number of this process's PID namespace; "" where there are none, or not to be seen."""
+    try:
+        return "".join(re.findall(r"\d+", os.readlink("/proc/self/ns/pid")))
+    except OSError:
+        return ""
 
 
 def remove_leftovers(folder: pathlib.Path, name: str | None = None) -> int:
     """Removes the drafts in a folder, of one name or of all, whose processes are no more; returns
     how many.
 
-    Those of other hosts stay: whether their processes are alive is not to be known here.
+    Those of other hosts and containers stay: whether their processes are alive is not to be known
+    here.
     """
     removed = 0
     whole = ".+" if name is None else re.escape(name)
-    pattern = re.compile(rf"[.]{whole}[.]{re.escape(_host())}[.](\d+)[.]part")
+    # Versions before named the host alone.
+    hosts = "|".join(re.escape(one) for one in (_host(), _hostname()))
+    pattern = re.compile(rf"[.]{whole}[.](?:{hosts})[.](\d+)[.]part")
     for path in folder.iterdir():
         found = pattern.fullmatch(path.name)
         if found and not _is_alive(int(found[1])):
@@ -163,7 +200,8 @@ def lock(path: pathlib.Path) -> filelock.BaseFileLock:
     return taken
 
 
-def _sync(path: pathlib.Path, flags: int = os.O_RDWR) -> None:
+def sync(path: pathlib.Path, flags: int = os.O_RDWR) -> None:
+    """What was written to a file is on disk from now on."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -176,7 +214,7 @@ def _sync_folder(folder: pathlib.Path) -> None:
     if os.name == "nt":
         return
     try:
-        _sync(folder, os.O_RDONLY)
+        sync(folder, os.O_RDONLY)
     except OSError as error:
         if error.errno not in _UNSYNCED:
             raise

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import multihost
@@ -130,7 +131,7 @@ def runs_once(function: Callable) -> Callable:
 
     def call(*arguments: Any) -> Any:
         # Options belong to the outermost `jit`: where this is a part of another trace, it has none.
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
         return (function if traced else compiled)(*arguments)
 
     return call

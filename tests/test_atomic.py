@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -145,6 +146,55 @@ def test_drafts_of_another_host_stay(tmp_path, monkeypatch):
     assert atomic.remove_leftovers(tmp_path) == 1 and not left["node-1"].exists()
     assert atomic.remove_leftovers(tmp_path, "file.txt") == 0
     assert left["x.node-1"].exists() and left["node/1"].exists()
+
+
+def test_drafts_of_another_container_stay(tmp_path, monkeypatch):
+    dead = dead_process()
+    before = tmp_path / f".file.txt.{atomic._hostname()}.{dead}.part"  # as they were named before
+    left = {}
+    for space in ("1", "2"):
+        monkeypatch.setattr(atomic, "_process_space", lambda space=space: space)
+        left[space] = tmp_path / f".file.txt.{atomic._host()}.{dead}.part"
+    for path in (before, *left.values()):
+        path.write_text("half")
+    assert atomic.remove_leftovers(tmp_path) == 2
+    assert [*tmp_path.iterdir()] == [left["1"]]
+
+
+def test_the_space_of_a_process_is_told_where_there_is_one(monkeypatch):
+    if os.path.exists("/proc/self/ns/pid"):
+        assert str(os.stat("/proc/self/ns/pid").st_ino) == atomic._process_space()
+    monkeypatch.setattr(os, "readlink", lambda path: os.stat("/absent"))
+    assert atomic._process_space() == "" and atomic._host() == atomic._hostname()
+
+
+def test_several_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
+    paths = [tmp_path / "new" / name for name in "abc"]
+    with atomic.drafts(paths) as parts:
+        for part in parts:
+            part.write_text("whole")
+        assert not any(path.exists() for path in paths)
+    assert sorted((tmp_path / "new").iterdir()) == paths
+    real = os.fsync
+    for place, name in ((tmp_path / "one", "fsync"), (tmp_path / "two", "replace")):
+        calls = []
+
+        def fail(*given, calls=calls):
+            calls.append(given)
+            if len(calls) == 2:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(*given) if isinstance(given[0], int) else os.replace(*given)
+
+        where = os if name == "fsync" else pathlib.Path
+        monkeypatch.setattr(where, name, fail)
+        with (
+            pytest.raises(atomic.WriteError, match=r"could not write .*/b: Input/output error"),
+            atomic.drafts([place / one for one in "abc"]) as parts,
+        ):
+            for part in parts:
+                part.write_text("half")
+        assert not list(place.iterdir())
+        monkeypatch.undo()
 
 
 def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path):

@@ -63,9 +63,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the folder of the data; places say nothing on another machine."""
-    data = config.get("data", {})
-    return {**config, "data": {**data, "directory": ""}} if "directory" in data else {**config}
+    """The config without the folder of the data, and without the runs and files that stages started
+    from; places say nothing on another machine.
+    """
+    found, data = {**config}, config.get("data", {})
+    if "directory" in data:
+        found["data"] = {**data, "directory": ""}
+    if "stages" in config:
+        found["stages"] = {
+            name: {**stage, "start": _names_in(stage["start"])} if "start" in stage else stage
+            for name, stage in config["stages"].items()
+        }
+    return found
+
+
+def _names_in(start: str) -> str:
+    """Of the sources that a stage started from, those that are called the same everywhere, as
+    `previous` and `pitch=crepe-tiny`.
+    """
+    from majl_jax.separate import published
+
+    known = ("previous", *published.NAMES)
+    entries = (entry.strip() for entry in start.split(","))
+    return ",".join(one for one in entries if one.rpartition("=")[2].strip() in known)
 
 
 if __name__ == "__main__":

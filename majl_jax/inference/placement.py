@@ -1,8 +1,9 @@
 """Rows of a batch over this process's devices, with the variables whole on each of them."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -10,12 +11,29 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Devices = tuple[Any, ...]
 _ROW = "row"
+_Part = TypeVar("_Part")
 
 
 def dividing(batch_size: int, devices: Sequence[Any] | None = None) -> Devices:
     """As many of the devices (None: of this process's) as divide the batch."""
     local = tuple(jax.local_devices() if devices is None else devices)
     return local[: math.gcd(batch_size, len(local))]
+
+
+def on_first(devices: Sequence[Any] | None) -> contextlib.AbstractContextManager[Any]:
+    """What says of no array where it belongs runs on the first of the devices; None: as ever."""
+    return jax.default_device(devices[0]) if devices else contextlib.nullcontext()
+
+
+def stepwise(parts: Iterator[_Part], devices: Sequence[Any] | None) -> Iterator[_Part]:
+    """The same parts, each of them made `on_first`, which does not last in between."""
+    while True:
+        with on_first(devices):
+            try:
+                part = next(parts)
+            except StopIteration:
+                return
+        yield part
 
 
 def by_rows(function: Callable[..., Any], devices: Devices, *, whole: int, rows: int) -> Any:

@@ -71,7 +71,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--which", choices=("best", "last"), default="best", help="checkpoint of the stage")
     add("--stems", default="", metavar="NAME,...", help="these only, and the rest of the song")
     add("--pitch_only", action="store_true", help="no stems; without --checkpoint: published CREPE")
-    add("--threshold", type=float, help="confidence that makes a pitch, 0..1 (default: the model's)")
+    add(
+        "--threshold", type=float, help="confidence that makes a pitch, 0..1 (default: the model's)"
+    )
     add("--overlap", type=float, default=0.5, help="overlap of segments, 0 <= overlap < 1")
     add("--batch_size", type=int, default=8, help="segments per call of the model")
     add(
@@ -211,9 +213,9 @@ def _options(
 def _remove_leftovers(folders: Iterable[pathlib.Path]) -> None:
     """Removes what a call of this host that was killed left half written."""
     for folder in folders:
-        if folder.is_dir() and atomic.remove_leftovers(folder):
-            with contextlib.suppress(OSError):
-                # Succeeds only where nothing else is in it.
+        # One that cannot be looked into is of no concern here; only an empty one is removed.
+        with contextlib.suppress(OSError):
+            if folder.is_dir() and atomic.remove_leftovers(folder):
                 folder.rmdir()
 
 

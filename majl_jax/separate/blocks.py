@@ -213,7 +213,9 @@ def _apply(
     # these would be for nothing.
     each, last = segments.OUTPUTS[:1], segments.OUTPUTS[1:]
     wanted = [*(len(voices) - 1) * [each], last] if len(voices) > 1 else [segments.OUTPUTS]
-    heard = [one for one in zip(voices, wanted, strict=True) if one[0] is not None]
+    heard = [
+        (voice, outputs) for voice, outputs in zip(voices, wanted, strict=True) if voice is not None
+    ]
     streams = [
         segments.stream(
             model,

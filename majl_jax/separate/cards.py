@@ -60,7 +60,8 @@ def from_json(said: Mapping[str, Any]) -> Info:
     """A card as `dataclasses.asdict` and JSON left it; keys that are not known are left out."""
     known = {field.name for field in dataclasses.fields(Info)}
     card = {key: value for key, value in said.items() if key in known}
-    return Info(**{**card, "stems": tuple(card.get("stems", ()))})
+    scores = _as_scores(card.get("scores", {}))
+    return Info(**{**card, "stems": tuple(card.get("stems", ())), "scores": scores})
 
 
 def markdown(info: Info, address: str) -> str:
@@ -110,21 +111,24 @@ def of_run(
     ran = list(config.get("run", ()))
     if stage in ran:  # the model of the run as far as this stage
         config = {**config, "run": ran[: ran.index(stage) + 1]}
-    path, scores, handed_over = run / stage / "result.json", {}, [step]
+    path, scores = run / stage / "result.json", {}
+    there, loaded = _steps(run, meta), [step]
     if path.is_file():
         result = formats.read(path, formats.RUN)
-        # Those of another checkpoint would be wrong here.
-        scores = result.get("metrics", {}) if step in result.get("steps", []) else {}
-        handed_over = result.get("steps", []) if which == "best" else [step]
+        handed_over = result.get("steps", [])
+        if which == "best" and handed_over and set(handed_over) <= set(there):
+            loaded = handed_over
+        # Those of another checkpoint, or of a mean that this one is a part of, would be wrong here.
+        scores = result.get("metrics", {}) if loaded == handed_over else {}
     start = (said.get("starts") or [{}])[-1]
     version = start.get("versions", {}).get("majl_jax", majl_jax.__version__)
     return Info(
-        about=f"{recipe}, stage {stage}, {_checkpoint(run, meta, handed_over)} of {run}",
+        about=f"{recipe}, stage {stage}, {_checkpoint(run, meta, loaded)} of {run}",
         recipe=recipe,
         config=config,
         stage=stage,
         step=step,
-        scores=scores,
+        scores=_as_scores(scores),
         commit=start.get("commit") or "",
         version=version,
         cite=f"majl_jax {version} (CITATION.cff); {paper}",
@@ -136,13 +140,25 @@ def _checkpoint(run: pathlib.Path, meta: Mapping[str, Any], steps: Sequence[int]
     from majl_jax.training import restore, run_log
 
     stage, step, metric = str(meta["stage"]), int(meta["step"]), meta.get("best")
-    there = restore.complete_steps(run / stage / "checkpoints") or [step]
-    if len(steps) > 1 and set(steps) <= set(there):
+    there = _steps(run, meta)
+    if len(steps) > 1:
         return f"steps {'+'.join(map(str, steps))} (their mean)"
     scores = run_log.scores(run, stage, metric) if metric else {}
     names = [f"best by {metric}"] * (restore.ranked(scores, there)[:1] == [step])
     names += ["last"] * (there[-1] == step)
     return f"step {step}" + f" ({', '.join(names)})" * bool(names)
+
+
+def _steps(run: pathlib.Path, meta: Mapping[str, Any]) -> list[int]:
+    """The checkpoints of the stage of one of them."""
+    from majl_jax.training import restore
+
+    return restore.complete_steps(run / str(meta["stage"]) / "checkpoints") or [int(meta["step"])]
+
+
+def _as_scores(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores as JSON has them, in numbers."""
+    return {name: formats.score_from_json(value) for name, value in said.items()}
 
 
 def without_pitch(info: Info, why: str) -> Info:

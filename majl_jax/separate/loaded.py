@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from majl_jax.audio import files, resampling
-from majl_jax.inference import decoding, multi_pitch, whole
+from majl_jax.inference import decoding, multi_pitch, placement, whole
 from majl_jax.inference.multi_pitch import MultiPitchModel
 from majl_jax.inference.segments import SegmentModel
 from majl_jax.separate import loading, pitches, songs
@@ -138,10 +138,14 @@ class Loaded:
         """
         options = self._options(overlap, batch_size, threshold, high_band)
         rate_hz = songs.rate(sample_rate_hz)
-        if isinstance(audio, (list, tuple)):
+        several = isinstance(audio, (list, tuple))
+        if several:
             given = [songs.checked(song, f"song {number}") for number, song in enumerate(audio)]
-            return [self._of_song(song, rate_hz, options) for song in given]
-        return self._of_song(songs.checked(audio, "audio"), rate_hz, options)
+        else:
+            given = [songs.checked(audio, "audio")]
+        with placement.on_first(self.devices):
+            found = [self._of_song(song, rate_hz, options) for song in given]
+        return found if several else found[0]
 
     def stream(
         self,
@@ -177,7 +181,8 @@ class Loaded:
             raise ValueError(
                 "this model hears a song twice: give blocks that can be gone through twice"
             )
-        return self._streamed(self.system, blocks, rate_hz, options)
+        parts = self._streamed(self.system, blocks, rate_hz, options)
+        return placement.stepwise(parts, self.devices)
 
     def apply(
         self, variables: Any, audio: Float[Array | np.ndarray, "time *channel"]
@@ -189,7 +194,8 @@ class Loaded:
 
         Args:
             variables: `model.variables`, or others of their shapes.
-                audio: at the model's rate `info.sample_rate_hz`, with its `info.channels`.
+            audio: at the model's rate `info.sample_rate_hz`, with its `info.channels`; a ValueError
+              for others.
         """
         if isinstance(self.system, MultiPitchModel):
             mono = audio if audio.ndim == 1 else audio.mean(1)
@@ -197,6 +203,11 @@ class Loaded:
         if self.system.for_song is not None:
             raise ValueError("a model that clusters each song is no pure function: call it instead")
         columns = jnp.asarray(audio[:, None] if audio.ndim == 1 else audio)
+        if columns.shape[1] != self.system.channels:
+            raise ValueError(
+                f"audio has shape {columns.shape}; the model takes {self.system.channels} channels:"
+                " mix them down or repeat them first, or call it, which does"
+            )
         found: dict[str, Any] = dict(whole.apply(self.system, variables, columns))
         if "stems" in found:
             found["stems"] = self._by_name(found["stems"], audio.ndim)

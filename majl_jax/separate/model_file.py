@@ -37,6 +37,8 @@ def write(path: pathlib.Path, variables: Mapping[str, Any], info: cards.Info) ->
     for name, tensor in tensors.items():
         _check_tensor(path, name, str(tensor.dtype), {np.dtype(t).name for t in _TYPES.values()})
     card = {formats.KEY: formats.MODEL, **dataclasses.asdict(info)}
+    for name, score in info.scores.items():
+        card["scores"][name] = None if score is None else formats.score_to_json(score)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.draft(path) as part:
         save_file(tensors, part, metadata={_KEY: json.dumps(card)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from majl_jax import atomic
 from majl_jax.audio import files
+from majl_jax.separate import earlier
 
 if TYPE_CHECKING:
     from majl_jax.inference.multi_pitch import MultiPitchModel
@@ -29,11 +30,25 @@ def drafts(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
     """Drafts of files of one folder, which appear under their names if nothing fails."""
     folder = paths[0].parent
     try:
-        with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(atomic.draft(path)) for path in paths]
+        with atomic.drafts(paths) as parts:
+            yield parts
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()  # succeeds only where nothing was written
+
+
+class StemWriter(files.WavWriter):
+    """A writer whose file is complete before it takes its name."""
+
+    def finish(self) -> None:
+        """Closes the draft and has it on disk; `close` gives it its name."""
+        import soundfile
+
+        try:
+            self._file.close()
+            atomic.sync(self._draft)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise self._no_write(error) from error
 
 
 class AllThereError(FileExistsError):
@@ -79,6 +94,7 @@ def refuse_existing(paths: Sequence[pathlib.Path], song: Any, options: "Options"
     """Raises FileExistsError where files that are to be written are there and have to stay.
 
     An input is never replaced, whatever the options say. AllThereError: the song is to be skipped.
+    One that has only some of its files, as after a power cut, is not: it is done again.
     """
     there = [path for path in paths if path.exists()]
     for path in there:
@@ -86,12 +102,14 @@ def refuse_existing(paths: Sequence[pathlib.Path], song: Any, options: "Options"
             raise FileExistsError(
                 f"{path} is an input and would be replaced: choose another --output"
             )
-    if options.skip_existing and len(there) == len(paths):
+    fits = bool(there) and options.skip_existing and earlier.fit(there, paths, song)
+    if fits and len(there) == len(paths):
         raise AllThereError(f"{paths[0].parent} has all of its files already")
-    if there and not options.overwrite:
+    if there and not fits and not options.overwrite:
         raise FileExistsError(
-            f"{', '.join(map(str, there))} exists already; choose another --output, or pass "
-            "--overwrite"
+            f"{', '.join(map(str, there))} exists already"
+            f"{' and does not fit this song' * options.skip_existing}; choose another --output, or"
+            " pass --overwrite"
         )
 
 
@@ -111,7 +129,7 @@ class Options:
     """Whether stems get their share of what a song has above the model's band."""
     overwrite: bool = False
     skip_existing: bool = False
-    """Whether to leave songs alone whose files are all there."""
+    """Whether to leave songs alone whose files are all there; of others they are made anew."""
     inputs: Sequence[Any] = ()
     """Paths of all the songs, none of which may be replaced."""
     allow_truncated: bool = False

@@ -54,7 +54,7 @@ def transcribe_file(
         options: how; None: the defaults, and the threshold of the model.
         progress: called with the seconds that were transcribed.
     """
-    from majl_jax.inference import decoding, multi_pitch
+    from majl_jax.inference import decoding, multi_pitch, placement
     from majl_jax.separate.outputs import Options
 
     options = options or Options(threshold=model.threshold)
@@ -70,7 +70,8 @@ def transcribe_file(
     frame_s = model.hop_samples / model.sample_rate_hz
     picture = Picture(frame_s=frame_s)
     pitches, strengths = [], []
-    for salience, picked in heard(model, variables, audio, options):
+    stretches = heard(model, variables, audio, options)
+    for salience, picked in placement.stepwise(stretches, options.devices):
         pitches += decoding.pitches_hz(picked, model.bin_hz)
         strengths += [row[row > 0] for row in picked]
         picture.push(salience, picked)

@@ -20,6 +20,7 @@ from majl_jax.separate.blocks import Stems, separated
 from majl_jax.separate.outputs import (
     FORMATS,
     Options,
+    StemWriter,
     names_of_stems,
     output_paths,
     refuse_existing,
@@ -62,9 +63,25 @@ def separate_file(
         options: how; None: the defaults, and the threshold of the model.
         progress: called with the seconds of input that were read.
     """
+    from majl_jax.inference import placement
+
     options = options or Options(threshold=model.threshold)
     info = files.inspect(path, allow_truncated=options.allow_truncated)
     outputs = _Outputs(folder, info, model, options)
+    with placement.on_first(options.devices):
+        _separate(info, outputs, model, variables, options, progress)
+    return outputs.result()
+
+
+def _separate(
+    info: files.AudioInfo,
+    outputs: "_Outputs",
+    model: "SegmentModel",
+    variables: Any,
+    options: Options,
+    progress: Callable[[float], object],
+) -> None:
+    path = info.path
     mix = files.downmix(path, model.channels, allow_truncated=options.allow_truncated)
     if model.for_song is not None:
         heard = files.stream(
@@ -92,7 +109,6 @@ def separate_file(
             if len(part.stems):
                 outputs.add_stems(part.stems)
             outputs.add_pitch(part.f0_hz, part.confidence)
-    return outputs.result()
 
 
 class _Backlog:
@@ -152,27 +168,31 @@ class _Outputs:
         }
         self._track = PitchTrack(frame_s=self._seconds_per_frame)
         self._stack = contextlib.ExitStack()
+        self.writers: list[StemWriter] = []
 
     def __enter__(self) -> "_Outputs":
         self.folder.mkdir(parents=True, exist_ok=True)
         suffix, subtype = FORMATS[self.options.format]
         with contextlib.ExitStack() as stack:
             stack.callback(_remove_empty, self.folder)
-            self.writers = [
-                stack.enter_context(
-                    files.WavWriter(
+            stack.push(self._take_back)
+            others = [path for path in self.paths if path.suffix != suffix]
+            parts = stack.enter_context(atomic.drafts(others))
+            self._drafts = {path.name: part for path, part in zip(others, parts, strict=True)}
+            for path in self.paths:
+                if path.suffix == suffix:
+                    writer = StemWriter(
                         path,
                         sample_rate_hz=self.info.sample_rate_hz,
                         channels=self.channels,
                         subtype=subtype,
                         expected_samples=self.info.samples,
                     )
-                )
-                for path in self.paths
-                if path.suffix == suffix
-            ]
+                    stack.enter_context(writer)
+                    self.writers.append(writer)
             if self._has_pitch:
-                part = stack.enter_context(atomic.draft(self.folder / "pitch.csv"))
+                part = self._drafts["pitch.csv"]
+                stack.enter_context(atomic.explained(self.folder / "pitch.csv", only=part))
                 self._csv = stack.enter_context(part.open("w", encoding="utf-8"))
                 self._csv.write("time,frequency,confidence\n")
             self._stack = stack.pop_all()
@@ -181,7 +201,7 @@ class _Outputs:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             if kind is None:
-                with self._stack:  # an error while finishing drops what is not yet in place
+                with self._stack:  # closing it puts all in place; an error drops all
                     self._finish()
             else:
                 self._stack.__exit__(kind, error, trace)
@@ -189,14 +209,30 @@ class _Outputs:
             _remove_empty(self.folder)
 
     def _finish(self) -> None:
+        """Everything is complete and on disk before the first file takes its name."""
         if self._pictures:
-            with atomic.draft(self.folder / "picture.png") as part:
+            part = self._drafts["picture.png"]
+            with atomic.explained(self.folder / "picture.png", only=part):
                 draw_overview(
                     part,
                     self._pictures,
                     title=track.printable(self.info.path.name),
                     pitch=self._track if self._has_pitch else None,
                 )
+        if self._has_pitch:
+            self._csv.close()
+        for name, part in self._drafts.items():
+            with atomic.explained(self.folder / name):
+                atomic.sync(part)
+        for writer in self.writers:
+            writer.finish()
+
+    def _take_back(self, kind: Any, error: Any, trace: Any) -> None:
+        """Removes the stems that are in place where another file could not be."""
+        for writer in self.writers if kind is not None else ():
+            if writer.written is not None:
+                with contextlib.suppress(OSError):
+                    writer.path.unlink()
 
     def remember(
         self, blocks: Iterable[Block], progress: Callable[[float], object]

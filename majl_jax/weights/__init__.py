@@ -88,9 +88,9 @@ def save(variables: Variables, path: pathlib.Path) -> None:
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"{path}: converted weights are written as .npz.")
-    arrays = {k: np.asarray(v) for k, v in flat(variables).items()}
+    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in flat(variables).items()}
     with atomic.draft(path) as part, part.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
 def load(path: pathlib.Path) -> Variables:

@@ -49,13 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME=NUMBER",
         help="of an architecture that has any, as level=1 of jukebox_vqvae",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
     parser.add_argument("--debug", action="store_true", help=terminal.DEBUG_HELP)
     options = parser.parse_args(arguments)
+    _refuse_existing(options.output, options.source, overwrite=options.overwrite)
     variables = convert(options.architecture, read_tensors(options.source), **dict(options.size))
     save(variables, options.output)
     count = sum(array.size for array in flat(variables["params"]).values())
     print(f"{options.output}: {options.architecture}, {count:,} parameters")
     return 0
+
+
+def _refuse_existing(output: pathlib.Path, source: pathlib.Path, *, overwrite: bool) -> None:
+    """FileExistsError where a file is there and has to stay: the source always has."""
+    if not output.exists():
+        return
+    if source.exists() and output.samefile(source):
+        raise FileExistsError(f"{output} is the --source and would be replaced: choose another one")
+    if not overwrite:
+        raise FileExistsError(f"{output} exists already: pass --overwrite to replace it")
 
 
 if __name__ == "__main__":

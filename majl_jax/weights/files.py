@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -48,6 +48,7 @@ _SAFETENSORS_TYPES = {
 }
 _DAMAGE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError),
+    OverflowError,
     *(struct.error, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
 )
 
@@ -84,16 +85,26 @@ def read_tensors(path: pathlib.Path) -> Tensors:
 
 
 def read_h5(path: pathlib.Path) -> Tensors:
-    """Every data set of an HDF5 file under its full path, the leading / left out."""
+    """Every data set of an HDF5 file under its full path, the leading / left out.
+
+    One that lies in another file, which may be any of the disk, is a WeightFileError.
+    """
     import h5py
 
     tensors: Tensors = {}
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise WeightFileError(f"{path}: {name!r} lies in another file; it was not read.")
             tensors[name] = np.asarray(item)
+        elif isinstance(item, h5py.Group):
+            for link in item:
+                if isinstance(item.get(link, getlink=True), h5py.ExternalLink):
+                    raise WeightFileError(f"{path}: {link!r} leads to another file, not read.")
 
     with h5py.File(path, "r") as file:
+        visit("", file)
         file.visititems(visit)
     return tensors
 
@@ -205,11 +216,10 @@ def _flatten(prefix: str, value: Any, tensors: Tensors) -> None:
         tensors[prefix] = value
 
 
-class _Storage:
-    """A flat buffer of a file."""
+class _Storage(NamedTuple):
+    """A flat buffer of a file; a tuple, which the pickle cannot change."""
 
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
+    values: np.ndarray
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -246,7 +256,8 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _strided(storage: Any, offset: int, shape: tuple, strides: tuple) -> np.ndarray:
-    if not isinstance(storage, _Storage) or len(shape) != len(strides):
+    flat = isinstance(storage, _Storage) and storage.values.ndim == 1
+    if not flat or len(shape) != len(strides):
         raise WeightFileError("a tensor without a storage.")
     if any(not isinstance(n, int) or n < 0 for n in (offset, *shape, *strides)):
         raise WeightFileError(f"a tensor with offset {offset}, shape {shape}, strides {strides}.")

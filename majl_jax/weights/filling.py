@@ -49,9 +49,10 @@ def fill(shapes: Mapping[str, tuple[int, ...]], table: Table, tensors: Tensors) 
                 f"{key} has shape {original.shape}, which gives {array.shape}; {path} needs "
                 f"{shapes[path]}. Is it another capacity or width?"
             )
-        if not np.all(np.isfinite(array)):
-            raise WeightsError(f"{key} has values that are not finite.")
-        filled[path] = np.ascontiguousarray(array, np.float32)
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+            filled[path] = np.ascontiguousarray(array, np.float32)
+        if not np.all(np.isfinite(filled[path])):
+            raise WeightsError(f"{key} has values that are not finite as float32.")
     return nest(filled)
 
 

@@ -1,13 +1,17 @@
 """Lists of songs: what is there is kept, what was killed is removed, one bad name ends nothing."""
 
+import errno
 import io
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 
+import made_audio
 import pytest
-from halving import HALF, MODEL, make_model, read, write
+import soundfile
+from halving import HALF, MODEL, RATE_HZ, make_model, read, write
 from smoke_runs import load_config
 
 from majl_jax import atomic
@@ -65,6 +69,52 @@ def test_a_long_list_goes_on_where_it_stopped(command, tmp_path, capsys):
     assert (tmp_path / "out/a/voice.wav").stat().st_mtime_ns == stamp
 
 
+def test_a_song_that_has_some_of_its_files_is_done_again(command, tmp_path, capsys):
+    write(tmp_path / "a.wav", seconds=0.2)
+    for lost in ("voice.wav", "pitch.csv"):
+        assert command("a.wav", "--overwrite") == 0
+        (tmp_path / "out/a" / lost).unlink()
+        assert command("a.wav", "--skip_existing") == 0
+        assert (tmp_path / "out/a" / lost).is_file()
+        assert "-> out/a:" in capsys.readouterr().out
+    (tmp_path / "out/a/voice.wav").unlink()
+    write(tmp_path / "a.wav", seconds=0.7)  # another song
+    assert command("a.wav", "--skip_existing") == 1
+    assert "does not fit this song" in capsys.readouterr().err
+    assert not (tmp_path / "out/a/voice.wav").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--format=int16"], ["--pitch_only"]])
+def test_a_song_is_not_left_out_for_another_of_its_name(command, tmp_path, capsys, words):
+    for name, seconds in (("a", 1.0), ("b", 0.6 if "--pitch_only" in words else 1.0)):
+        (tmp_path / name).mkdir()
+        audio = 3 * write(tmp_path / name / "01.wav", seconds=seconds, channels=2)
+        soundfile.write(tmp_path / name / "01.wav", audio[:, :: 1 if name == "a" else -1], RATE_HZ)
+    assert command("b/01.wav", *words) == 0
+    stamp = (tmp_path / "out/01/pitch.csv").stat().st_mtime_ns
+    assert command("b/01.wav", "--skip_existing", *words) == 0
+    assert "out/01 has all of its files already" in capsys.readouterr().out
+    assert command("a/01.wav", "b/01.wav", "--skip_existing", *words) == 1
+    out, told = capsys.readouterr()
+    assert "error: a/01.wav: out/01/" in told and "exists already and does not fit this" in told
+    assert "1 of 2 files failed: a/01.wav" in told and "b/01.wav -> out/01-2:" in out
+    assert (tmp_path / "out/01/pitch.csv").stat().st_mtime_ns == stamp
+    assert command("a/01.wav", "b/01.wav", "--skip_existing", "--overwrite", *words) == 0
+    out = capsys.readouterr().out
+    assert "a/01.wav -> out/01:" in out and "out/01-2 has all of its files already" in out
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mka", "a.mp3"])
+def test_a_song_that_ends_elsewhere_than_its_header_says_is_known_again(command, tmp_path, name):
+    if name == "a.mka" and not libav.is_installed():
+        pytest.skip("PyAV is not installed")
+    path = made_audio.make(tmp_path, name)
+    path.write_bytes(path.read_bytes()[:-4000])
+    words = [path.name, "--allow_truncated", "--pitch_only"]
+    assert command(*words) == 0
+    assert command(*words, "--skip_existing") == 0
+
+
 # ---- what is left --------------------------------------------------------------------------------
 
 
@@ -99,6 +149,53 @@ def test_what_a_killed_call_left_is_removed_by_the_next(command, tmp_path):
     found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
     whole = {"b/voice.wav", "b/accompaniment.wav", "b/pitch.csv", "other/voice.wav"}
     assert found == whole and not (tmp_path / "out/a").exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_ends_nothing(command, tmp_path, monkeypatch):
+    real = atomic.remove_leftovers
+
+    def look(folder, *name):
+        if folder.name == "other":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return real(folder, *name)
+
+    monkeypatch.setattr(atomic, "remove_leftovers", look)
+    (tmp_path / "out/other").mkdir(parents=True)
+    write(tmp_path / "a.wav", seconds=0.2)
+    assert command("a.wav") == 0
+    assert (tmp_path / "out/other").is_dir()
+
+
+def fail_once(monkeypatch, where, name, path):
+    """The first call of a method on a file of this name ends as on a full disk."""
+    real, faults = getattr(where, name), [OSError(errno.ENOSPC, "No space left on device")]
+
+    def call(self, *given):
+        of_file = str(getattr(self, "name", self)).rpartition("/")[2]
+        if faults and of_file.startswith(f".{path}."):
+            raise faults.pop()
+        return real(self, *given)
+
+    monkeypatch.setattr(where, name, call)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "path"),
+    [
+        (soundfile.SoundFile, "close", "voice.wav"),
+        (pathlib.Path, "replace", "pitch.csv"),
+    ],
+)
+def test_of_a_song_all_files_are_put_in_place_or_none(
+    command, tmp_path, monkeypatch, capsys, where, name, path
+):
+    write(tmp_path / "a.wav", seconds=0.2)
+    fail_once(monkeypatch, where, name, path)
+    assert command("a.wav") == 1
+    assert "error: " in capsys.readouterr().err
+    assert not (tmp_path / "out/a").exists()
+    assert command("a.wav") == 0
+    assert len(list((tmp_path / "out/a").iterdir())) == 3
 
 
 # ---- what is said --------------------------------------------------------------------------------

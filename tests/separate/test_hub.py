@@ -1,5 +1,7 @@
 """Models by hf:// addresses, with a hub that is a folder: fetched, published, and what lacks."""
 
+import json
+import math
 import pathlib
 import shutil
 import sys
@@ -8,6 +10,7 @@ import types
 import numpy as np
 import pytest
 from made_runs import make_run
+from safetensors import safe_open
 
 import majl_jax
 from majl_jax.export import __main__ as export
@@ -67,6 +70,20 @@ def test_a_run_is_published_and_loaded_by_its_address(fake_hub, tmp_path, capsys
     assert same.info.about == model.info.about
     assert separate.main(["a.wav", "--checkpoint=hf://someone/none", "--output=o"]) == 1
     assert "error: 404: someone/none/model.safetensors" in capsys.readouterr().err
+
+
+def test_scores_that_json_has_no_numbers_for(fake_hub, tmp_path):
+    run = make_run(tmp_path / "run")
+    scores = {"sdr_db": "inf", "threshold_tuned": "-inf", "rpa": None}
+    result = {"format": 1, "metrics": scores, "step": 7, "steps": [7]}
+    (run / "student/result.json").write_text(json.dumps(result))
+    expected = {"sdr_db": math.inf, "threshold_tuned": -math.inf, "rpa": None}
+    assert majl_jax.load(run).info.scores == expected
+    assert export.main([str(run), "--output=hf://someone/voice"]) == 0
+    assert "| sdr_db | inf |" in (fake_hub / "someone/voice/README.md").read_text()
+    assert majl_jax.load("hf://someone/voice").info.scores == expected
+    with safe_open(fake_hub / "someone/voice" / hub.FILE, framework="numpy") as file:
+        assert json.loads(file.metadata()["majl_jax"])["scores"] == scores
 
 
 def _leaves(tree):

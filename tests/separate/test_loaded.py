@@ -12,11 +12,12 @@ from halving import BIN_20_HZ, HALF, MODEL, RATE_HZ, make_model, read, write
 
 import majl_jax
 from majl_jax.audio import files
-from majl_jax.inference import segments
+from majl_jax.inference import decoding, segments
 from majl_jax.separate import __main__ as separate
-from majl_jax.separate import loading, stems
+from majl_jax.separate import loading, pitches, stems
 from majl_jax.separate.cards import Info, with_model
 from majl_jax.separate.loaded import Loaded
+from majl_jax.separate.outputs import Options
 
 
 def loaded(model=MODEL, variables=HALF):
@@ -186,6 +187,41 @@ def test_apply_is_pure_compiled_and_differentiable():
     np.testing.assert_allclose(slope, 2 * 0.5 * np.sum(audio**2), rtol=1e-4)
     with pytest.raises(TypeError, match=r"inside of jax.jit and jax.grad: model.apply"):
         jax.jit(lambda a: model(a, RATE_HZ).stems["voice"])(audio)
+
+
+def test_apply_takes_the_channels_of_the_model_only():
+    for channels, audio in ((1, sound(5000, 2)), (2, sound(5000, 1)), (2, sound(5000, 1)[:, 0])):
+        model = loaded(make_model(channels=channels))
+        with pytest.raises(ValueError, match=f"the model takes {channels} channels: mix"):
+            model.apply(HALF, audio)
+
+
+def test_all_work_is_done_on_the_device_that_was_asked_for(tmp_path, monkeypatch):
+    third, used, joined = jax.devices()[2], set(), decoding._joined
+
+    def look(pieces, frames):
+        used.update(device for piece in pieces for device in piece.devices())
+        return joined(pieces, frames)
+
+    def listen(variables, blocks):
+        used.update(jnp.zeros(len(list(blocks))).devices())
+        return variables
+
+    monkeypatch.setattr(decoding, "_joined", look)
+    here, several = make_model(for_song=listen), tiny.make(tiny.first_harmonic, threshold=0.9)
+    audio = sound(5000, 1)[:, 0]
+    one = Loaded(here, HALF, with_model(Info("a test"), here), [third])
+    assert one(audio, RATE_HZ).pitch is not None
+    for _ in one.stream([audio, audio], RATE_HZ, batch_size=1):
+        assert jnp.zeros(1).devices() == {jax.devices()[0]}, "between the parts it is as ever"
+    gain = {"gain": np.float32(1)}
+    all_pitches = Loaded(several, gain, with_model(Info("a test"), several), [third])
+    assert all_pitches(tiny.tones(3, 10), tiny.RATE_HZ).notes
+    write(tmp_path / "a.wav", seconds=0.5)
+    options = Options(devices=[third], picture=False)
+    stems.separate_file(tmp_path / "a.wav", tmp_path / "one", here, HALF, options)
+    pitches.transcribe_file(tmp_path / "a.wav", tmp_path / "all", several, gain, options)
+    assert used == {third}
 
 
 @pytest.mark.parametrize(

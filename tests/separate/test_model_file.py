@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 import majl_jax
 from majl_jax.export import __main__ as export
 from majl_jax.separate import __main__ as separate
-from majl_jax.separate import loading, model_file
+from majl_jax.separate import cards, loading, model_file
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,37 @@ def test_the_card_goes_along(run, voice):
     with safe_open(voice, framework="numpy") as file:
         names = list(file.keys())
     assert all(name.startswith(("params/", "batch_stats/")) for name in names)
+
+
+def test_no_place_on_this_machine_goes_along(tmp_path):
+    starts = {"teacher": "pitch=crepe-tiny, separator=/home/me/run", "student": "previous"}
+    changed = {f"stages__{name}__start": start for name, start in starts.items()}
+    run = make_run(tmp_path / "run", **changed)
+    path = tmp_path / "voice.safetensors"
+    assert export.main([str(run), f"--output={path}"]) == 0
+    config = majl_jax.load(path).info.config
+    found = {name: config["stages"][name]["start"] for name in starts}
+    assert found == {"teacher": "pitch=crepe-tiny", "student": "previous"}
+    assert b"/home/me" not in path.read_bytes()
+
+
+def test_scores_are_those_of_the_checkpoints_that_were_loaded(tmp_path):
+    stage = tmp_path / "run/student"
+    for step in (3, 7):
+        (stage / "checkpoints" / str(step)).mkdir(parents=True)
+    said = {"config": {"recipe": "majl", "run": ["student"]}}
+
+    def scores(steps, step, which):
+        result = {"format": 1, "metrics": {"sdr_db": 8.0}, "steps": steps}
+        (stage / "result.json").write_text(json.dumps(result))
+        meta = {"stage": "student", "step": step, "best": None}
+        return cards.of_run(stage.parent, said, meta, which=which, paper="").scores
+
+    assert scores([7], 7, "best") == scores([7], 7, "last") == {"sdr_db": 8.0}
+    assert scores([7, 3], 7, "best") == {"sdr_db": 8.0}
+    assert scores([7, 3], 7, "last") == {}, "the mean's"
+    assert scores([7, 5], 7, "best") == {}, "one of the mean is no more there"
+    assert scores([3], 7, "last") == scores([], 7, "best") == {}
 
 
 def test_what_is_not_read_to_apply_a_model_stays_behind(run):

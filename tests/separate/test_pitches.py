@@ -2,7 +2,9 @@
 files.
 """
 
+import errno
 import json
+import pathlib
 
 import mir_eval
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 import tiny_multi_pitch as tiny
 
+from majl_jax import atomic
 from majl_jax.audio import files
 from majl_jax.inference import multi_pitch
 from majl_jax.plotting.salience import Picture
@@ -123,6 +126,21 @@ def test_bad_input_and_broken_models_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="not finite: check the checkpoint"):
         broken = {"gain": np.float32(np.nan)}
         transcribe_file(tmp_path / "good.wav", tmp_path / "out", MODEL, broken)
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_files_are_put_in_place_or_none(tmp_path, monkeypatch):
+    write(tmp_path / "a.wav")
+    real = pathlib.Path.replace
+
+    def replace(self, target):
+        if target.suffix == ".mid":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", replace)
+    with pytest.raises(atomic.WriteError, match=r"could not write .*/pitches.mid"):
+        transcribe_file(tmp_path / "a.wav", tmp_path / "out", MODEL, GAIN)
     assert not (tmp_path / "out").exists()
 
 

@@ -127,6 +127,13 @@ def test_not_a_number_is_named():
         weights.convert("crepe-tiny", tensors)
 
 
+def test_a_value_that_float32_lacks_is_named():
+    tensors = {k: np.asarray(v, np.float64) for k, v in _torchcrepe_tensors().items()}
+    tensors["conv4.bias"][3] = 1e300
+    with pytest.raises(WeightsError, match=r"conv4\.bias has values that are not finite"):
+        weights.convert("crepe-tiny", tensors)
+
+
 def test_unknown_names():
     with pytest.raises(WeightsError, match="crepe-tiny, crepe-small"):
         weights.convert("crepe-huge", {})
@@ -283,6 +290,59 @@ def test_dotted_names_do_not_reach_past_the_list(tmp_path):
             files.read_tensors(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("slots", [False, True])
+def test_a_pickle_cannot_change_a_storage(tmp_path, slots):
+    # By BUILD, to two axes: what is cut off such an array in rows would be read on past its end.
+    wide = _arrays()["a.weight"]
+    pid = b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu")
+    pid += _integer(wide.size) + b"tQ"
+
+    def tensor(storage, offset, shape, strides):
+        arguments = storage + _integer(offset) + _tuple(shape) + _tuple(strides)
+        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+
+    state = b"}" + _text("values") + tensor(pid, 0, wide.shape, (6, 1)) + b"s"
+    changed = pid + (b"N" + state + b"\x86" if slots else state) + b"b"
+    program = b"\x80\x02}" + _text("t") + tensor(changed, 2, (22,), (1,)) + b"s."
+    _write_archive(tmp_path / "x.pth", program, {"0": wide.tobytes()})
+    with pytest.raises(files.WeightFileError, match="damaged"):
+        files.read_tensors(tmp_path / "x.pth")
+    with pytest.raises(files.WeightFileError, match="without a storage"):
+        files._strided(files._Storage(wide), 2, (22,), (1,))
+
+
+@pytest.mark.parametrize("slots", [False, True])
+@pytest.mark.parametrize("given", [b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n"])
+def test_a_pickle_cannot_change_what_others_use(tmp_path, given, slots):
+    state = b"}" + _text("fromkeys") + b"K\x01s"
+    program = b"\x80\x02" + given + (b"N" + state + b"\x86" if slots else state) + b"b."
+    _write_archive(tmp_path / "x.pth", program)
+    with pytest.raises(files.WeightFileError, match="damaged"):
+        files.read_tensors(tmp_path / "x.pth")
+
+
+def test_an_h5_that_leads_to_other_files_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.arange(4.0)
+    layout = h5py.VirtualLayout((4,), "f8")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (4,))
+    raw = [(str(tmp_path / "secret.bin"), 0, 16)]
+    for number, (words, add) in enumerate(
+        [
+            ("'g/t' lies in another", lambda f: f.create_dataset("g/t", (4,), "f4", external=raw)),
+            ("'t' lies in another", lambda f: f.create_virtual_dataset("t", layout)),
+            ("'t' leads to another", lambda f: f.update(t=h5py.ExternalLink("other.h5", "/x"))),
+            ("'t' leads to another", lambda f: f.update({"g/t": h5py.ExternalLink("o", "/")})),
+        ]
+    ):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            add(file)
+        with pytest.raises(files.WeightFileError, match=words):
+            files.read_tensors(tmp_path / f"{number}.h5")
+
+
 def test_other_formats_are_read_as_written(tmp_path):
     arrays = {k: np.ascontiguousarray(v) for k, v in _arrays().items()}
     np.savez(tmp_path / "x.npz", **arrays)
@@ -340,6 +400,30 @@ def test_command_converts_and_the_result_loads(tmp_path, capsys):
     loaded = weights.load(output)
     jax.tree.map(np.testing.assert_array_equal, loaded, weights.convert("crepe-tiny", tensors))
     assert [p.name for p in output.parent.iterdir()] == ["ours.npz"]
+
+
+def test_nothing_but_the_variables_is_written(tmp_path, monkeypatch):
+    # NumPy 2.0 takes every keyword of savez for an array.
+    written = []
+    monkeypatch.setattr(np, "savez", lambda file, **arrays: written.extend(arrays))
+    weights.save({"params": {"a": np.zeros(3)}}, tmp_path / "x.npz")
+    assert written == ["params/a"]
+
+
+def test_command_replaces_a_file_only_if_told_and_never_its_source(tmp_path, capsys):
+    source, output = tmp_path / "tiny.npz", tmp_path / "ours.npz"
+    np.savez(source, **_torchcrepe_tensors())
+    output.write_text("of something else")
+    before = source.read_bytes()
+    command = ["--architecture=crepe-tiny", f"--source={source}"]
+    assert main([*command, f"--output={output}"]) == 1
+    assert "exists already: pass --overwrite" in capsys.readouterr().err
+    assert output.read_text() == "of something else"
+    assert main([*command, f"--output={source}", "--overwrite"]) == 1
+    assert "is the --source and would be replaced" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert main([*command, f"--output={output}", "--overwrite"]) == 0
+    assert weights.load(output)["params"]
 
 
 def _harmof0_tensors():
