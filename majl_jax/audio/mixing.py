@@ -65,29 +65,42 @@ def apply_gains(
 
 
 def incoherent_sources(
-    key: Key[Array, ""], *, batch: int, stems: int
+    key: Key[Array, ""], *, batch: int, stems: int, known: Bool[Array, "{batch}"] | None = None
 ) -> Int[Array, "{batch} {stems}"]:
-    """The example that each stem of each example comes from, (i + d_j) mod batch with d_j drawn
-    without repetition from 0..batch-1.
+    """The example that each stem of each example comes from: of n known ones number (i + d_j) mod
+    n, with d_j drawn without repetition from 0..n-1.
 
-    So the stems of one example come from different ones, and every stem is used once.
+    So the stems of one example come from different ones, and every stem is used once; where n is
+    below `stems`, some of an example belong together.
+
+    Args:
+        key: of the draw.
+        batch: examples.
+        stems: of an example.
+        known: whose stems there are; None: all.
     """
     if batch < stems:
         raise ValueError(
             f"incoherent mixing of {stems} stems needs as many examples to take them from, got a"
             f" batch of {batch}; enlarge the batch of a device or sum stems into groups first."
         )
-    shifts = jax.random.permutation(key, batch)[:stems]
-    return (jnp.arange(batch)[:, None] + shifts[None]) % batch
+    known = jnp.ones(batch, bool) if known is None else known
+    among = jnp.maximum(known.sum(), 1)
+    shifts = jax.random.permutation(key, batch)
+    shifts = shifts[jnp.argsort(shifts >= among)][:stems]  # a stable sort: in their order
+    return jnp.argsort(~known)[(jnp.arange(batch)[:, None] + shifts[None]) % among]
 
 
 def incoherent(
-    stems: Float[Array, "batch time stem channel"], key: Key[Array, ""]
+    stems: Float[Array, "batch time stem channel"],
+    key: Key[Array, ""],
+    known: Bool[Array, "batch"] | None = None,
 ) -> Float[Array, "batch time stem channel"]:
     """Stem j of example i from example `incoherent_sources`[i, j]: no two stems of an example
     belong together any more.
     """
-    sources = incoherent_sources(key, batch=stems.shape[0], stems=stems.shape[2])
+    batch, _, count, _ = stems.shape
+    sources = incoherent_sources(key, batch=batch, stems=count, known=known)
     return jax.vmap(lambda stem, source: stem[source], in_axes=(2, 1), out_axes=2)(stems, sources)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from majl_jax import parallel
 from majl_jax.audio import pitch
 
 
@@ -55,10 +56,10 @@ def variance_hinge(
     epsilon: float = 1e-4,
 ) -> Float[Array, ""]:
     """mean_k max(0, g - sqrt(Var(s_k) + epsilon)) over the bins, Var over the True frames of all
-    items.
+    items of all devices.
 
-    The variance term of VICReg (Bardes et al. 2022, eq. 1), with Var divided by the count.
-    Statistics are those of one device's share of the batch.
+    The variance term of VICReg (Bardes et al. 2022, eq. 1), with Var divided by the count. Each
+    device returns the global value; its gradient is that of one device in the mean over devices.
 
     Args:
         salience: s, 0 to 1.
@@ -72,11 +73,13 @@ def variance_hinge(
     values = salience if of == "bins" else salience.sum(axis=-1, keepdims=True)
     mask = jnp.ones(salience.shape[:2], bool) if frame_mask is None else frame_mask
     weights = mask.astype(values.dtype)[..., None]
-    count = jnp.maximum(weights.sum(), 1.0)
-    mean = (weights * values).sum(axis=(0, 1), keepdims=True) / count
-    variance = (weights * (values - mean) ** 2).sum(axis=(0, 1)) / count
+    # Means over devices, whose quotients are those of the whole batch.
+    count, total = parallel.across((weights.sum(), (weights * values).sum(axis=(0, 1))))
+    some = jnp.where(count > 0, count, 1.0)
+    squared = (weights * (values - (total / some)[None, None]) ** 2).sum(axis=(0, 1))
+    variance = parallel.across(squared) / some
     missing = jax.nn.relu(minimum_deviation - jnp.sqrt(variance + epsilon)).mean()
-    return jnp.where(mask.any(), missing, 0.0)
+    return jnp.where(count > 0, missing, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from etils import epath
 
 from majl_jax import atomic, console
 from majl_jax.datasets import records
+from majl_jax.inference.segments import SEGMENTING
 from majl_jax.pseudo_labels import filtering
 from majl_jax.pseudo_labels.filtering import Counts, Filter
 from majl_jax.pseudo_labels.teacher import OF_RECORDS, Teacher, label_pitch
@@ -31,8 +32,9 @@ def write(
 ) -> pathlib.Path:
     """Labels the training split of a prepared data set and writes it anew.
 
-    The folder's name holds the teacher's identity and the filter, so a resumed run finds its own
-    labels and nobody else's; beside it a JSON file tells what the filter kept.
+    The folder's name holds the teacher's identity, the overlap of its segments and the filter, so
+    a resumed run finds its own labels and nobody else's; beside it a JSON file tells what the
+    filter kept.
 
     Args:
         source: the prepared data set.
@@ -91,17 +93,21 @@ def _said(labels: str, teacher: Teacher, stem: str, kept: Filter) -> dict[str, A
         said["tolerance_cents"] = kept.tolerance_cents
     if pitch and kept.granularity == "segment":
         said["segment_frames"] = kept.frames(model.hop_samples / model.sample_rate_hz)
+    if teacher.segmenting.overlap != SEGMENTING.overlap:
+        said["overlap"] = teacher.segmenting.overlap
     if kept.wrong_pitch > 0:
         said |= {"wrong_pitch": kept.wrong_pitch, "wrong_pitch_seed": kept.seed}
     return said
 
 
 def _folder_name(source: str, said: Mapping[str, Any]) -> str:
-    """Holds all that the labels depend on: teacher, filter and errors made on purpose."""
+    """Holds all that the labels depend on: teacher, segments, filter and errors made on purpose."""
     name = f"{source}-{said['teacher']}-{said['threshold']:g}-{said['granularity']}"
     name += str(said.get("segment_frames", ""))
     if "tolerance_cents" in said:
         name += f"-{said['tolerance_cents']:g}cents"
+    if "overlap" in said:
+        name += f"-overlap{said['overlap']:g}"
     if "wrong_pitch" in said:
         name += f"-wrong{said['wrong_pitch']:g}-seed{said['wrong_pitch_seed']}"
     return name

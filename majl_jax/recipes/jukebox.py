@@ -40,6 +40,7 @@ from majl_jax.losses import vqvae as losses
 from majl_jax.models.layers import vector_quantizer
 from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, context_samples, hop
 from majl_jax.recipes import warm_start
+from majl_jax.recipes.inputs import check_sources, device_share
 from majl_jax.recipes.labels import require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
@@ -130,11 +131,16 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     check_ranges(config)
     _check(config)
     reader.named(config.data.reader, fields="config.data.")
+    shares = {
+        name: device_share(f"config.stages.{name}.batch_size", config.stages[name].batch_size)
+        for name in config.run
+    }
     found = []
-    for name in config.run:
+    for name, share in shares.items():
         setting = _open(config, name)
+        check_sources(_sources(setting), reader=config.data.reader)
         stage = _stage(setting)
-        dry_run.trace_loss(stage, _batch_shapes(setting))
+        dry_run.trace_loss(stage, _batch_shapes(setting, share))
         found.append(stage)
     return tuple(found)
 
@@ -390,18 +396,18 @@ def _trained(variables: Variables) -> Any:
 # ---- input and loss -----------------------------------------------------------------------------
 
 
+def _sources(setting: _Setting) -> list[Source]:
+    if setting.target < 0:
+        return mixture_sources({setting.folder: 1.0}, "train")
+    layout, stem = records.open_prepared(setting.folder).layout, setting.config.data.stem
+    places = target_first(layout, (stem,), len(layout.stems), data_set=setting.folder)
+    return [Source(setting.folder, "train", 1.0, places, layout.pitch_voices)]
+
+
 def _batches(setting: _Setting) -> Batches:
     config = setting.config
-    if setting.target < 0:
-        sources = mixture_sources({setting.folder: 1.0}, "train")
-    else:
-        layout = records.open_prepared(setting.folder).layout
-        places = target_first(
-            layout, (config.data.stem,), len(layout.stems), data_set=setting.folder
-        )
-        sources = [Source(setting.folder, "train", 1.0, places, layout.pitch_voices)]
     return reader.open_batches(
-        sources,
+        _sources(setting),
         reader=config.data.reader,
         batch_size=setting.options.batch_size,
         segment_samples=config.data.segment_samples,
@@ -452,10 +458,10 @@ def mono(audio: Float[Array, "batch time channel"], keys: Any) -> Float[Array, "
     return share * audio[:, :, :1] + (1.0 - share) * audio[:, :, 1:2]
 
 
-def _batch_shapes(setting: _Setting) -> dry_run.Shapes:
+def _batch_shapes(setting: _Setting, examples: int) -> dry_run.Shapes:
     layout = records.open_prepared(setting.folder).layout
     return dry_run.batch_shapes(
-        examples=setting.options.batch_size,
+        examples=examples,
         segment_samples=setting.config.data.segment_samples,
         hop_samples=layout.hop_samples,
         stems=len(layout.stems),

@@ -28,7 +28,12 @@ from majl_jax.audio.voice_remixing import Remixing
 from majl_jax.batch import Key, Variables
 from majl_jax.datasets import records
 from majl_jax.datasets.input import reader
-from majl_jax.datasets.input.sources import Source, silence_first, target_first
+from majl_jax.datasets.input.sources import (
+    Source,
+    open_sources,
+    silence_first,
+    target_first,
+)
 from majl_jax.evaluation.examples import NO_FILES, ForReport
 from majl_jax.evaluation.rows import means
 from majl_jax.evaluation.target import Target, score_tracks
@@ -38,17 +43,21 @@ from majl_jax.losses.hard_samples import LEARNT, HardSamples
 from majl_jax.losses.interface import Interface
 from majl_jax.models import by_name
 from majl_jax.models.cascade import Cascade
+from majl_jax.models.harmof0 import RATE_HZ
 from majl_jax.models.weight_module import WeightModule
 from majl_jax.pseudo_labels import labelling
 from majl_jax.pseudo_labels.filtering import Filter
 from majl_jax.pseudo_labels.teacher import Teacher
 from majl_jax.recipes import warm_start
+from majl_jax.recipes.inputs import check_sources, device_share
 from majl_jax.recipes.labels import BOTH, PITCH, STEMS, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
 from majl_jax.training.stage import Stage, chosen
 
 STAGES = ("pipeline", "naive_joint", "teacher", "student")
+GRID = ("sample_rate_hz", "hop_samples", "segment_samples")
+UNFINISHED = ("stems_only", "pitch_only", "unlabelled")  # of config.data: what a teacher labels
 PITCH_TERMS = ("pitch", "pitch_on_target")  # of config.weights: what the pitch estimator learns by
 
 
@@ -59,7 +68,12 @@ def build(config: Any) -> Cascade:
     """The two networks that `config.separator` and `config.pitch` name, each with its own group of
     fields.
     """
-    hop_samples = config.data.hop_samples
+    hop_samples, rate_hz = config.data.hop_samples, config.data.sample_rate_hz
+    if rate_hz != RATE_HZ:
+        raise ValueError(
+            f"config.data.sample_rate_hz is {rate_hz}; expected {RATE_HZ}, which the pitch"
+            f" estimators ({', '.join(by_name.PITCH_ESTIMATORS)}) hear"
+        )
     groups = config.to_dict()
     separator = by_name.separator(
         config.separator, groups.get(config.separator, {}), hop_samples=hop_samples
@@ -109,7 +123,7 @@ def segment_model(config: Any, cascade: Cascade | None = None) -> SegmentModel:
 def data_sets(config: Any) -> list[str]:
     """The sets that the stages of a run learn from."""
     always = config.data.labelled, config.data.get("without_target", "")
-    later = [config.data.get(field, "") for field in ("stems_only", "pitch_only", "unlabelled")]
+    later = [config.data.get(field, "") for field in UNFINISHED]
     return [*filter(None, always), *filter(None, later * ("student" in config.run))]
 
 
@@ -201,6 +215,8 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     run = chosen(config.run, STAGES, field="config.run", follows={"student": "teacher"})
     reader.named(config.data.reader, fields="config.data.")
     warm_start.check_all(config, previous=True)
+    for name in run:
+        device_share(f"config.stages.{name}.batch_size", config.stages[name].batch_size)
     prepared, target = _open_sets(config, run)
     cascade = build(config)
     setting = _Setting(
@@ -232,17 +248,7 @@ def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int
     stages are there, with the labels that these need.
     """
 
-    def opened(field: str) -> tuple[records.Prepared, int]:
-        prepared = reader.open_set(
-            epath.Path(config.data.directory) / config.data[field],
-            sample_rate_hz=config.data.sample_rate_hz,
-            hop_samples=config.data.hop_samples,
-            fields="config.data.",
-        )
-        names = _target_names(config)
-        return prepared, labelling.stem_number(prepared, names, field="config.data.target")
-
-    labelled, target = opened("labelled")
+    labelled, target = _open_labelled(config, config.data.labelled)
     # Trained apart, PE hears the true voice: its pitch counts where that is known.
     of_pitch = BOTH if "pipeline" in run else PITCH
     kinds = {"separation": STEMS, "pitch": of_pitch, "pitch_on_target": BOTH}
@@ -263,22 +269,56 @@ def _open_sets(config: Any, run: tuple[str, ...]) -> tuple[records.Prepared, int
     later = {"stems_only": {STEMS}, "pitch_only": {PITCH}, "unlabelled": set()}
     for field, kinds_of in later.items() if "student" in run else ():
         if name := config.data[field]:
-            other, stem = opened(field)
+            other, stem = _open_labelled(config, name)
+            if field != "stems_only" and len(other.layout.stems) < 2:
+                raise ValueError(
+                    f"config.data.{field} is {name}, which has the stem"
+                    f" {other.layout.stems[stem]} alone: there is nothing to separate it from;"
+                    " expected two or more"
+                )
             needed = {f"config.data.{field} = {name}": kind for kind in kinds_of}
             require(other, "train", needed, stem=stem)
     if name := config.data.without_target:
-        music = reader.open_set(
-            epath.Path(config.data.directory) / name,
-            sample_rate_hz=config.data.sample_rate_hz,
-            hop_samples=config.data.hop_samples,
-            fields="config.data.",
-        )
+        music = _open_set(config, name)
         if there := {*music.layout.stems} & {*_target_names(config)}:
             raise ValueError(
                 f"config.data.without_target is {name}, which has the stem {', '.join(there)}:"
                 " expected music in which config.data.target is nowhere"
             )
+    _check_sources(config, run)
     return labelled, target
+
+
+def _open_labelled(config: Any, name: str) -> tuple[records.Prepared, int]:
+    """A set and the number of its target."""
+    prepared, names = _open_set(config, name), _target_names(config)
+    return prepared, labelling.stem_number(prepared, names, field="config.data.target")
+
+
+def _open_set(config: Any, name: str) -> records.Prepared:
+    """A set on the grid of the run; the networks hear one channel."""
+    prepared = reader.open_set(
+        epath.Path(config.data.directory) / name,
+        **{field: config.data[field] for field in GRID},
+        fields="config.data.",
+    )
+    if (channels := prepared.layout.channels) != 1:
+        raise ValueError(
+            f"{prepared.directory} was prepared with channels = {channels}, and the networks of"
+            " majl hear one: prepare it again with --channels=1 and another --output"
+        )
+    return prepared
+
+
+def _check_sources(config: Any, run: tuple[str, ...]) -> None:
+    """The sets of all stages fit each other and the reader."""
+    folder, labelled = epath.Path(config.data.directory), config.data.labelled
+    of_teacher = _place_stems({str(folder / labelled): 1.0}, config)
+    check_sources(of_teacher, reader=config.data.reader)
+    if "student" in run:
+        # Those of the teacher look as what they are labels of, in the reader's format.
+        names = [labelled, *filter(None, (config.data[field] for field in UNFINISHED))]
+        open_sources(_place_stems({str(folder / name): 1.0 for name in names}, config))
 
 
 def _stage(name: str, setting: _Setting) -> Stage:

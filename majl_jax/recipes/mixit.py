@@ -42,6 +42,7 @@ from majl_jax.losses import weighting
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
 from majl_jax.models.layers import attention
 from majl_jax.recipes import warm_start
+from majl_jax.recipes.inputs import check_sources, device_share
 from majl_jax.recipes.labels import STEMS, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, parameters, schedules
@@ -182,21 +183,8 @@ def _check(config: Any) -> None:
             f"config.stages.pretrain.assignment is {found!r}; expected one of"
             f" {', '.join(losses.ASSIGNMENTS)}"
         )
-    devices = jax.device_count()
-    for name in [one for one in run if one != "pretrain"]:
-        share, rest = divmod(config.stages[name].batch_size, devices)
-        dynamic = config.stages[name].mixing == "dynamic"
-        if rest or (dynamic and share < 2):
-            raise ValueError(
-                f"config.stages.{name}.batch_size is {config.stages[name].batch_size}; expected a"
-                f" multiple of {devices} devices"
-                f"{', with two examples or more on each, whose stems are mixed' if dynamic else ''}"
-            )
-    if "pretrain" in config.run and config.stages.pretrain.batch_size % (2 * devices):
-        raise ValueError(
-            f"config.stages.pretrain.batch_size is {config.stages.pretrain.batch_size}; expected"
-            f" pairs on each of {devices} devices, a multiple of {2 * devices}"
-        )
+    for name in run:
+        _device_share(config, name)
     outputs, stems = config.network.outputs, stems_of(config)
     if "pretrain" in config.run and outputs < len(stems):
         raise ValueError(
@@ -209,6 +197,18 @@ def _check(config: Any) -> None:
                 f"config.{field}.segment_samples is {length.segment_samples}; expected a multiple"
                 f" of config.data.hop_samples = {config.data.hop_samples}"
             )
+
+
+def _device_share(config: Any, name: str) -> int:
+    """How many examples of a stage's batch a device gets: those that are mixed are on one."""
+    how: dict[str, Any] = {}
+    if name == "pretrain":
+        how = {"multiple": 2, "because": "the network hears the sum of two"}
+    elif config.stages[name].mixing == "dynamic":
+        because = f"config.stages.{name}.mixing is dynamic: two or more on a device are mixed"
+        how = {"least": 2, "because": because}
+    field = f"config.stages.{name}.batch_size"
+    return device_share(field, config.stages[name].batch_size, **how)
 
 
 def data_sets(config: Any) -> list[str]:
@@ -397,10 +397,11 @@ def _stems(
 
 def _dry_run(stage: Stage, setting: _Setting) -> None:
     """What is wrong with the config or its data comes out before training."""
+    for split in ("train", "valid"):
+        check_sources(setting.sources(split), reader=setting.config.data.reader)
     stems = len(setting.sources("train")[0].stems or ())
-    setting.sources("valid")
     batch = dry_run.batch_shapes(
-        examples=setting.options.batch_size,
+        examples=_device_share(setting.config, setting.name),
         segment_samples=setting.config.data.segment_samples,
         hop_samples=setting.config.data.hop_samples,
         stems=stems,

@@ -33,12 +33,13 @@ from majl_jax.datasets.input import beside, reader
 from majl_jax.datasets.input.schedule import Batches
 from majl_jax.datasets.input.sources import Source, mixture_sources, parse_shares
 from majl_jax.evaluation import basic_pitch
-from majl_jax.evaluation.examples import ForReport
+from majl_jax.evaluation.examples import NO_FILES, ForReport
 from majl_jax.evaluation.multi_pitch import Judging, score_tracks
 from majl_jax.inference import multi_pitch
 from majl_jax.losses.self_supervision import Settings, self_supervised_loss
 from majl_jax.models.timbre_trap import TimbreTrap
 from majl_jax.recipes import warm_start
+from majl_jax.recipes.inputs import check_sources, device_share
 from majl_jax.recipes.labels import PITCH, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, schedules
@@ -125,6 +126,7 @@ class _Setting:
         references: Mapping[str, Callable[..., Any]] | None = None,
         tuned_threshold: float | None = None,
         choose_threshold: bool = False,
+        report: ForReport = NO_FILES,
         **options: Any,
     ) -> dict[str, float]:
         """Macro means over the tracks of every scored set, <score>_<set>; those of the first set
@@ -137,6 +139,7 @@ class _Setting:
             references: other systems by name, as of `score_tracks`.
             tuned_threshold: that of `Judging`.
             choose_threshold: that of `Judging`.
+            report: where rows and examples go; of the rows there none stays.
             options: further ones of `score_tracks`.
         """
         chosen, found = self.config.evaluation, {}
@@ -151,6 +154,7 @@ class _Setting:
                 system=name + suffix,
                 references={k + suffix: listen for k, listen in (references or {}).items()},
                 judging=Judging(chosen.batch_size, tuned_threshold, choose_threshold),
+                report=dataclasses.replace(report, anew=number == 0),
                 **options,
             )
             shorter = {k.replace(f"{suffix.replace(' ', '_')}/", "/"): v for k, v in scores.items()}
@@ -172,6 +176,11 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     init = parallel.runs_once(network.init)
     setting = _Setting(config, front_end, network, multi_pitch_model(config), init)
     _check_data(setting)
+    for name in run:
+        fields = f"config.stages.{name}.labelled + unlabelled"
+        device_share(fields, config.stages[name].labelled + config.stages[name].unlabelled)
+        for sources in _sources(name, setting):
+            check_sources(sources, reader=config.data.reader)
     _references(config)
     found = tuple(_stage(name, setting) for name in run)
     for number, stage in enumerate(found):
@@ -316,12 +325,14 @@ def _check_data(setting: _Setting) -> None:
             " whose labels would be looked at in either: take it out of one, or prepare a second"
             " copy under another --output and name that"
         )
-    needed = {*data_sets(config), *config.evaluation.sets, *config.evaluation.test_sets}
+    learnt = data_sets(config)
+    needed = {*learnt, *config.evaluation.sets, *config.evaluation.test_sets}
     opened = {
         data_set: reader.open_set(
             setting.path(data_set),
             sample_rate_hz=config.data.sample_rate_hz,
             hop_samples=config.data.hop_samples,
+            segment_samples=config.data.segment_samples if data_set in learnt else None,
             fields="config.data.",
         )
         for data_set in sorted(needed)
@@ -335,7 +346,7 @@ def _check_data(setting: _Setting) -> None:
         raise ValueError(
             f"{next(iter(taught))} needs labels, and no stage of config.run has labelled items"
         )
-    for data_set in data_sets(config):
+    for data_set in learnt:
         require(opened[data_set], "train", taught if data_set in labelled else {})
     best = (
         {"the F1 of config.evaluation.select_best": PITCH} if config.evaluation.select_best else {}
@@ -359,20 +370,27 @@ def _batch_shapes(config: Any) -> dry_run.Shapes:
     return {**shapes, "percussion": drums}
 
 
-def _batches(name: str, setting: _Setting) -> Batches:
-    """Labelled and unlabelled excerpts in fixed proportion, with drums beside them where a term
-    wants them.
+def _sources(name: str, setting: _Setting) -> list[list[Source]]:
+    """Of labelled and unlabelled excerpts in fixed proportion, and of drums where a term wants
+    them.
     """
     config = setting.config
-    sizes = _data_sets(name, config)
     labelled, unlabelled = (
         set(parse_shares(config.data[kind])) for kind in ("labelled", "unlabelled")
     )
-    sources = mixture_sources(
-        {setting.path(data_set): size for data_set, size in sizes.items()},
+    music = mixture_sources(
+        {setting.path(data_set): size for data_set, size in _data_sets(name, config).items()},
         "train",
         unlabelled=[setting.path(data_set) for data_set in unlabelled - labelled],
     )
+    if not _weights(name, config)["percussion"]:
+        return [music]
+    return [music, [Source(setting.path(config.data.percussion), "train", 1.0)]]
+
+
+def _batches(name: str, setting: _Setting) -> Batches:
+    """Music, with drums beside it where a term wants them."""
+    config = setting.config
     open_batches = functools.partial(
         reader.open_batches,
         reader=config.data.reader,
@@ -380,10 +398,10 @@ def _batches(name: str, setting: _Setting) -> Batches:
         segment_samples=config.data.segment_samples,
         fields="config.data.",
     )
-    offsets = config.data.distinct_offsets
-    batches = open_batches(sources, seed=config.seed, distinct_offsets=offsets)
-    if not _weights(name, config)["percussion"]:
+    music, *drums = _sources(name, setting)
+    # Each stage hears other crops, and the drums' order has nothing to do with the music's.
+    seed, offsets = config.seed + 2 * STAGES.index(name), config.data.distinct_offsets
+    batches = open_batches(music, seed=seed, distinct_offsets=offsets)
+    if not drums:
         return batches
-    drums = [Source(setting.path(config.data.percussion), "train", 1.0)]
-    # Another seed: the drums' order has nothing to do with the music's.
-    return beside.Beside(batches, open_batches(drums, seed=config.seed + 1), key="percussion")
+    return beside.Beside(batches, open_batches(drums[0], seed=seed + 1), key="percussion")

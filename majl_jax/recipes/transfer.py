@@ -35,6 +35,7 @@ from majl_jax.inference.segments import SegmentModel
 from majl_jax.losses import chimera as losses
 from majl_jax.models.chimera import Chimera
 from majl_jax.recipes import warm_start
+from majl_jax.recipes.inputs import check_sources, device_share
 from majl_jax.recipes.labels import STEMS, require
 from majl_jax.recipes.ranges import check_ranges
 from majl_jax.training import dry_run, optimizer, parameters, schedules
@@ -125,13 +126,29 @@ def stages(config: Any, workdir: pathlib.Path) -> tuple[Stage, ...]:
     follows = {} if config.stages.finetune.start else {"finetune": "pretrain"}
     run = chosen(config.run, STAGES, field="config.run", follows=follows)
     warm_start.check_all(config)
+    shares = {name: _device_share(config, name) for name in run}
     found = []
-    for name in run:
+    for name, share in shares.items():
         setting = _open(config, name)
         stage = _stage(setting)
-        dry_run.trace_loss(stage, _batch_shapes(setting))
+        dry_run.trace_loss(stage, _batch_shapes(setting, share))
         found.append(stage)
     return tuple(found)
+
+
+def _device_share(config: Any, name: str) -> int:
+    """How many examples of a stage's batch a device gets: incoherent mixing is among them."""
+    options, field = config.stages[name], f"config.stages.{name}"
+    if options.mixing != "incoherent":
+        return device_share(f"{field}.batch_size", options.batch_size)
+    sources = len(_sources(config, name))
+    return device_share(
+        f"{field}.batch_size",
+        options.batch_size,
+        least=sources,
+        because=f"{field}.mixing is incoherent: the {sources} sources of a mixture come from as"
+        " many examples of a device",
+    )
 
 
 def _open(config: Any, name: str) -> _Setting:
@@ -170,6 +187,7 @@ def _open(config: Any, name: str) -> _Setting:
         for split in ("train", "valid", "test"):
             require(prepared, split, {f"stage {name} (config.stages.{name}.data)": STEMS})
     data, places = group_sources(folders, groups, "train")
+    check_sources(data, reader=config.data.reader)
     return _Setting(config, name, build(config, name), data, places)
 
 
@@ -277,11 +295,11 @@ def _mix(
     stems = mixing.to_float(batch["stems"])
     used = stems.shape[2] - setting.places.left_out
     sources = group(stems[:, :, :used], setting.places.members).mean(axis=-1, keepdims=True)
+    known = batch["has_stems"].all(axis=1)
     if options.mixing == "incoherent":
-        sources = incoherent(sources, jax.random.fold_in(key, 0))
-    sources, known = sources[..., 0], batch["has_stems"].all(axis=1)
-    if options.mixing == "incoherent":  # an example of unknown stems would be in all of them
-        known = jnp.broadcast_to(known.all(), known.shape)
+        sources = incoherent(sources, jax.random.fold_in(key, 0), known)
+        known = jnp.broadcast_to(known.any(), known.shape)  # all are made of those that are
+    sources = sources[..., 0]
     if options.augmentation == "none":
         return sources, known
     count, samples = sources.shape[2], config.data.segment_samples
@@ -338,10 +356,10 @@ def _evaluator(setting: _Setting) -> Evaluator:
     )
 
 
-def _batch_shapes(setting: _Setting) -> dry_run.Shapes:
+def _batch_shapes(setting: _Setting, examples: int) -> dry_run.Shapes:
     layout = records.open_prepared(setting.data[0].directory).layout
     return dry_run.batch_shapes(
-        examples=setting.options.batch_size,
+        examples=examples,
         segment_samples=_excerpt_samples(setting.config, setting.name),
         hop_samples=layout.hop_samples,
         stems=len(setting.data[0].stems or ()),

@@ -222,9 +222,11 @@ def has_begun(workdir: pathlib.Path, stage: str) -> bool:
 def mark(settings: Any) -> str:
     """Eight hexadecimal digits that tell settings of evaluations from others.
 
-    The batch size changes nothing in their results.
+    The batch size changes nothing in their results, unless `valid_batches` counts the batches.
     """
-    said = {key: value for key, value in _plain(settings).items() if key != "batch_size"}
+    said = _plain(settings)
+    if "valid_batches" not in said:
+        said.pop("batch_size", None)
     return f"{zlib.crc32(json.dumps(said, sort_keys=True).encode()):08x}"
 
 

@@ -35,7 +35,9 @@ def at_plateau(opt_state: Any, factor: Any) -> Any:
 
 
 class AutoClipState(NamedTuple):
-    """The last gradient norms (a ring), how many there were, and the norm last clipped to."""
+    """The last gradient norms above 0 (a ring), how many there were, and the norm last clipped
+    to.
+    """
 
     norms: Float[Array, " history"]
     steps: Int[Array, ""]
@@ -75,7 +77,8 @@ def clip_by_percentile(settings: AutoClip) -> optax.GradientTransformation:
     """AutoClip: clip the global norm at a percentile of the norms so far, this one included.
 
     updates * min(1, c / (norm + 1e-6)), where c is the percentile, linearly interpolated, of the
-    last `history_steps` norms (Seetharaman et al. 2020, section 3).
+    last `history_steps` norms (Seetharaman et al. 2020, section 3). Norms of 0, of steps without a
+    label, do not count: a tenth of them would clip all others to nothing.
     """
     percentile, history_steps = settings.percentile, settings.history_steps
 
@@ -87,8 +90,10 @@ def clip_by_percentile(settings: AutoClip) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         del params
         norm = optax.tree.norm(updates)
-        norms = state.norms.at[state.steps % history_steps].set(norm)
-        filled = jnp.minimum(state.steps + 1, history_steps)
+        entered = state.norms.at[state.steps % history_steps].set(norm)
+        norms = jnp.where(norm > 0, entered, state.norms)
+        steps = state.steps + (norm > 0)
+        filled = jnp.clip(steps, 1, history_steps)  # before the first norm: its place, a 0
         ordered = jnp.sort(jnp.where(jnp.arange(history_steps) < filled, norms, jnp.inf))
         place = percentile / 100 * (filled - 1)
         low = jnp.floor(place).astype(jnp.int32)
@@ -96,7 +101,7 @@ def clip_by_percentile(settings: AutoClip) -> optax.GradientTransformation:
         clip_norm = ordered[low] + (place - low) * (ordered[high] - ordered[low])
         scale = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
         updates = jax.tree.map(lambda u: (u * scale).astype(u.dtype), updates)
-        return updates, AutoClipState(norms, state.steps + 1, clip_norm)
+        return updates, AutoClipState(norms, steps, clip_norm)
 
     return optax.GradientTransformation(init, update)
 

@@ -48,6 +48,23 @@ def test_as_many_examples_as_stems_are_enough():
         mixing.incoherent(_stems(batch=3), jax.random.key(0))
 
 
+@pytest.mark.parametrize("unknown", [(), (0,), (1, 4), (0, 2, 3, 5)])
+def test_sources_are_those_of_known_examples(unknown):
+    known, drawn = ~np.isin(np.arange(6), unknown), set()
+    for seed in range(5):
+        key = jax.random.key(seed)
+        draw = mixing.incoherent_sources(key, batch=6, stems=2, known=jnp.asarray(known))
+        examples = np.asarray(draw)
+        drawn.add(examples.tobytes())
+        assert (examples[:, 0] != examples[:, 1]).all()
+        for of_source in examples.T:
+            assert set(of_source) == set(np.flatnonzero(known))
+        if known.all():
+            usual = mixing.incoherent_sources(key, batch=6, stems=2)
+            np.testing.assert_array_equal(examples, usual)
+    assert len(drawn) > 1
+
+
 @pytest.mark.parametrize("members", [1, 2, 3, 6])
 def test_groups_are_sums_of_consecutive_places(members):
     stems = np.random.default_rng(1).standard_normal((2, 7, 6, 2)).astype(np.float32)

@@ -88,7 +88,7 @@ def test_majl_leaves_rows_examples_and_what_the_teacher_said(smoke):
         assert (
             said["threshold"] == 0.7 and said["unit"] == unit and 0 <= said["kept"] <= said["seen"]
         )
-        assert records.is_prepared(folder / f"{dataset}-{said['teacher']}-0.7-frame")
+        assert records.is_prepared(folder / f"{dataset}-{said['teacher']}-0.7-frame-overlap0.25")
 
 
 def _first_of(function, *arguments):

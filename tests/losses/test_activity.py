@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from majl_jax import parallel
 from majl_jax.losses.activity import (
     StrictLimits,
     activity_hinge,
@@ -114,6 +115,33 @@ def test_constant_output_has_finite_gradients(any_frame):
 
     for logit in (-1e4, 0.0, 1e4):
         assert np.all(np.isfinite(slope(jnp.full((2, 4, 3), logit))))
+
+
+@pytest.mark.parametrize("of", ["bins", "mass"])
+@pytest.mark.parametrize("least", [0.3, 1.1])  # a device without a True frame, or with few
+def test_variance_is_that_of_all_devices_whatever_their_number(of, least):
+    logits, mask = _salience(4, 6, 5), _salience(4, 6, seed=1) < 0.6
+    logits += np.arange(4, dtype=np.float32)[:, None, None]  # most of it is between the items
+    mask[2:] &= _salience(2, 6, seed=2) > least
+
+    def slope(scale, z, mask):
+        def loss(scale):
+            return variance_hinge(jax.nn.sigmoid(scale * z), mask, minimum_deviation=2.0, of=of)
+
+        return parallel.across(jax.value_and_grad(loss)(scale))
+
+    expected = slope(jnp.float32(0.7), jnp.asarray(logits), jnp.asarray(mask))
+    whole, over = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(parallel.AXIS)
+    split = jax.shard_map(
+        slope,
+        mesh=parallel.mesh(jax.devices()[:2]),
+        in_specs=(whole, over, over),
+        out_specs=whole,
+        check_vma=False,
+    )
+    found = jax.jit(split)(jnp.float32(0.7), jnp.asarray(logits), jnp.asarray(mask))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert all(np.abs(expected) > 0.01)
 
 
 def test_variance_pushes_unequal_frames_apart():

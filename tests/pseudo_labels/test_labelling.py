@@ -169,6 +169,14 @@ def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
     assert _write(source, tmp_path, _teacher(0.9)) == first
     assert (first / "index.json").stat().st_mtime_ns == stamp
     assert _write(source, tmp_path, _teacher(0.9), threshold=0.9) != first
+    assert "overlap" not in _said(tmp_path)
+
+
+def test_the_overlap_of_the_teacher_s_segments_is_part_of_the_labels_name(source, tmp_path):
+    usual = _write(source, tmp_path, _teacher(0.9))
+    other = _write(source, tmp_path, _teacher(0.9), overlap=0.25)
+    assert other.name == f"{usual.name}-overlap0.25"
+    assert _said(tmp_path)["overlap"] == 0.25
 
 
 def test_an_unknown_target_is_named(source, tmp_path):

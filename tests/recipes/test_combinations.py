@@ -194,8 +194,6 @@ PLAIN = {  # what has nothing to do with which networks these are, and is long t
     "balance.method": "none",
     "weights.pitch_on_target": 0.0,
     "data.segment_samples": 20_480,
-    "stages.teacher.batch_size": 2,
-    "stages.naive_joint.batch_size": 2,
 }
 
 

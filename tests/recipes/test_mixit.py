@@ -186,7 +186,7 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
             str(GOLDEN / "unet_chainer.npz"),
             "supervised starts from one of both",
         ),
-        ("stages__supervised__batch_size", 4, "with two examples or more on each"),
+        ("stages__supervised__batch_size", 4, "a multiple of 4 from 8 on .* two or more on a dev"),
         ("run", ("train",), "expected some of pretrain, supervised, scratch"),
         (
             "stages__supervised__mixing",
@@ -194,7 +194,11 @@ def test_supervised_starts_from_a_file_of_weights(data, tmp_path):
             "mixing is 'random'; expected one of dynamic, none",
         ),
         ("stages__pretrain__assignment", "best", "expected one of exhaustive, least_squares"),
-        ("stages__pretrain__batch_size", 6, "pairs on each of 4 devices, a multiple of 8"),
+        (
+            "stages__pretrain__batch_size",
+            6,
+            "is 6, over 4 devices; expected a multiple of 8",
+        ),
         ("stages__supervised__start", "none.npz", "none.npz, which is no file"),
         ("network__outputs", 2, "at least one for each of the stems bass, drums, other"),
         ("data__segment_samples", 4000, "a multiple of config.data.hop_samples = 128"),

@@ -93,9 +93,9 @@ def test_only_the_mask_layer_moves(data, tmp_path):
 
 
 @pytest.mark.parametrize("augmentation", transfer.AUGMENTATIONS)
-@pytest.mark.parametrize("mixing", transfer.MIXINGS)
-def test_mixing_and_augmentation_give_sources_of_one_length(data, augmentation, mixing):
-    fields = {"stages__pretrain__augmentation": augmentation, "stages__pretrain__mixing": mixing}
+@pytest.mark.parametrize("how", transfer.MIXINGS)
+def test_mixing_and_augmentation_give_sources_of_one_length(data, augmentation, how):
+    fields = {"stages__pretrain__augmentation": augmentation, "stages__pretrain__mixing": how}
     config = _config(data, **fields)
     setting = transfer._open(config, "pretrain")
     batch = jax.tree.map(jnp.asarray, next(iter(transfer._batches(setting))))
@@ -103,10 +103,24 @@ def test_mixing_and_augmentation_give_sources_of_one_length(data, augmentation, 
     assert sources.shape == (4, config.data.segment_samples, 2) and known.all()
     assert np.isfinite(sources).all() and np.abs(sources).max() > 0.01
     plain = batch["stems"].astype(jnp.float32)[..., 0] / 32768
-    if augmentation == "none" and mixing == "coherent":
+    if augmentation == "none" and how == "coherent":
         # places: melody, then rest = alto + tenor + bass, filled up to three places each
         np.testing.assert_allclose(sources[..., 0], plain[:, :, :3].sum(-1), atol=1e-6)
         np.testing.assert_allclose(sources[..., 1], plain[:, :, 3:].sum(-1), atol=1e-6)
+
+
+def test_an_unknown_example_does_not_void_incoherent_mixing(data):
+    config = _config(data, stages__pretrain__mixing="incoherent")
+    setting = transfer._open(config, "pretrain")
+    batch = {k: np.array(v) for k, v in next(iter(transfer._batches(setting))).items()}
+    batch["has_stems"][1, 0] = False
+    mix = jax.jit(lambda b: transfer._mix(setting, b, jax.random.key(1)))
+    sources, known = mix(batch)
+    assert known.all()
+    batch["stems"][1] = -batch["stems"][1]  # is in none of them
+    np.testing.assert_array_equal(mix(batch)[0], sources)
+    batch["has_stems"][:] = False
+    assert not mix(batch)[1].any()
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,18 @@ def test_auto_clip_is_that_of_its_authors(percentile):
         np.testing.assert_allclose(found, output[f"autoclip/{name}_p{percentile}"], rtol=1e-5)
 
 
+def test_steps_without_a_gradient_do_not_lower_what_auto_clip_clips_to():
+    clip = training_optimizer.clip_by_percentile(training_optimizer.AutoClip(10.0, 8))
+    state, update, above_0 = clip.init(None), jax.jit(clip.update), []
+    for norm in (0.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, *(5.0, 0.0) * 8):
+        updates, state = update({"w": jnp.array([0.6, -0.8]) * norm}, state)
+        above_0 += [norm] * (norm > 0)
+        bound = np.percentile(above_0[-8:], 10.0) if above_0 else 0.0
+        np.testing.assert_allclose(state.clip_norm, bound, rtol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(updates["w"]), min(norm, bound), rtol=1e-5)
+    assert state.steps == len(above_0) == 11
+
+
 def test_optimizer_is_adam_or_adamw_after_clipping():
     params = {"w": jnp.arange(4.0)}
     grads = {"w": jnp.array([3.0, -4.0, 0.0, 12.0])}  # norm 13

@@ -244,12 +244,16 @@ def test_a_plateau_keeps_its_validations(tmp_path):
     run(tmp_path, stage(), evaluated_with="a")
 
 
-def test_the_batch_size_is_no_setting_of_an_evaluation():
+def test_the_batch_size_is_no_setting_of_an_evaluation_unless_batches_are_counted():
     settings = ml_collections.ConfigDict({"overlap": 0.5, "batch_size": 8, "sets": ("a", "b")})
     same = ml_collections.ConfigDict({"overlap": 0.5, "batch_size": 1, "sets": ("a", "b")})
     other = ml_collections.ConfigDict({"overlap": 0.25, "batch_size": 8, "sets": ("a", "b")})
     marks = [manifest.mark(one) for one in (settings, same, other)]
     assert marks[0] == marks[1] != marks[2] and len(marks[0]) == 8
+    # Of MixIT it says how many segments the counted batches have.
+    counted = ml_collections.ConfigDict({"valid_batches": 50, "batch_size": 4})
+    larger = ml_collections.ConfigDict({"valid_batches": 50, "batch_size": 8})
+    assert manifest.mark(counted) != manifest.mark(larger)
 
 
 # ---- config.json ---------------------------------------------------------------------------------
