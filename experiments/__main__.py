@@ -69,7 +69,7 @@ def _add_options(parser: argparse.ArgumentParser, experiment: Experiment) -> Non
     add = parser.add_argument
     add("--table", default="", help=f"one or more of {names}, with commas")
     add("--runs", default="", help="only these runs of the tables, with commas")
-    add("--seeds", default="0,1,2")
+    add("--seeds", default="0,1,2", help="with commas (default: 0,1,2)")
     add("--jobs", type=int, default=2, help="trainings at a time")
     add("--launcher", choices=launching.LAUNCHERS, default="local", help="slurm: by submitit")
     add(
@@ -79,10 +79,20 @@ def _add_options(parser: argparse.ArgumentParser, experiment: Experiment) -> Non
         metavar="NAME=VALUE",
         help="parameters of submitit, as timeout_min=240, gpus_per_node=1, slurm_partition=gpu",
     )
-    add("--config", default=experiment.preset)
+    add("--config", default=experiment.preset, help=f"default: {experiment.preset}")
     add("--set", action="append", default=[], help="--set=--config.FIELD=VALUE")
-    add("--data", type=pathlib.Path, default=grid.ROOT / "data" / "prepared")
-    add("--workdir", type=pathlib.Path, default=runs, help="of the folders of runs")
+    add(
+        "--data",
+        type=pathlib.Path,
+        default=grid.ROOT / "data" / "prepared",
+        help="where data sets are, or are prepared (default: data/prepared)",
+    )
+    add(
+        "--workdir",
+        type=pathlib.Path,
+        default=runs,
+        help="of the folders of runs (default: runs/experiments)",
+    )
     add("--results", type=pathlib.Path, default=results_file, help="tables.md goes beside it")
     add("--dry_run", action="store_true", help="print commands and what is missing, run nothing")
     # Here it is no default, which would take back what stands before the paper.
