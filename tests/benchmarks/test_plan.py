@@ -190,6 +190,6 @@ def test_the_parts_of_a_first_step_are_timed():
     for part in ("init", "trace", "lower", "compile"):
         assert found[part]["s"] > 0 and found[part]["cpu_s"] > 0
     shown = first_step.row(STAGE[0], found)
-    assert shown.startswith("transfer.py:smoke pretrain") and shown.count(" - ") == 2
+    assert shown.startswith("transfer.py:smoke pretrain") and shown.count(" - ") == 4
     assert len(first_step.default_configs()) == 20 and comparison.ROOT.is_dir()
     assert np.isfinite(found["equations"])
