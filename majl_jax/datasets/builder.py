@@ -216,7 +216,17 @@ def _write_shards(builder: Records, draft: epath.Path, file_format: str, beam_op
             download_dir=os.fspath(draft / "downloads"),
             download_config=config,
         )
+    _refuse_lost([shard for info in builder.info.splits.values() for shard in info.filepaths])
     (draft / WRITTEN_FILE).write_text("")
+
+
+def _refuse_lost(shards: Iterable[epath.Path]) -> None:
+    """Raises an error where a shard is not there: a Beam runner can lose what a worker held."""
+    if lost := [shard for shard in shards if not shard.exists()]:
+        raise FileNotFoundError(
+            f"{lost[0]} was not written: the Beam runner lost records; give the command again,"
+            " without Beam or with another runner"
+        )
 
 
 def _index(
