@@ -123,8 +123,8 @@ def sharded(step: Callable, on: Mesh) -> Callable:
 def runs_once(function: Callable) -> Callable:
     """`jax.jit` of what runs once, such as a network's first parameters: on CPU not optimised.
 
-    Of hundreds of small draws XLA's code generation takes longer than all of them together, and the
-    time of a training's first step by a third.
+    Good code for hundreds of small draws takes XLA longer to make than the draws take, and was a
+    third of the time to a training's first step or more.
     """
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     compiled = jax.jit(function, compiler_options=options)

@@ -20,13 +20,17 @@ def measure(call: Call, calls: int) -> dict[str, float]:
     process's resident memory (Linux).
     """
     times = in_turns({"": call}, calls)[""]
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    # The peak starts anew.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    start_peak()
     before = status_mib("VmRSS")
     call()
     return {**times, "mib": status_mib("VmHWM") - before}
+
+
+def start_peak() -> None:
+    """Frees what is free, and has the peak of the process's memory start anew (Linux)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def in_turns(calls: Mapping[str, Call], count: int) -> dict[str, dict[str, float]]:

@@ -124,10 +124,8 @@ def stream(
     """
     step_samples = step_of(model, overlap)
     used = placement.dividing(batch_size, devices)
-    program, variables = (
-        _program(model, used, frozenset(wanted)),
-        placement.everywhere(variables, used),
-    )
+    program = _program(model, used, frozenset(wanted))
+    variables = placement.everywhere(variables, used)
     if model.context_samples:
         yield from _stream_in_context(model, program, variables, blocks, batch_size)
         return

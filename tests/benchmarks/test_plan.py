@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import card, first_step, plan
+from benchmarks import card, first_step, plan, separate_song
 from benchmarks.harness import chips, comparison, counting
 
 STAGE = ("configs/transfer.py:smoke", "pretrain")
@@ -180,6 +180,13 @@ def test_a_card_s_parts_are_commands_that_are_understood():
             assert command.parse(given).torch_compile
         else:
             assert given[-1] == f"--child={name}"
+
+
+@pytest.mark.slow
+def test_a_song_is_separated_with_a_network_and_without_one():
+    found = separate_song.measure("voice", seconds=1.0)
+    assert found["rate_hz"] == 16_000 and 0 < found["rest_s"] < found["first_s"]
+    assert 0 < found["s"] < found["first_s"] and found["mib"] > 100
 
 
 @pytest.mark.slow

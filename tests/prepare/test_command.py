@@ -487,32 +487,29 @@ def test_two_at_once_are_refused(tmp_path):
         pass
 
 
-def test_two_at_once_with_other_options_are_refused_too(source, tmp_path, monkeypatch, capsys):
-    """They would write into one draft."""
-    load_all = loading.load_all
+# The second begins where the first is about to call a function: in the lock both would write into
+# one draft; before it the first has to look at what is there.
+@pytest.mark.parametrize(
+    ("module", "name", "codes", "said"),
+    [
+        (loading, "load_all", (0, 1), "Another `prepare` is at work in"),
+        (preparation, "_plan", (1, 0), "record_seconds=10.0 then, 12.0 now"),
+    ],
+)
+def test_two_at_once_with_other_options_do_not_mix(
+    source, tmp_path, monkeypatch, capsys, module, name, codes, said
+):
+    function, first, second = getattr(module, name), *codes
 
     def meanwhile(*arguments, **flags):
-        monkeypatch.setattr(loading, "load_all", load_all)
-        assert run_mir1k(source, tmp_path / "out", "--record_seconds=10") == 1
-        return load_all(*arguments, **flags)
+        monkeypatch.setattr(module, name, function)
+        assert run_mir1k(source, tmp_path / "out", "--record_seconds=10") == second
+        return function(*arguments, **flags)
 
-    monkeypatch.setattr(loading, "load_all", meanwhile)
-    assert run_mir1k(source, tmp_path / "out") == 0
-    assert "Another `prepare` is at work in" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mir1k"]
-
-
-def test_what_another_run_has_written_meanwhile_is_looked_at(source, tmp_path, monkeypatch, capsys):
-    plan = preparation._plan
-
-    def meanwhile(*arguments, **flags):
-        monkeypatch.setattr(preparation, "_plan", plan)
-        assert run_mir1k(source, tmp_path / "out", "--record_seconds=10") == 0
-        return plan(*arguments, **flags)
-
-    monkeypatch.setattr(preparation, "_plan", meanwhile)
-    assert run_mir1k(source, tmp_path / "out") == 1
-    assert "record_seconds=10.0 then, 12.0 now" in capsys.readouterr().err
+    monkeypatch.setattr(module, name, meanwhile)
+    assert run_mir1k(source, tmp_path / "out") == first
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "out/mir1k").is_dir()
 
 
 def test_a_folder_of_its_name_is_refused_before_the_work_if_anything_is_in_it(
