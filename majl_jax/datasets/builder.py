@@ -4,9 +4,8 @@ import contextlib
 import io
 import json
 import os
-import pathlib
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import google_crc32c
@@ -17,8 +16,7 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core import writer as writer_lib
 from tensorflow_datasets.core.utils import shard_utils
 
-from majl_jax import atomic, formats
-from majl_jax.datasets import beam
+from majl_jax import formats
 from majl_jax.datasets.records import (
     CONTENT,
     FORMATS,
@@ -34,6 +32,7 @@ from majl_jax.datasets.records import (
     is_prepared,
     parse,
     parse_example,
+    write_whole,
 )
 
 SHARD_BYTES = 64 << 20
@@ -41,7 +40,6 @@ SHARD_BYTES = 64 << 20
 SORTED_IN_MEMORY_BYTES = 64 << 20
 FEWEST_SHARDS = 8
 UNFINISHED_FILE = "unfinished"  # in a folder on an object store until all its files are there
-WRITTEN_FILE = "written"  # in a draft whose shards are there in full
 NO_TRACK = ""
 
 
@@ -105,12 +103,7 @@ class Records(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         return {name: self._generate_examples(records) for name, records in self._splits.items()}
 
-    def _generate_examples(self, records: Any) -> Any:
-        if not isinstance(records, Iterable):
-            return beam.keyed(records, _key, stand_in=self._stand_in())
-        return self._keyed(records)
-
-    def _keyed(self, records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+    def _generate_examples(self, records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
         none = True
         for record in records:
             none = False
@@ -137,10 +130,9 @@ def write_dataset(
     *,
     layout: Layout,
     options: Mapping[str, Any] | None = None,
-    report: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    report: Mapping[str, Any] | None = None,
     file_format: str = "tfrecord",
     draft: Folder | None = None,
-    beam_options: Any = None,
 ) -> None:
     """Writes a data set from records of any origin; `directory` appears only when it is complete.
 
@@ -151,16 +143,13 @@ def write_dataset(
 
     Args:
         directory: the folder of the data set, also gs://bucket/folder.
-        splits: for each an iterable of records, or a Beam transform to them, as
-            `prepare.beam.records_of` gives.
+        splits: for each an iterable of records.
         layout: of all records.
         options: what the data set was made with, for its index.
-        report: what became of its tracks. A function is called once all records are written; what
-            it raises keeps the data set from appearing.
+        report: what became of its tracks; read once all records are written.
         file_format: tfrecord or array_record.
         draft: where it is written until it is complete, by default beside `directory`. In one that
             is given, what is written in full stays for the next call with the same arguments.
-        beam_options: of the pipeline that writes it.
     """
     target = epath.Path(directory)
     refuse(target, file_format)
@@ -170,10 +159,10 @@ def write_dataset(
     if not (stays and is_prepared(finished)):
         if target.exists():
             target.rmtree()
-        _begin(draft, goes_on=stays and beam_options is not None)
+        draft.rmtree(missing_ok=True)
+        draft.mkdir(parents=True)
         builder = Records(layout=layout, splits=splits, data_dir=os.fspath(draft))
-        _write_shards(builder, draft, file_format, beam_options)
-        made = report() if callable(report) else report
+        _write_shards(builder, draft, file_format)
         index = {
             formats.KEY: formats.DATA,
             "layout": vars(layout),
@@ -181,8 +170,8 @@ def write_dataset(
             "options": dict(options or {}),
             "splits": _index(builder, finished, file_format, layout),
         }
-        _write_whole(finished / REPORT_FILE, json.dumps(dict(made or {}), indent=2))
-        _write_whole(finished / INDEX_FILE, json.dumps(index))
+        write_whole(finished / REPORT_FILE, json.dumps(dict(report or {}), indent=2))
+        write_whole(finished / INDEX_FILE, json.dumps(index))
     _publish(finished, target)
     draft.rmtree(missing_ok=True)
 
@@ -196,36 +185,17 @@ def refuse(target: epath.Path, file_format: str) -> None:
         raise FileExistsError(f"{target} is {state} already; remove it, or choose another name")
 
 
-def _begin(draft: epath.Path, *, goes_on: bool) -> None:
-    """An empty draft; or, where a call goes on, one whose shards are there in full."""
-    # TFDS's folder alone does not say so on an object store.
-    if draft.exists() and not (goes_on and (draft / WRITTEN_FILE).exists()):
-        draft.rmtree()
-    draft.mkdir(parents=True, exist_ok=True)
-
-
-def _write_shards(builder: Records, draft: epath.Path, file_format: str, beam_options: Any) -> None:
-    """Writes shards and TFDS's own description of them, unless they are there in full."""
+def _write_shards(builder: Records, draft: epath.Path, file_format: str) -> None:
+    """Writes shards and TFDS's own description of them."""
     tfds.disable_progress_bar()
     shuffle.MAX_MEM_BUFFER_SIZE = SORTED_IN_MEMORY_BYTES
-    config = _Config(max_shard_size=SHARD_BYTES, try_download_gcs=False, beam_options=beam_options)
+    config = _Config(max_shard_size=SHARD_BYTES, try_download_gcs=False)
     # It speaks of downloads, of which there are none.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
             file_format=file_format,
             download_dir=os.fspath(draft / "downloads"),
             download_config=config,
-        )
-    _refuse_lost([shard for info in builder.info.splits.values() for shard in info.filepaths])
-    (draft / WRITTEN_FILE).write_text("")
-
-
-def _refuse_lost(shards: Iterable[epath.Path]) -> None:
-    """Raises an error where a shard is not there: a Beam runner can lose what a worker held."""
-    if lost := [shard for shard in shards if not shard.exists()]:
-        raise FileNotFoundError(
-            f"{lost[0]} was not written: the Beam runner lost records; give the command again,"
-            " without Beam or with another runner"
         )
 
 
@@ -248,14 +218,6 @@ def _index(
         builder.info.set_splits(tfds.core.SplitDict(list(infos.values())))
         builder.info.write_to_directory(folder)
     return full
-
-
-def _write_whole(path: epath.Path, text: str) -> None:
-    """A file of an object store appears whole anyway."""
-    if is_local(path):
-        atomic.write_text(pathlib.Path(path), text)
-    else:
-        path.write_text(text)
 
 
 def _half_published(target: epath.Path) -> bool:

@@ -23,6 +23,7 @@ from majl_jax.datasets.shards import (
     array_record_reader,
     is_local,
     read_payload,
+    write_whole,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "is_local",
     "join",
     "whole",
+    "write_whole",
 ]
 
 INDEX_FILE = "index.json"

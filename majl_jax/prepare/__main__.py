@@ -1,7 +1,7 @@
 """A data set to shards: `python -m majl_jax.prepare --dataset=chorales`.
 
-Tracks are loaded by several processes into a work folder, then written as shards; with --beam the
-workers of an Apache Beam pipeline do all of it. A run that was killed goes on where it stopped; a
+Tracks are loaded by several processes into a work folder, with --beam by the workers of an Apache
+Beam pipeline, then written as shards. A run that was killed goes on where it stopped; a
 finished data set is left alone. Exit code 0: prepared; 1: not prepared. With --check nothing is
 prepared: data sets, prepared or as they come, are looked at; 1: there is an error in them.
 """
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--beam",
         action="store_true",
-        help="load and write with Apache Beam, see docs/data/prepare.md",
+        help="load tracks with Apache Beam, see docs/data/prepare.md",
     )
     parser.add_argument(
         "--beam_options", metavar='"--runner=… --…"', help="of the pipeline; by default here"
@@ -214,8 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "fewer --processes need less memory."
         ) from error
     except KeyboardInterrupt:
-        what_now = "begins again" if parsed.beam else "goes on from here"
-        print(f"prepare: interrupted; the same command {what_now}", file=sys.stderr)
+        print("prepare: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 

@@ -41,7 +41,7 @@ def check(
         output: the folder that its folder lies in.
         work: the local folder of what is not finished.
         leftovers: folders of an earlier run, whose space is used or set free.
-        by_beam: loaded tracks are not kept here.
+        by_beam: tracks for an object store are loaded there.
     """
     print(f"{what}, about {total_mb:.0f} MB", end="")
     lean = full = False
@@ -58,8 +58,6 @@ def check(
         full |= copies * total_mb > free_mb
     if not is_local(output):
         print(f", to {output}", end="")
-    if by_beam:
-        print("; what the Beam runner stores comes on top", end="")
     print(f"\n{LEAN}" if lean and not full else "", flush=True)
     if full:
         raise OSError(FULL)
@@ -72,10 +70,8 @@ def _copies(output: Folder, work: pathlib.Path, *, by_beam: bool) -> list[tuple[
     Loaded tracks are one copy. Shards are the other: while they are written, TFDS's sorting area
     shrinks as they grow.
     """
-    if by_beam:
-        return [(output, 1)] if is_local(output) else []
     if not is_local(output):
-        return [(work, 2)]  # shards are uploaded from there
+        return [(work, 1 if by_beam else 2)]  # shards are uploaded from there
     if _same_disk(work, output):
         return [(output, 2)]
     return [(work, 1), (output, 1)]

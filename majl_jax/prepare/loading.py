@@ -9,18 +9,22 @@ import pathlib
 import tempfile
 import threading
 import urllib.parse
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from etils import epath
 
 from majl_jax import atomic
 from majl_jax.audio import int16, mixing
 from majl_jax.audio.faults import AudioFileWarning
 from majl_jax.datasets import records, track, whole_files
 from majl_jax.prepare.selection import content_of
+
+PathT = TypeVar("PathT", pathlib.Path, epath.Path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,26 +128,10 @@ def cut(
     yield Outcome(whole["track"], silent_records=silent)
 
 
-def load_and_cut(
-    one: track.Track, layout: records.Layout, *, drop_silence: bool
-) -> Iterator[records.Record | Outcome]:
-    """The records of a track, last its outcome; of a bad track that alone."""
-    with tempfile.TemporaryDirectory(prefix="majl_jax_track_") as folder:
-        work = pathlib.Path(folder)
-        outcome = load_one(one, layout, work)
-        if outcome.skipped:
-            yield outcome
-            return
-        for made in cut(cached_track(work, one.id), layout, drop_silence=drop_silence):
-            if isinstance(made, Outcome):
-                made = dataclasses.replace(made, remarks=outcome.remarks)
-            yield made
-
-
 def load_one(one: track.Track, layout: records.Layout, work: pathlib.Path) -> Outcome:
     """Loads one track into the work folder; returns what became of it."""
     final = cached(work, one.id)
-    draft = final.with_suffix(f".{os.getpid()}.tmp")
+    draft = final.with_suffix(f".{uuid.uuid4().hex}.tmp")  # workers may be of several machines
     try:
         _write_whole(one, layout, draft)
         draft.replace(final)
@@ -191,7 +179,19 @@ def cached_track(work: pathlib.Path, identity: str) -> records.Record:
     return whole_files.read(cached(work, identity), identity)
 
 
-def cached(work: pathlib.Path, identity: str) -> pathlib.Path:
+@contextlib.contextmanager
+def at_hand(folder: epath.Path, identity: str, *, here: pathlib.Path) -> Iterator[records.Record]:
+    """A loaded track; one on an object store is copied for the while, to a local folder."""
+    if records.is_local(folder):
+        yield cached_track(pathlib.Path(folder), identity)
+        return
+    with tempfile.TemporaryDirectory(dir=here) as copies:
+        copy = cached(pathlib.Path(copies), identity)
+        cached(folder, identity).copy(copy)
+        yield cached_track(pathlib.Path(copies), identity)
+
+
+def cached(work: PathT, identity: str) -> PathT:
     """The file of a loaded track."""
     return work / (urllib.parse.quote(identity, safe="") + ".npz")
 

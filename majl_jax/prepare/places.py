@@ -21,12 +21,15 @@ from majl_jax.prepare.selection import PrepareError
 class Places:
     """Where a data set is to be, the local folder of the work on it, and where shards are written.
 
+    loaded: the folder of loaded tracks: that of the work, or one on the data set's object store
+        where Beam's workers load them.
     draft: None is beside the data set.
     lock: a local file that only one preparation of this data set holds, whatever its options.
     """
 
     directory: epath.Path
     work: pathlib.Path
+    loaded: epath.Path
     draft: epath.Path | None
     lock: pathlib.Path
 
@@ -49,13 +52,11 @@ def find(
         place = hashlib.sha256(os.fsencode(output)).hexdigest()[:8]
         lock = pathlib.Path(work) / f".{name}.lock-{place}"
     work = pathlib.Path(work) / f".{name}.work-{digest}"
-    directory, draft = output / name, None
-    if by_beam:  # seen by all its workers
-        draft = epath.Path(os.path.abspath(output)) if local else output
-        draft /= f".{name}.{digest}.partial"
-    elif not local:
-        draft = epath.Path(work) / "shards"
-    return Places(directory, work, draft, lock)
+    loaded = epath.Path(os.path.abspath(work))
+    if by_beam and not local:
+        loaded = output / work.name
+    draft = None if local else epath.Path(work) / "shards"
+    return Places(output / name, work, loaded, draft, lock)
 
 
 def is_prepared(directory: epath.Path) -> bool:
@@ -76,5 +77,5 @@ def remove_work(places: Places) -> None:
     shutil.rmtree(places.work, ignore_errors=True)
     with contextlib.suppress(OSError):
         places.lock.unlink()
-    if places.draft is not None and places.draft.exists():
-        places.draft.rmtree()
+    if not records.is_local(places.loaded):
+        places.loaded.rmtree(missing_ok=True)

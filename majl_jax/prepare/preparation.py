@@ -1,7 +1,7 @@
 """Prepares a data set: tracks are loaded, cut into records and written as shards.
 
-Several processes of this machine load them into a work folder first, or the workers of a Beam
-pipeline do all of it. `python -m majl_jax.prepare` is the command line.
+Several processes of this machine, or the workers of a Beam pipeline, load them into a work folder
+first. `python -m majl_jax.prepare` is the command line.
 """
 
 import contextlib
@@ -11,23 +11,20 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from etils import epath
 
-from majl_jax.datasets import beam, records, track
-from majl_jax.prepare import disk, loading, places
-from majl_jax.prepare.beam import read_outcomes, records_of
+from majl_jax.datasets import records, track
+from majl_jax.prepare import beam, disk, loading, places
 from majl_jax.prepare.places import Places
 from majl_jax.prepare.selection import SPLITS, Options, PrepareError, content_of, list_tracks
 
 SKIPPED_SHOWN = 20
 # The key of an index's options that says which files a data set was made of.
 CONTENT = "content"
-# Per split the records, or a Beam transform to them; and the report once those are written.
-Loaded = tuple[dict[str, Any], Callable[[], Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +58,8 @@ def prepare(
         max_bad_fraction: with a larger share of bad tracks it is a PrepareError.
         work: a folder of this machine for what is not finished; by default `output`, or a
             temporary one.
-        beam_options: of an Apache Beam pipeline, whose workers load the tracks and write the
-            shards; None is without Beam.
+        beam_options: of an Apache Beam pipeline, whose workers load the tracks; None is without
+            Beam.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # keeps TensorFlow quiet when imported
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -112,10 +109,12 @@ def _write(options: Options, where: Places, job: Job | None, processes: int, pip
     from majl_jax.datasets import builder
 
     builder.refuse(where.directory, options.file_format)
-    splits, report, content = {}, dict, {}
+    splits: dict[str, Any] = {}
+    report: dict[str, Any] = {}
+    content = {}
     if job is not None:
         content = {CONTENT: content_of(job.tracks)}  # of the files as they are before they are read
-        splits, report = _by_processes(job, processes) if pipeline is None else _by_beam(job)
+        splits, report = _load(job, processes, pipeline)
     builder.write_dataset(
         where.directory,
         splits,
@@ -124,7 +123,6 @@ def _write(options: Options, where: Places, job: Job | None, processes: int, pip
         report=report,
         file_format=options.file_format,
         draft=where.draft,
-        beam_options=pipeline,
     )
 
 
@@ -139,8 +137,6 @@ def _plan(options: Options, where: Places, max_bad_fraction: float, *, by_beam: 
     """Lists the tracks and says how much disk they need, before anything is written."""
     tracks, left_out = list_tracks(_absolute(options) if by_beam else options)
     layout, leftovers = options.layout(), [where.work, records.draft_of(where.directory)]
-    if by_beam and where.draft is not None:
-        leftovers = [where.draft]
     lean = disk.check(
         f"{options.dataset}: {len(tracks)} tracks",
         disk.size_mb(tracks, layout),
@@ -152,65 +148,44 @@ def _plan(options: Options, where: Places, max_bad_fraction: float, *, by_beam: 
     return Job(options, layout, tracks, left_out, where, max_bad_fraction, lean)
 
 
-def _by_processes(job: Job, processes: int) -> Loaded:
-    """Loads the tracks into the work folder, for records to be cut from there."""
-    found = loading.load_all(job.tracks, job.layout, job.places.work, processes=processes)
+def _load(job: Job, processes: int, pipeline: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Loads the tracks into the work folder; returns per split the records that are cut from there,
+    and the report, which is complete once those are written.
+    """
+    tracks, layout, loaded = job.tracks, job.layout, job.places.loaded
+    if pipeline is None:
+        found = loading.load_all(tracks, layout, pathlib.Path(loaded), processes=processes)
+    else:
+        found = beam.load_all(tracks, layout, loaded, options=pipeline)
     report = _report(job, found)
     _refuse_many_bad(job, report["skipped"], "good tracks are kept for the next run.")
     print(f"{job.options.dataset}: writing shards", flush=True)
     splits = {
         split: _records(job, split, report) for split, count in report["tracks"].items() if count
     }
-    return splits, lambda: report
+    return splits, report
 
 
 def _records(job: Job, split: str, report: dict[str, Any]) -> Iterator[records.Record]:
     """The records of a split, without silent ones if that is wanted; `report` counts those by
     track.
     """
-    work, drop_silence = job.places.work, job.options.drop_silence
+    places, drop_silence = job.places, job.options.drop_silence
     for one in job.tracks:
         if one.split != split or one.id in report["skipped"]:
             continue
-        whole = loading.cached_track(work, one.id)
-        for made in loading.cut(whole, job.layout, drop_silence=drop_silence):
-            if not isinstance(made, loading.Outcome):
-                yield made
-            elif made.silent_records:
-                report["silent_records"][one.id] = made.silent_records
+        with loading.at_hand(places.loaded, one.id, here=places.work) as whole:
+            for made in loading.cut(whole, job.layout, drop_silence=drop_silence):
+                if not isinstance(made, loading.Outcome):
+                    yield made
+                elif made.silent_records:
+                    report["silent_records"][one.id] = made.silent_records
         if job.lean:
-            loading.cached(work, one.id).unlink()
-
-
-def _by_beam(job: Job) -> Loaded:
-    """Leaves all of it to Beam's workers, who begin when TFDS asks for the records."""
-    draft = job.places.draft
-    assert draft is not None
-    by_split = {split: [one for one in job.tracks if one.split == split] for split in SPLITS}
-    outcomes = {split: draft / f"outcomes-{split}.json" for split in SPLITS if by_split[split]}
-    splits = {
-        split: records_of(
-            by_split[split], job.layout, drop_silence=job.options.drop_silence, outcomes=path
-        )
-        for split, path in outcomes.items()
-    }
-
-    def report() -> Mapping[str, Any]:
-        found = read_outcomes(outcomes.values(), job.tracks)
-        made = _report(job, found)
-        what_now = (
-            f"the good tracks are written already, in {draft}. Remove that folder if you mend"
-            " files."
-        )
-        _refuse_many_bad(job, made["skipped"], what_now)
-        return made
-
-    print(f"{job.options.dataset}: tracks are loaded and written by Beam", flush=True)
-    return splits, report
+            loading.cached(places.loaded, one.id).unlink()
 
 
 def _report(job: Job, found: Mapping[str, loading.Outcome]) -> dict[str, Any]:
-    """What became of the tracks, printed and kept; silent records may be counted later."""
+    """What became of the tracks, printed and kept; silent records are counted later."""
     found = dict(sorted(found.items()))
     skipped = {name: one.skipped for name, one in found.items() if one.skipped}
     remarks = {name: [*one.remarks] for name, one in found.items() if one.remarks}
@@ -223,9 +198,7 @@ def _report(job: Job, found: Mapping[str, loading.Outcome]) -> dict[str, Any]:
         "skipped": skipped,
         "left_out": dict(job.left_out),
         "remarks": remarks,
-        "silent_records": {
-            one.track: one.silent_records for one in found.values() if one.silent_records
-        },
+        "silent_records": {},
         "versions": _versions(),
     }
     path = job.places.work / records.REPORT_FILE

@@ -182,27 +182,6 @@ def test_a_broken_write_leaves_nothing_and_can_be_repeated(tmp_path, cut_records
         builder.write_dataset(directory, {"train": cut_records}, layout=LAYOUT)
 
 
-def test_a_shard_that_its_writer_lost_is_named_and_written_by_the_same_call(
-    tmp_path, cut_records, monkeypatch
-):
-    write, draft = builder.Records.download_and_prepare, tmp_path / "draft"
-
-    def loses_one(self, **options):
-        write(self, **options)
-        next(draft.rglob("*.tfrecord-*")).unlink()
-
-    def call():
-        builder.write_dataset(tmp_path / "set", {"train": cut_records}, layout=LAYOUT, draft=draft)
-
-    monkeypatch.setattr(builder.Records, "download_and_prepare", loses_one)
-    with pytest.raises(FileNotFoundError, match=r"tfrecord-0\S+ was not written: the Beam runner"):
-        call()
-    assert not (tmp_path / "set").exists()
-    monkeypatch.undo()
-    call()
-    assert records.open_prepared(tmp_path / "set").split("train").track
-
-
 def test_an_absent_data_set_names_the_folder_and_the_command(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         records.open_prepared(tmp_path / "chorales")

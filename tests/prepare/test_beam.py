@@ -1,8 +1,9 @@
-"""Preparation by an Apache Beam pipeline: the same data set as by this machine's processes."""
+"""Preparation by an Apache Beam pipeline: the same data set as by this machine's processes.
 
-import functools
-import json
-import pickle
+Without Apache Beam a stand-in for its runner applies the function that its workers would.
+"""
+
+import os
 import sys
 
 import numpy as np
@@ -10,9 +11,8 @@ import object_store
 import pytest
 import soundfile
 
-from majl_jax.datasets import records, track
 from majl_jax.prepare import __main__ as prepare
-from majl_jax.prepare import beam, loading, selection
+from majl_jax.prepare import beam, loading
 
 RATE_HZ = 1000
 DIRECT = ["--beam", "--beam_options=--runner=DirectRunner"]
@@ -41,25 +41,6 @@ def run(source, output, *arguments: str) -> int:
     return prepare.main(["--dataset=audio_folder", f"--source={source}", *flags, *arguments])
 
 
-def in_order(folder) -> dict[str, list[records.Record]]:
-    """The records of each split by their numbers."""
-    prepared = records.open_prepared(folder)
-    return {
-        name: [records.read_record(prepared, name, number) for number in range(len(split))]
-        for name, split in prepared.splits.items()
-    }
-
-
-def assert_same(one, other) -> None:
-    assert one.keys() == other.keys()
-    for split, expected in one.items():
-        assert len(other[split]) == len(expected)
-        for a, b in zip(expected, other[split], strict=True):
-            assert a.keys() == b.keys()
-            for key in a:
-                np.testing.assert_array_equal(b[key], a[key], err_msg=key)
-
-
 def test_without_apache_beam_it_says_how_to_install_it(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert run(source, tmp_path / "out", "--beam") == 1
@@ -74,100 +55,150 @@ def test_options_of_beam_need_beam(capsys):
     assert "--beam_options are for --beam only" in capsys.readouterr().err
 
 
-def test_what_a_worker_does_gives_the_records_of_the_usual_way(source, tmp_path):
-    assert run(source, tmp_path / "out", "--file_format=array_record") == 0
-    folder = tmp_path / "out" / "audio_folder"
-    report = json.loads((folder / records.REPORT_FILE).read_text())
-    made = {"train": [], "valid": []}
-    outcomes = []
-    options = selection.Options(
-        "audio_folder", str(source), RATE_HZ, 20, 1, 2.0, None, 0, "array_record", 1, True
-    )
-    tracks, _ = selection.list_tracks(options)
-    unpacked = [one for chunk in beam.pack(tracks) for one in beam.unpack(chunk)]
-    assert len(unpacked) == len(tracks) == 6
-    for one in tracks:
-        for piece in loading.load_and_cut(one, options.layout(), drop_silence=True):
-            if isinstance(piece, loading.Outcome):
-                outcomes.append(piece)
-            else:
-                made[one.split].append(piece)
-    assert [one.track for one in outcomes] == [one.id for one in tracks]
-    assert {one.track: one.skipped for one in outcomes if one.skipped} == report["skipped"]
-    silent = {one.track: one.silent_records for one in outcomes if one.silent_records}
-    assert silent == report["silent_records"] == {"train/1.wav": 1}
-    assert_same({split: list(records.read_records(folder, split)) for split in made}, made)
+class Runner:
+    """Applies a function to each piece but those it loses; what it was given is kept."""
+
+    def __init__(self, *, loses=(), twice=False):
+        self.loses, self.twice, self.given = loses, twice, []
+
+    def __call__(self, function, pieces, options):
+        del options
+        self.given.append(len(pieces))
+        for number, piece in enumerate(pieces):
+            if number not in self.loses:
+                for _ in range(1 + self.twice):
+                    function(piece)
 
 
-def test_tracks_survive_their_packing(monkeypatch):
-    monkeypatch.setattr(beam, "TRACKS_PER_CHUNK", 3)
-    tracks = [
-        track.Track(id=f"{n}", split="train", load=functools.partial(int, str(n))) for n in range(7)
-    ]
-    chunks = beam.pack(tracks)
-    assert len(chunks) == 3
-    unpacked = [pickle.loads(one) for chunk in chunks for one in beam.unpack(chunk)]
-    assert [one.id for one in unpacked] == [one.id for one in tracks]
-    assert [one.load() for one in unpacked] == list(range(7))
+@pytest.fixture
+def runner(monkeypatch):
+    """Sets the stand-in for Beam that the next run has."""
+
+    def use(**options) -> Runner:
+        made = Runner(**options)
+        monkeypatch.setattr(beam, "_apply", made)
+        monkeypatch.setattr(beam, "pipeline_options", str)
+        monkeypatch.setattr(beam, "TRACKS_PER_CHUNK", 2)
+        return made
+
+    return use
 
 
-def test_a_track_without_an_outcome_is_noticed(tmp_path):
-    path = tmp_path / "outcomes.json"
-    path.write_text(json.dumps([{"track": "a", "skipped": "", "silent_records": 2}]))
-    tracks = [track.Track(id=name, split="train", load=int) for name in ("a", "b")]
-    assert beam.read_outcomes([path], tracks[:1]) == {"a": loading.Outcome("a", "", 2)}
-    with pytest.raises(RuntimeError, match="no outcome for 1 tracks, b among them"):
-        beam.read_outcomes([path], tracks)
+def files(folder) -> dict[str, bytes]:
+    """What a data set is made of, but for the paths in it."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name != "dataset_info.json"  # names the folder that it was written in
+    }
 
 
-def test_by_beam_the_data_set_is_the_same(source, tmp_path, capsys):
-    pytest.importorskip("apache_beam")
+def assert_same(usual, by_beam) -> None:
+    """The same files, byte for byte, and nothing beside them."""
+    assert files(usual) == files(by_beam)
+    assert {path.name for path in by_beam.parent.iterdir()} == {usual.name}
+
+
+def test_by_beam_the_data_set_is_the_same_byte_for_byte(source, tmp_path, runner, capsys):
     assert run(source, tmp_path / "usual") == 0
-    capsys.readouterr()
-    assert run(source, tmp_path / "beam", *DIRECT) == 0
+    used = runner(twice=True)  # as a runner may that believes a worker dead
+    assert run(source, tmp_path / "beam", "--beam") == 0
     text = capsys.readouterr().out
+    assert "6 of 6 tracks are left to be loaded, by Beam" in text and used.given == [3]
     assert "3 train, 1 valid, 0 test; 2 skipped" in text and "1 records left out" in text
-    usual, by_beam = tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder"
-    assert {path.name for path in by_beam.parent.iterdir()} == {"audio_folder"}
-    assert_same(in_order(usual), in_order(by_beam))
-    one, other = (records.open_prepared(folder) for folder in (usual, by_beam))
-    assert (one.layout, one.options) == (other.layout, other.options)
-    assert one.splits.keys() == other.splits.keys() == {"train", "valid"}
-    assert [path.name for path in by_beam.glob("*test*")] == [], "nothing of the empty split"
-    one, other = (
-        json.loads((folder / records.REPORT_FILE).read_text()) for folder in (usual, by_beam)
-    )
-    assert one == other
+    assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
     assert run(source, tmp_path / "beam") == 0
     assert "already prepared" in capsys.readouterr().out
 
 
-def test_too_many_bad_tracks_keep_it_from_appearing(source, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("apache_beam")
-    output = tmp_path / "out"
-    assert run(source, output, *DIRECT, "--max_bad_fraction=0.1") == 1
+def test_what_a_runner_loses_is_said_and_loaded_by_the_same_command(
+    source, tmp_path, runner, capsys
+):
+    assert run(source, tmp_path / "usual") == 0
+    runner(loses={1})
+    assert run(source, tmp_path / "beam", "--beam") == 1
+    error = capsys.readouterr().err
+    assert "left 2 of 6 tracks unloaded" in error and "goes on from here" in error
+    assert not (tmp_path / "beam/audio_folder").exists()
+    again = runner()
+    assert run(source, tmp_path / "beam", "--beam") == 0
+    assert "3 of 6 tracks are left" in capsys.readouterr().out  # two lost, one that is no audio
+    assert again.given == [2]
+    assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
+
+
+def test_files_that_changed_since_are_loaded_again(source, tmp_path, runner, capsys):
+    runner(loses={2})
+    assert run(source, tmp_path / "beam", "--beam") == 1
+    audio = np.random.default_rng(1).uniform(-0.3, 0.3, (4321, 1))
+    soundfile.write(source / "train/0.wav", audio, RATE_HZ)
+    capsys.readouterr()
+    runner()
+    assert run(source, tmp_path / "beam", "--beam") == 0
+    assert run(source, tmp_path / "usual") == 0
+    assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
+
+
+def test_too_many_bad_tracks_keep_it_from_appearing(source, tmp_path, runner, monkeypatch, capsys):
+    runner()
+    assert run(source, tmp_path / "out", "--beam", "--max_bad_fraction=0.1") == 1
     assert "2 of 6 tracks are bad" in capsys.readouterr().err
-    assert not (output / "audio_folder").exists()
-    monkeypatch.setattr(loading, "load_one", None)  # what was written is used
-    assert run(source, output, *DIRECT) == 0
-    assert {path.name for path in output.iterdir()} == {"audio_folder"}
-    report = json.loads((output / "audio_folder" / records.REPORT_FILE).read_text())
-    assert report["silent_records"] == {"train/1.wav": 1} and len(report["skipped"]) == 2
+    assert not (tmp_path / "out/audio_folder").exists()
+    loads = []
+    load = loading.load_one
+    monkeypatch.setattr(
+        loading, "load_one", lambda one, *rest: loads.append(one.id) or load(one, *rest)
+    )
+    assert run(source, tmp_path / "out", "--beam") == 0
+    assert sorted(loads) == ["test/text.wav", "train/empty.wav"], "good tracks were kept"
 
 
-def test_nothing_but_bad_tracks(source, tmp_path, capsys):
-    pytest.importorskip("apache_beam")
+def test_nothing_but_bad_tracks(source, tmp_path, runner, capsys):
     for path in source.rglob("*.wav"):
         path.write_bytes(b"")
-    assert run(source, tmp_path / "out", *DIRECT, "--max_bad_fraction=1") == 1
+    runner()
+    assert run(source, tmp_path / "out", "--beam", "--max_bad_fraction=1") == 1
     assert "No track could be used" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "audio_folder").exists()
+    assert not (tmp_path / "out/audio_folder").exists()
 
 
-def test_by_beam_onto_an_object_store(source, tmp_path, monkeypatch):
-    pytest.importorskip("apache_beam")
+def test_by_beam_onto_an_object_store(source, tmp_path, runner, monkeypatch):
     assert run(source, tmp_path / "usual") == 0
     bucket = object_store.bucket(monkeypatch)
-    assert run(source, bucket, *DIRECT, f"--work={tmp_path / 'work'}") == 0
-    assert [path.name for path in bucket.iterdir()] == ["audio_folder"]
-    assert_same(in_order(tmp_path / "usual/audio_folder"), in_order(bucket / "audio_folder"))
+    work = tmp_path / "work"
+    runner(loses={0})
+    assert run(source, bucket, "--beam", f"--work={work}") == 1
+    (left,) = bucket.iterdir()
+    assert left.name.startswith(".audio_folder.work-"), (
+        "loaded tracks are where all workers see them"
+    )
+    used = runner()
+    assert run(source, bucket, "--beam", f"--work={work}") == 0
+    assert used.given == [2]
+    assert_same(tmp_path / "usual/audio_folder", bucket / "audio_folder")
+    assert not [*work.rglob("*.npz")]
+
+
+def test_a_folder_that_workers_do_not_see_is_said(source, tmp_path, runner, monkeypatch, capsys):
+    runner()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    load = beam.load_chunk
+    monkeypatch.setattr(
+        beam,
+        "load_chunk",
+        lambda *a, layout, folder: load(*a, layout=layout, folder=os.fspath(elsewhere)),
+    )
+    assert run(source, tmp_path / "out", "--beam") == 1
+    error = capsys.readouterr().err
+    assert "left 6 of 6 tracks unloaded" in error and "a folder that all of them see" in error
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_direct_runner(source, tmp_path, workers):
+    pytest.importorskip("apache_beam")
+    assert run(source, tmp_path / "usual") == 0
+    more = "--direct_running_mode=multi_processing --direct_num_workers=2"
+    direct = [*DIRECT[:1], DIRECT[1] + (f" {more}" if workers == 2 else "")]
+    assert run(source, tmp_path / "beam", *direct) == 0
+    assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
