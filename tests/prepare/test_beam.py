@@ -4,6 +4,7 @@ Without Apache Beam a stand-in for its runner applies the function that its work
 """
 
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -15,12 +16,12 @@ from majl_jax.prepare import __main__ as prepare
 from majl_jax.prepare import beam, loading
 
 RATE_HZ = 1000
-DIRECT = ["--beam", "--beam_options=--runner=DirectRunner"]
 
 
-@pytest.fixture
-def source(tmp_path):
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
     """Songs of two splits, one with a silent record, two files that are no audio."""
+    tmp_path = tmp_path_factory.mktemp("songs")
     rng = np.random.default_rng(0)
     for number, seconds in enumerate((5.0, 6.3, 1.1, 4.0)):
         audio = rng.uniform(-0.3, 0.3, (int(RATE_HZ * seconds), 1))
@@ -39,6 +40,14 @@ def run(source, output, *arguments: str) -> int:
     flags = [f"--sample_rate_hz={RATE_HZ}", "--hop_samples=20", "--record_seconds=2"]
     flags += ["--drop_silence", "--max_bad_fraction=0.5", "--processes=1", f"--output={output}"]
     return prepare.main(["--dataset=audio_folder", f"--source={source}", *flags, *arguments])
+
+
+@pytest.fixture(scope="module")
+def usual(source, tmp_path_factory):
+    """The data set as this machine's processes make it."""
+    output = tmp_path_factory.mktemp("usual")
+    assert run(source, output) == 0
+    return output / "audio_folder"
 
 
 def test_without_apache_beam_it_says_how_to_install_it(source, tmp_path, monkeypatch, capsys):
@@ -99,22 +108,20 @@ def assert_same(usual, by_beam) -> None:
     assert {path.name for path in by_beam.parent.iterdir()} == {usual.name}
 
 
-def test_by_beam_the_data_set_is_the_same_byte_for_byte(source, tmp_path, runner, capsys):
-    assert run(source, tmp_path / "usual") == 0
+def test_by_beam_the_data_set_is_the_same_byte_for_byte(source, usual, tmp_path, runner, capsys):
     used = runner(twice=True)  # as a runner may that believes a worker dead
     assert run(source, tmp_path / "beam", "--beam") == 0
     text = capsys.readouterr().out
     assert "6 of 6 tracks are left to be loaded, by Beam" in text and used.given == [3]
     assert "3 train, 1 valid, 0 test; 2 skipped" in text and "1 records left out" in text
-    assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
+    assert_same(usual, tmp_path / "beam/audio_folder")
     assert run(source, tmp_path / "beam") == 0
     assert "already prepared" in capsys.readouterr().out
 
 
 def test_what_a_runner_loses_is_said_and_loaded_by_the_same_command(
-    source, tmp_path, runner, capsys
+    source, usual, tmp_path, runner, capsys
 ):
-    assert run(source, tmp_path / "usual") == 0
     runner(loses={1})
     assert run(source, tmp_path / "beam", "--beam") == 1
     error = capsys.readouterr().err
@@ -124,18 +131,18 @@ def test_what_a_runner_loses_is_said_and_loaded_by_the_same_command(
     assert run(source, tmp_path / "beam", "--beam") == 0
     assert "3 of 6 tracks are left" in capsys.readouterr().out  # two lost, one that is no audio
     assert again.given == [2]
-    assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
+    assert_same(usual, tmp_path / "beam/audio_folder")
 
 
-def test_files_that_changed_since_are_loaded_again(source, tmp_path, runner, capsys):
+def test_files_that_changed_since_are_loaded_again(source, tmp_path, runner):
+    changed = shutil.copytree(source, tmp_path / "source")
     runner(loses={2})
-    assert run(source, tmp_path / "beam", "--beam") == 1
+    assert run(changed, tmp_path / "beam", "--beam") == 1
     audio = np.random.default_rng(1).uniform(-0.3, 0.3, (4321, 1))
-    soundfile.write(source / "train/0.wav", audio, RATE_HZ)
-    capsys.readouterr()
+    soundfile.write(changed / "train/0.wav", audio, RATE_HZ)
     runner()
-    assert run(source, tmp_path / "beam", "--beam") == 0
-    assert run(source, tmp_path / "usual") == 0
+    assert run(changed, tmp_path / "beam", "--beam") == 0
+    assert run(changed, tmp_path / "usual") == 0
     assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
 
 
@@ -154,16 +161,17 @@ def test_too_many_bad_tracks_keep_it_from_appearing(source, tmp_path, runner, mo
 
 
 def test_nothing_but_bad_tracks(source, tmp_path, runner, capsys):
-    for path in source.rglob("*.wav"):
-        path.write_bytes(b"")
+    bad = tmp_path / "source/train"
+    bad.mkdir(parents=True)
+    for name in "ab":
+        (bad / f"{name}.wav").write_bytes(b"")
     runner()
-    assert run(source, tmp_path / "out", "--beam", "--max_bad_fraction=1") == 1
+    assert run(bad.parent, tmp_path / "out", "--beam", "--max_bad_fraction=1") == 1
     assert "No track could be used" in capsys.readouterr().err
     assert not (tmp_path / "out/audio_folder").exists()
 
 
-def test_by_beam_onto_an_object_store(source, tmp_path, runner, monkeypatch):
-    assert run(source, tmp_path / "usual") == 0
+def test_by_beam_onto_an_object_store(source, usual, tmp_path, runner, monkeypatch):
     bucket = object_store.bucket(monkeypatch)
     work = tmp_path / "work"
     runner(loses={0})
@@ -175,7 +183,7 @@ def test_by_beam_onto_an_object_store(source, tmp_path, runner, monkeypatch):
     used = runner()
     assert run(source, bucket, "--beam", f"--work={work}") == 0
     assert used.given == [2]
-    assert_same(tmp_path / "usual/audio_folder", bucket / "audio_folder")
+    assert_same(usual, bucket / "audio_folder")
     assert not [*work.rglob("*.npz")]
 
 
@@ -194,11 +202,21 @@ def test_a_folder_that_workers_do_not_see_is_said(source, tmp_path, runner, monk
     assert "left 6 of 6 tracks unloaded" in error and "a folder that all of them see" in error
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_direct_runner(source, tmp_path, workers):
+DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner --dask_partition_size=1"
+TWO_PROCESSES = "--direct_running_mode=multi_processing --direct_num_workers=2"
+
+
+@pytest.mark.parametrize(
+    ("needs", "options"),
+    [
+        ("apache_beam", "--runner=DirectRunner"),
+        ("apache_beam", f"--runner=DirectRunner {TWO_PROCESSES}"),
+        ("dask.distributed", DASK),
+    ],
+    ids=["direct", "two processes", "dask"],
+)
+def test_a_runner_of_beam(source, usual, tmp_path, needs, options):
     pytest.importorskip("apache_beam")
-    assert run(source, tmp_path / "usual") == 0
-    more = "--direct_running_mode=multi_processing --direct_num_workers=2"
-    direct = [*DIRECT[:1], DIRECT[1] + (f" {more}" if workers == 2 else "")]
-    assert run(source, tmp_path / "beam", *direct) == 0
-    assert_same(tmp_path / "usual/audio_folder", tmp_path / "beam/audio_folder")
+    pytest.importorskip(needs)
+    assert run(source, tmp_path / "beam", "--beam", f"--beam_options={options}") == 0
+    assert_same(usual, tmp_path / "beam/audio_folder")
