@@ -1,5 +1,6 @@
 """results.jsonl to tables.md and figures: mean ± standard deviation over seeds, and differences."""
 
+import collections
 import math
 import pathlib
 import shlex
@@ -55,16 +56,20 @@ def _figure(kind: str, name: str, changes: Sequence[str]) -> str:
 
 
 def _not_run(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
-    """The rows without a result on the first kind of data, as the table has them."""
-    first = next(iter(experiment.kinds))
-    done = {(x["table"], x["row"]) for x in lines if x["data"] == first and not results.changes(x)}
+    """The rows without a result, as the table has them, on the kind of data that has most; of none
+    the first.
+    """
+    as_declared = [line for line in lines if not results.changes(line)]
+    of_kind = collections.Counter(line["data"] for line in as_declared)
+    kind = max(experiment.kinds, key=lambda name: of_kind[name])
+    done = {(x["table"], x["row"]) for x in as_declared if x["data"] == kind}
     missing = [
         f"- {name}: {row.label}"
         for name, table in experiment.tables.items()
         for row in table.rows
         if (name, row.label) not in done
     ]
-    return [f"## Not run ({first})", "", *(missing or ["- none"]), ""]
+    return [f"## Not run ({kind})", "", *(missing or ["- none"]), ""]
 
 
 def _from_runs(

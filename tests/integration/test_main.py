@@ -150,10 +150,8 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     assert (workdir / "report.html").stat().st_size > 10_000
     assert list((workdir / "tensorboard").iterdir())
 
-    for more in ([], ["--dry_run"]):
-        line = _said(_main(*call, "--config.stages.teacher.learning_rate=0.5", *more))
-        assert "stages.teacher.learning_rate" in line
-    assert "trained 2 steps already" in _said(_main(*call, "--config.stages.teacher.steps=1"))
+    line = _said(_main(*call, "--config.stages.teacher.learning_rate=0.5", "--dry_run"))
+    assert "stages.teacher.learning_rate" in line
     with run_log.RunLog(workdir):
         line = _said(_main(*call, "--config.evaluation.overlap=0.5"))
     assert "another process is training in" in line
@@ -171,15 +169,6 @@ def test_a_run_from_the_command_line_and_another_config_in_its_folder(tmp_path):
     assert json.loads((workdir / "teacher/result.json").read_text())["trained_steps"] == 3
     changed = json.loads((workdir / "config.json").read_text())["starts"][-1]["changed"]
     assert changed.keys() == {"data.directory", "evaluation.overlap", "stages.teacher.steps"}
-    right = (data / "chorales/index.json").read_text()
-    index = json.loads(right)
-    index["splits"]["train"]["crc32c"] ^= 1
-    (data / "chorales/index.json").write_text(json.dumps(index))
-    call += ["--config.stages.teacher.steps=3", "--config.evaluation.overlap=0.5"]
-    assert "chorales (train): another content there than here" in _said(_main(*call))
-    (data / "chorales/index.json").write_text(right)
-    (workdir / "teacher/result.json").write_text("")
-    assert f"{workdir}/teacher/result.json is empty" in _said(_main(*call))
 
 
 # TensorStore's threads speak after their loop was closed.
