@@ -120,7 +120,11 @@ class Grid:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env={"JAX_COMPILATION_CACHE_DIR": str(self.compiled), **os.environ},
+                env={
+                    "JAX_COMPILATION_CACHE_DIR": str(self.compiled),
+                    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # as in the Makefile
+                    **os.environ,
+                },
             )
         if status:
             raise RuntimeError(f"{folder}: exit status {status}; see {folder}/console.log")
