@@ -73,7 +73,7 @@ class Records(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, layout: Layout, splits: Mapping[str, Any], **kwargs: Any):
+    def __init__(self, *, layout: Layout, splits: Mapping[str, Iterable[Record]], **kwargs: Any):
         self._layout = layout
         self._splits = splits
         super().__init__(**kwargs)
@@ -126,7 +126,7 @@ def _key(record: Record) -> str:
 
 def write_dataset(
     directory: Folder,
-    splits: Mapping[str, Any],
+    splits: Mapping[str, Iterable[Record]],
     *,
     layout: Layout,
     options: Mapping[str, Any] | None = None,

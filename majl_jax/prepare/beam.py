@@ -6,6 +6,7 @@ runner loses is noticed, and a broken-off run goes on where it stopped. Apache B
 inside the functions: the rest of the package does without it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -13,16 +14,18 @@ import json
 import os
 import pathlib
 import pickle
+import platform
 import shlex
 import tempfile
+import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 from etils import epath
 
-from majl_jax.datasets import records, track
+from majl_jax.datasets import records, track, whole_files
 from majl_jax.prepare import loading
 from majl_jax.prepare.selection import PrepareError, content_of
 
@@ -31,11 +34,12 @@ HOW_TO_INSTALL = (
     'needs protobuf below 7): pip install -e ".[beam]", without -c constraints.txt. Without '
     "--beam the same data set is prepared on this machine."
 )
-# What a worker is given at a time: packed, since runners limit the size of the job that they are
-# sent, and few, so that the work spreads.
-TRACKS_PER_CHUNK = 4
+# What a worker is given at a time: few tracks, so that the work spreads, but not so many pieces
+# that the job grows beyond what runners take (Dataflow: 10 MB).
+PIECE_TRACKS, MOST_PIECES = 4, 4000
 # Files of what became of tracks, read at a time: those of an object store answer slowly.
 READERS = 16
+OUTCOME = ".outcome.json"
 
 
 def apache_beam() -> Any:
@@ -70,22 +74,39 @@ def load_all(
     """
     where = epath.Path(folder)
     where.mkdir(parents=True, exist_ok=True)
-    done = _outcomes(tracks, where)
-    todo = [one for one in tracks if one.id not in done or done[one.id].skipped]
-    for one in todo:
-        _outcome_file(where, one.id).unlink(missing_ok=True)
+    for left in where.glob("*.tmp"):  # of workers that were killed
+        left.unlink(missing_ok=True)
+    # Of what was skipped the files may be mended.
+    found = {name: one for name, one in _outcomes(tracks, where).items() if not one.skipped}
+    todo = [one for one in tracks if one.id not in found]
+    there = {path.name for path in where.glob(f"*{OUTCOME}")}
+    for old in (_outcome_file(where, one.id) for one in todo):
+        if old.name in there:
+            old.unlink()
     print(f"{len(todo)} of {len(tracks)} tracks are left to be loaded, by Beam", flush=True)
     if todo:
-        load = functools.partial(load_chunk, layout=layout, folder=os.fspath(where))
-        _apply(load, pack(todo), options)
-    found = done | _outcomes(todo, where)
-    if lost := [one.id for one in tracks if one.id not in found]:
-        raise PrepareError(
-            f"Beam's workers left {len(lost)} of {len(tracks)} tracks unloaded, {lost[0]} among"
-            f" them. {where} has to be a folder that all of them see; where it is, the same"
-            " command goes on from here."
-        )
+        load = functools.partial(load_piece, layout=layout, folder=os.fspath(where))
+        try:
+            _apply(load, pack(todo), options)
+        except Exception as error:  # each runner has its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise PrepareError(
+                f"the Beam runner gave up: {reason}. What is loaded stays: the same command goes on"
+                " from here."
+            ) from error
+    found |= _outcomes(todo, where)
+    if lost := [one for one in tracks if one.id not in found]:
+        raise PrepareError(_why_lost(lost, len(tracks), where))
     return {one.id: found[one.id] for one in tracks}
+
+
+def _why_lost(lost: Sequence[track.Track], count: int, where: epath.Path) -> str:
+    what = f"Beam's workers left {len(lost)} of {count} tracks unloaded, {lost[0].id} among them"
+    with contextlib.suppress(FileNotFoundError):
+        told = json.loads(_outcome_file(where, lost[0].id).read_text())["skipped"]
+        said = f": {told}" if told else ""
+        return f"{what}: they see other files of it under --source than this process does{said}"
+    return f"{what}. What is loaded stays in {where}: the same command goes on from here."
 
 
 def _apply(function: Callable[[bytes], None], pieces: Sequence[bytes], options: Any) -> None:
@@ -101,26 +122,45 @@ def _apply(function: Callable[[bytes], None], pieces: Sequence[bytes], options: 
 
 def pack(tracks: Sequence[track.Track]) -> list[bytes]:
     """The tracks in small compressed pieces; no coder of Beam's has to know what a track is."""
-    starts = range(0, len(tracks), TRACKS_PER_CHUNK)
-    return [zlib.compress(pickle.dumps([*tracks[i : i + TRACKS_PER_CHUNK]])) for i in starts]
+    size = max(PIECE_TRACKS, -(-len(tracks) // MOST_PIECES))
+    starts = range(0, len(tracks), size)
+    return [zlib.compress(pickle.dumps([*tracks[i : i + size]])) for i in starts]
 
 
-def load_chunk(chunk: bytes, *, layout: records.Layout, folder: str) -> None:
+def load_piece(piece: bytes, *, layout: records.Layout, folder: str) -> None:
     """What a worker does: loads the tracks of a piece, but for those that another one has."""
     where = epath.Path(folder)
-    for one in pickle.loads(zlib.decompress(chunk)):
+    if records.is_local(folder) and not where.is_dir():
+        raise PrepareError(
+            f"{folder}, the folder of loaded tracks, is not there on {platform.node()}; all workers"
+            " have to see it, so choose another --output or --work"
+        )
+    for one in pickle.loads(zlib.decompress(piece)):
         if _outcome(one, where) is not None:  # of a worker that died before it had done all
             continue
-        if records.is_local(folder):
-            outcome = loading.load_one(one, layout, pathlib.Path(folder))
-        else:
-            with tempfile.TemporaryDirectory(prefix="majl_jax_track_") as here:
-                outcome = loading.load_one(one, layout, pathlib.Path(here))
-                if not outcome.skipped:
-                    loaded = loading.cached(epath.Path(here), one.id)
-                    loaded.copy(loading.cached(where, one.id), overwrite=True)
-        row = {**dataclasses.asdict(outcome), "content": content_of([one])}
-        records.write_whole(_outcome_file(where, one.id), json.dumps(row))
+        content = content_of([one])  # of the files as they are before they are read
+        outcome = _load(one, layout, where)
+        _write(_outcome_file(where, one.id), {**dataclasses.asdict(outcome), "content": content})
+
+
+def _load(one: track.Track, layout: records.Layout, where: epath.Path) -> loading.Outcome:
+    if records.is_local(where):
+        return loading.load_one(one, layout, pathlib.Path(where))
+    with tempfile.TemporaryDirectory(prefix="majl_jax_track_") as folder:
+        here = pathlib.Path(folder)
+        outcome = loading.load_one(one, layout, here)
+        if not outcome.skipped:
+            loaded = epath.Path(loading.cached(here, one.id))
+            loaded.copy(loading.cached(where, one.id), overwrite=True)
+        return outcome
+
+
+def _write(path: epath.Path, row: Mapping[str, Any]) -> None:
+    """A file that is there whole or not at all, as those of object stores always are."""
+    draft = path.with_suffix(f".{uuid.uuid4().hex}.tmp") if records.is_local(path) else path
+    draft.write_text(json.dumps(row))
+    if draft != path:
+        draft.replace(path)
 
 
 def _outcomes(tracks: Sequence[track.Track], folder: epath.Path) -> dict[str, loading.Outcome]:
@@ -135,11 +175,18 @@ def _outcome(one: track.Track, folder: epath.Path) -> loading.Outcome | None:
         row = json.loads(_outcome_file(folder, one.id).read_text())
     except FileNotFoundError:
         return None
-    content = row.pop("content")
+    content, path = row.pop("content"), loading.cached(folder, one.id)
     outcome = loading.Outcome(**row)
-    there = outcome.skipped or loading.cached(folder, one.id).exists()
-    return outcome if there and content == content_of([one]) else None
+    if content != content_of([one]):
+        return None
+    if outcome.skipped:
+        return outcome
+    if not path.exists():
+        return None
+    if records.is_local(path) and whole_files.read_content(pathlib.Path(path)) != content:
+        return None  # a run without Beam has loaded it anew since
+    return outcome
 
 
 def _outcome_file(folder: epath.Path, identity: str) -> epath.Path:
-    return loading.cached(folder, identity).with_suffix(".json")
+    return loading.cached(folder, identity).with_suffix(OUTCOME)

@@ -77,5 +77,5 @@ def remove_work(places: Places) -> None:
     shutil.rmtree(places.work, ignore_errors=True)
     with contextlib.suppress(OSError):
         places.lock.unlink()
-    if not records.is_local(places.loaded):
-        places.loaded.rmtree(missing_ok=True)
+    if not records.is_local(places.directory):  # also of a run with Beam that was broken off
+        (places.directory.parent / places.work.name).rmtree(missing_ok=True)

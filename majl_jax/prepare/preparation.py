@@ -137,6 +137,8 @@ def _plan(options: Options, where: Places, max_bad_fraction: float, *, by_beam: 
     """Lists the tracks and says how much disk they need, before anything is written."""
     tracks, left_out = list_tracks(_absolute(options) if by_beam else options)
     layout, leftovers = options.layout(), [where.work, records.draft_of(where.directory)]
+    if by_beam and where.draft is not None:  # tracks that were loaded here stay, unused
+        leftovers = [where.draft]
     lean = disk.check(
         f"{options.dataset}: {len(tracks)} tracks",
         disk.size_mb(tracks, layout),

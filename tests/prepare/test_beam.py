@@ -3,15 +3,17 @@
 Without Apache Beam a stand-in for its runner applies the function that its workers would.
 """
 
-import os
+import pickle
 import shutil
 import sys
+import zlib
 
 import numpy as np
 import object_store
 import pytest
 import soundfile
 
+from majl_jax.datasets import track
 from majl_jax.prepare import __main__ as prepare
 from majl_jax.prepare import beam, loading
 
@@ -87,7 +89,7 @@ def runner(monkeypatch):
         made = Runner(**options)
         monkeypatch.setattr(beam, "_apply", made)
         monkeypatch.setattr(beam, "pipeline_options", str)
-        monkeypatch.setattr(beam, "TRACKS_PER_CHUNK", 2)
+        monkeypatch.setattr(beam, "PIECE_TRACKS", 2)
         return made
 
     return use
@@ -177,6 +179,7 @@ def test_by_beam_onto_an_object_store(source, usual, tmp_path, runner, monkeypat
     runner(loses={0})
     assert run(source, bucket, "--beam", f"--work={work}") == 1
     (left,) = bucket.iterdir()
+    assert not [*work.rglob("*.npz")]
     assert left.name.startswith(".audio_folder.work-"), (
         "loaded tracks are where all workers see them"
     )
@@ -184,22 +187,56 @@ def test_by_beam_onto_an_object_store(source, usual, tmp_path, runner, monkeypat
     assert run(source, bucket, "--beam", f"--work={work}") == 0
     assert used.given == [2]
     assert_same(usual, bucket / "audio_folder")
-    assert not [*work.rglob("*.npz")]
+
+
+def test_what_was_skipped_and_then_lost_is_not_skipped(source, tmp_path, runner, capsys):
+    runner(loses={0})
+    assert run(source, tmp_path / "out", "--beam") == 1
+    runner(loses={1})  # the second piece of what is left: a file that is no audio among it
+    assert run(source, tmp_path / "out", "--beam") == 1
+    assert "tracks unloaded" in capsys.readouterr().err
+    assert not (tmp_path / "out/audio_folder").exists()
+
+
+def test_workers_that_see_other_files_are_said(source, tmp_path, runner, monkeypatch, capsys):
+    runner()
+    monkeypatch.setattr(beam, "content_of", lambda tracks, seen=[0]: seen.append(0) or len(seen))
+    assert run(source, tmp_path / "out", "--beam") == 1
+    error = capsys.readouterr().err
+    assert "left 6 of 6 tracks unloaded" in error and "other files of it under --source" in error
 
 
 def test_a_folder_that_workers_do_not_see_is_said(source, tmp_path, runner, monkeypatch, capsys):
     runner()
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    load = beam.load_chunk
+    load, elsewhere = beam.load_piece, tmp_path / "elsewhere"
     monkeypatch.setattr(
         beam,
-        "load_chunk",
-        lambda *a, layout, folder: load(*a, layout=layout, folder=os.fspath(elsewhere)),
+        "load_piece",
+        lambda piece, layout, folder: load(piece, layout=layout, folder=f"{elsewhere}"),
     )
     assert run(source, tmp_path / "out", "--beam") == 1
     error = capsys.readouterr().err
-    assert "left 6 of 6 tracks unloaded" in error and "a folder that all of them see" in error
+    assert f"the Beam runner gave up: {elsewhere}, the folder of loaded tracks, is not" in error
+    assert "the same command goes on from here" in error and not elsewhere.exists()
+
+
+def test_a_run_that_is_ended_without_beam_leaves_nothing_behind(
+    source, usual, tmp_path, runner, monkeypatch
+):
+    bucket = object_store.bucket(monkeypatch)
+    runner(loses={0})
+    assert run(source, bucket, "--beam", f"--work={tmp_path / 'work'}") == 1
+    assert run(source, bucket, f"--work={tmp_path / 'work'}") == 0
+    assert_same(usual, bucket / "audio_folder")
+
+
+def test_a_long_list_is_few_pieces(source, monkeypatch):
+    monkeypatch.setattr(beam, "MOST_PIECES", 3)
+    tracks = [track.Track(id=f"{n}", split="train", load=int) for n in range(40)]
+    pieces = beam.pack(tracks)
+    assert len(pieces) == 3 and len(beam.pack(tracks[:9])) == 3
+    unpacked = [one.id for piece in pieces for one in pickle.loads(zlib.decompress(piece))]
+    assert unpacked == [one.id for one in tracks]
 
 
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner --dask_partition_size=1"
