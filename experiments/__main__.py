@@ -194,14 +194,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     grid.prepare(data.sets)
     for name in options.table:
-        if options.launcher == "local":
-            how.train_all(_wanted(options, name))
-        else:
-            launched = {"launcher": options.launcher, "parameters": options.launch}
-            launching.train_all(how, _wanted(options, name), **launched)
-        lines = results.collect(how, name, experiment.tables[name], changes=_changes(options))
-        results.write(options.results, lines)
-        summary.write(experiment, options.results, options.workdir)
+        try:
+            if options.launcher == "local":
+                how.train_all(_wanted(options, name))
+            else:
+                launched = {"launcher": options.launcher, "parameters": options.launch}
+                launching.train_all(how, _wanted(options, name), **launched)
+        finally:  # what has run is kept, whatever failed
+            lines = results.collect(how, name, experiment.tables[name], changes=_changes(options))
+            results.write(options.results, lines)
+            summary.write(experiment, options.results, options.workdir)
     return 0
 
 

@@ -155,12 +155,25 @@ class Grid:
             finally:
                 cores.put(core)
 
+        failed: dict[tuple[str, int], str] = {}
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
             for some in in_turn(runs):
-                pairs = itertools.product(self.seeds, some)
-                jobs = [pool.submit(work, run, seed) for seed, run in pairs]
+                # What a run borrows has to be there; what it goes on from `train` looks at.
+                jobs = {
+                    pool.submit(work, run, seed): (run.name, seed)
+                    for seed, run in itertools.product(self.seeds, some)
+                    if not any((one.name, seed) in failed for one in run.with_lenders())
+                }
                 for job in concurrent.futures.as_completed(jobs):
-                    job.result()
+                    try:
+                        job.result()
+                    except RuntimeError as error:  # the others go on
+                        print(f"failed: {error}", flush=True)
+                        failed[jobs[job]] = str(error)
+        if failed:
+            first = next(iter(failed.values()))
+            count = len(failed)
+            raise RuntimeError(first if count == 1 else f"{count} runs failed, the first: {first}")
 
     def plan(self, runs: Iterable[Run]) -> Iterator[str]:
         """What training would do: a line per run and seed, and the command where it has to run."""

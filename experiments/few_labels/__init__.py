@@ -10,7 +10,7 @@ With --stems=FOLDER deep clustering learns from songs in stems, else from the bu
 import argparse
 
 from experiments.experiment import Data, DataSet, Experiment
-from experiments.few_labels.tables import AMOUNTS, COLUMNS, MIXTURES, SHOWN, TABLES
+from experiments.few_labels.tables import AMOUNTS, COLUMNS, MIXTURES, REST, SHOWN, TABLES
 
 CHORALES = "chorales: soprano, accompaniment=alto+tenor+bass"
 WITH_STEMS = "few_labels_stems"
@@ -22,7 +22,7 @@ def data(options: argparse.Namespace) -> Data:
     if options.mir1k is None and not options.redraw:
         raise ValueError("--mir1k is missing: the folder of MIR-1K, which nothing stands in for")
     folder, source = options.data / "few_labels", f"--source={options.mir1k}"
-    clips = DataSet((*AMOUNTS.values(), MIXTURES), folder, (source,))
+    clips = DataSet((*AMOUNTS.values(), MIXTURES, *REST.values()), folder, (source,))
     if options.stems is None:
         other = DataSet(("chorales",), folder, ("--tracks=train=60,valid=4,test=2",))
     else:

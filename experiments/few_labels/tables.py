@@ -21,11 +21,14 @@ COLUMNS = {
 SHOWN = ("sdr_db", "rpa")
 AMOUNTS = {3: "mir1k_3", 12: "mir1k_12", 50: "mir1k_50", 100: "mir1k"}  # percent of the clips
 MIXTURES = "mir1k_mixtures"
+REST = {percent: f"mir1k_rest_{percent}" for percent in AMOUNTS if percent < 100}
 TEACHER, STUDENT = "teacher", "student"
 # Meant to be 20 minutes of a core each, by what steps of these networks took elsewhere.
 STEPS = {"U-Net": 3000, "Locoformer": 750, "Chimera": 3000, "VQ-VAE": 600}
 FIRST_STEPS = {"mixit": 1500, "deep_clustering": 3000, "jukebox": 900}
 SEGMENT, WINDOW, OUTPUTS = 20_480, 1024, 4
+# Of Chimera, whose first stage wants an even number of hops in it.
+CHIMERA_WINDOW = 1280
 BANDS = (4,) * 16 + (8,) * 16 + (16,) * 12 + (64, 65)
 
 # ---- MAJL's cascade, by its separator -----------------------------------------------------------
@@ -43,7 +46,7 @@ MAJL: dict[str, Any] = {
 SEPARATORS: dict[str, dict[str, Any]] = {
     "U-Net": {"separator": "unet"},
     "Locoformer": {"separator": "locoformer", "locoformer.outputs": OUTPUTS},
-    "Chimera": {"separator": "chimera"},
+    "Chimera": {"separator": "chimera", "chimera.window_samples": CHIMERA_WINDOW},
     "VQ-VAE": {"separator": "vqvae", "vqvae.multiplier": 1},
 }
 
@@ -78,7 +81,7 @@ DEEP_CLUSTERING = Run(
         "data.segment_samples": 2 * SEGMENT,
         "stages.pretrain.data": "{other_music}",
         "stages.pretrain.steps": FIRST_STEPS["deep_clustering"],
-        "window_samples": WINDOW,
+        "window_samples": CHIMERA_WINDOW,
     },
     config="configs/transfer.py:experiment",
 )
@@ -129,8 +132,8 @@ def _rows() -> Iterator[Row]:
 
 
 def _length(steps: int) -> dict[str, int]:
-    """So many steps for both stages, three validations each."""
-    often = {"train.evaluate_every_steps": steps // 3, "train.checkpoint_every_steps": steps // 12}
+    """So many steps for both stages, six validations each."""
+    often = {"train.evaluate_every_steps": steps // 6, "train.checkpoint_every_steps": steps // 12}
     return {**often, **{f"stages.{stage}.steps": steps for stage in (TEACHER, STUDENT)}}
 
 
@@ -138,7 +141,7 @@ def _students(teacher: Run, percent: int, network: str, words: str) -> Iterator[
     """MAJL's second stage, where there is a rest that the teacher can label."""
     if percent == 100:
         return
-    fields: Mapping[str, Any] = {**teacher.fields, "data.unlabelled": MIXTURES}
+    fields: Mapping[str, Any] = {**teacher.fields, "data.unlabelled": REST[percent]}
     start = teacher.fields.get("stages.teacher.start", "")
     run = Run(
         f"{teacher.name.removesuffix(f'_{percent}')}_pseudo_{percent}",
@@ -163,7 +166,7 @@ MAIN = Table(
     "Few labels",
     "(all five) what is learnt from cheap data spares labels; none compares with the others",
     tuple(_rows()),
-    x_label="fully labelled minutes",
+    x_label="fully labelled minutes of training",
     x_from="labelled_minutes",
     logarithmic=True,
 )

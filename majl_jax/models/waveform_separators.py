@@ -53,7 +53,9 @@ class ChimeraSeparator(nn.Module):
         """The estimated target; `time` is frames * hop."""
         sizes = {"window_samples": self.window_samples, "hop_samples": self.hop_samples}
         spectrum = stft(mixture, **sizes)[:, :-1]  # as many frames as there are hops
-        masks: Any = self.network(magnitude(spectrum), train=train).masks
+        # As loud as the recipe's own spectra, which are divided by the sum of their window.
+        heard = magnitude(spectrum) / (self.window_samples / 2)
+        masks: Any = self.network(heard, train=train).masks
         return istft(masks[..., 0] * spectrum, **sizes, length_samples=mixture.shape[1])
 
 

@@ -31,7 +31,7 @@ _TABLE = """
 chorales chorales_stems chorales_pitch | Bach chorales | stems, pitch | 5.0 h | per score | rendered here
 quartets quartets_unlabelled ensemble drums | quartets, grooves | stems, pitch | 56 min | per score | rendered here
 band choir drum_kit | songs of a game, hymns | stems; choir: pitch | 117 min | per song | rendered here
-mir1k mir1k_songs mir1k_author mir1k_few mir1k_stems mir1k_pitch mir1k_3 mir1k_12 mir1k_50 mir1k_mixtures | Chinese pop | voice, rest, pitch | 133 min, 0.5 GB | none stated | its authors
+mir1k mir1k_songs mir1k_author mir1k_few mir1k_stems mir1k_pitch mir1k_3 mir1k_12 mir1k_50 mir1k_mixtures mir1k_rest_3 mir1k_rest_12 mir1k_rest_50 | Chinese pop | voice, rest, pitch | 133 min, 0.5 GB | none stated | its authors
 ikala ikala_songs | Chinese pop | voice, rest, pitch | 126 min, 1.3 GB | research | no longer distributed
 vocadito | solo singing | pitch | 40 recordings | CC BY 4.0 | zenodo.org/record/5578807
 mir_st500 | pop songs | notes of the voice | 500 songs | licence not verified | york135/singing_transcription_ICASSP2021

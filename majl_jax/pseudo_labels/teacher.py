@@ -222,12 +222,16 @@ def label_both(
         f0_hz, confidence = decode_pitch(salience, teacher.bin_cents)
         labels, trusted, trust = teacher.trusted(f0_hz, confidence, kept)
         voiced = np.where(confidence >= filtering.VOICING, f0_hz, 0.0).astype(np.float32)
-        everywhere = np.ones(frames, bool)
-        sure = filtering.stem_confidence(salience, voiced, everywhere, teacher.bin_cents)
+        # Beyond the end of a clip a record is padded.
+        real = np.arange(frames) * (len(piece["stems"]) // frames) < piece["valid_samples"]
+        trusted &= real
+        sure = filtering.stem_confidence(salience, voiced, real, teacher.bin_cents)
         stems, columns = _stems(piece, outputs, target), np.arange(piece["stems"].shape[1])
         labelled = {**piece, "f0_hz": 0 * piece["f0_hz"], "has_pitch": piece["has_pitch"] & False}
         labelled["f0_hz"][:, target], labelled["has_pitch"][:, target] = labels, trusted
-        counts.add(trust, trusted, samples=piece["valid_samples"], voiced=labels > 0)
+        counts.add(
+            trust[real], trusted[real], samples=piece["valid_samples"], voiced=labels[real] > 0
+        )
         counts.add_record(sure >= kept.threshold)
         good = (columns == target) & (sure >= kept.threshold)
         yield {**labelled, "stems": stems, "has_stems": good}

@@ -256,6 +256,25 @@ def test_a_line_says_changes_data_and_the_commits_of_all_starts(tmp_path):
     assert results.short(line["commit"]) == "aaaaaaa, bbbbbbb-dirty"
 
 
+def test_a_run_that_fails_keeps_none_but_those_that_need_it_from_running(tmp_path, monkeypatch):
+    lender = Run("lender", ("teacher",))
+    borrower = Run("borrower", ("teacher", "student"), borrows=(lender, "teacher"))
+    last = Run("last", ("teacher",), after=(Run("first", ("pretrain",)),))
+    how = grid.Grid("c", Data("chorales", (), {}), tmp_path, tmp_path, (0,))
+    trained = []
+
+    def train(run, seed, core):
+        if run.name == "lender":
+            raise RuntimeError("lender: exit status 1")
+        trained.append(run.name)
+        return 0.0
+
+    monkeypatch.setattr(how, "train", train)
+    with pytest.raises(RuntimeError, match=r"^lender: exit status 1$"):
+        how.train_all([lender, borrower, *last.with_lenders()])
+    assert trained == ["first", "last"]
+
+
 def test_changed_runs_are_no_results_of_the_table_s_command(tmp_path):
     options = command.parse(["majl", "--table=main", "--config=a.py:b", "--set=--config.c=1"])
     changes = command._changes(options)

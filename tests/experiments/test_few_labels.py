@@ -1,6 +1,7 @@
 """Few labels: runs that go on from another paper's, rows that are missing, and sizes that fit."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -17,6 +18,7 @@ from experiments import drawing, few_labels
 from experiments.experiment import Data, Run
 from experiments.few_labels.tables import MAIN
 from experiments.grid import Grid
+from majl_jax.audio import stft
 from majl_jax.datasets import builder, records
 from majl_jax.recipes import transfer
 
@@ -113,7 +115,7 @@ def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("few_labels")
     layout = dataclasses.replace(made_music.LAYOUT, stems=("voice", "accompaniment"))
     unknown = {"has_stems": False, "has_pitch": False}
-    for name, labels in (("mir1k_3", {}), ("mir1k_mixtures", unknown)):
+    for name, labels in (("mir1k_3", {}), ("mir1k_mixtures", unknown), ("mir1k_rest_3", unknown)):
         splits = {"train": "a", "valid": "b", "test": "c"}
         made = {k: made_music.tones(v, layout=layout, **labels) for k, v in splits.items()}
         cut = {split: records.cut(track, layout) for split, track in made.items()}
@@ -133,6 +135,9 @@ def test_what_starts_from_a_first_stage_has_its_sizes(clips, tmp_path):
         _leave(tmp_path / name, stage.name, stage.init)
     # Of other data, which are not here: its network alone.
     config = _config(runs["deep_clustering"], {"stages.pretrain.data": "any: voice, rest"})
+    sizes = {"window_samples": config.window_samples, "hop_samples": config.data.hop_samples}
+    sound = jax.ShapeDtypeStruct((1, config.data.segment_samples), jnp.float32)
+    jax.eval_shape(functools.partial(stft.scaled_stft, **sizes), sound)  # or it is refused
     network = transfer.build(config, "pretrain")
     spectrum = jnp.zeros((1, 2, network.frequency_bins))
     _leave(

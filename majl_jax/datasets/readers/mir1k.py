@@ -49,6 +49,7 @@ def tracks(
     split_by: str = "singer",
     view: str | None = None,
     percent: int = 100,
+    rest: bool = False,
 ) -> list[Track]:
     """The clips below `source` (Wavfile/*.wav, PitchLabel/*.pv); unlisted ones are in train.
 
@@ -61,6 +62,7 @@ def tracks(
             "pitch" (mixture only); each training singer belongs to one. Or "mixtures": all clips,
             none with a label.
         percent: of the training clips, see `_of_share`.
+        rest: the training clips that are not in that share.
     """
     del seed
     if (grid.sample_rate_hz, grid.hop_samples) != (GRID.sample_rate_hz, GRID.hop_samples):
@@ -92,11 +94,11 @@ def tracks(
                 left_out=NOT_SCORED if lossy else "",
             )
         )
-    return out if percent == 100 else _of_share(out, percent)
+    return out if percent == 100 else _of_share(out, percent, rest)
 
 
-def _of_share(found: list[Track], percent: int) -> list[Track]:
-    """All that is not for training, and that share of what is, at least a clip.
+def _of_share(found: list[Track], percent: int, rest: bool) -> list[Track]:
+    """All that is not for training, and that share of what is, at least a clip; or its `rest`.
 
     Each group gives a clip in turn, whichever its checksum puts first: a larger share has all
     clips of a smaller one, and a small one is of many singers.
@@ -109,7 +111,7 @@ def _of_share(found: list[Track], percent: int) -> list[Track]:
         (turn, group, clip) for group, clips in of_group.items() for turn, clip in enumerate(clips)
     )
     kept = {clip for *_, clip in in_turn[: max(round(len(in_turn) * percent / 100), 1)]}
-    return [one for one in found if one.split != "train" or one.id in kept]
+    return [one for one in found if one.split != "train" or (one.id in kept) != rest]
 
 
 def find_clips(source: str | None) -> list[pathlib.Path]:

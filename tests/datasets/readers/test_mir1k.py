@@ -116,6 +116,10 @@ def test_shares_of_the_training_clips_lie_inside_each_other_and_are_of_many_sing
     assert train["mir1k_3"] < train["mir1k_12"] < train["mir1k_50"] < train["mir1k"]
     singers = collections.Counter(clip.partition("_")[0] for clip in train["mir1k_12"])
     assert sorted(singers.values()) == [1, 1, 2]
+    for percent in (3, 12, 50):
+        rest = READERS[f"mir1k_rest_{percent}"].tracks(str(tmp_path), grid=GRID)
+        left = {one.id for one in rest if one.split == "train"}
+        assert left == train["mir1k"] - train[f"mir1k_{percent}"]
     for tracks in found.values():
         assert sum(one.split == "valid" for one in tracks) == 10
         assert sum(one.split == "test" for one in tracks) == 10
