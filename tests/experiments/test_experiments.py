@@ -263,13 +263,13 @@ def test_a_run_that_fails_keeps_none_but_those_that_need_it_from_running(tmp_pat
     how = grid.Grid("c", Data("chorales", (), {}), tmp_path, tmp_path, (0,))
     trained = []
 
-    def train(run, seed, core):
+    def train(self, run, seed, core):
         if run.name == "lender":
             raise RuntimeError("lender: exit status 1")
         trained.append(run.name)
         return 0.0
 
-    monkeypatch.setattr(how, "train", train)
+    monkeypatch.setattr(grid.Grid, "train", train)
     with pytest.raises(RuntimeError, match=r"^lender: exit status 1$"):
         how.train_all([lender, borrower, *last.with_lenders()])
     assert trained == ["first", "last"]
