@@ -20,7 +20,7 @@ def data(options: argparse.Namespace) -> Data:
         halves = ("chorales_stems", "chorales_pitch")
         sets = DataSet(("chorales",), folder, (FEW,)), DataSet(halves, folder, (MANY,))
         return Data("chorales", sets, {"data.directory": str(folder)})
-    folder = options.data / "mir1k"
+    folder = options.data / "majl_mir1k"  # mir1k is the folder of that set
     names = ("mir1k_few", "mir1k_stems", "mir1k_pitch")
     fields = dict(zip(("data.labelled", "data.stems_only", "data.pitch_only"), names, strict=True))
     return Data(

@@ -1,6 +1,6 @@
 """The published CREPE (tiny) on MAJL's test tracks: the mixture, the true voice, separated voices.
 
-    python -m experiments.majl.pretrained_crepe --data=data/prepared/mir1k/mir1k_few \\
+    python -m experiments.majl.pretrained_crepe --data=data/prepared/majl_mir1k/mir1k_few \\
         --target=voice --run=runs/experiments/mir1k/joint/seed0 --stages=pipeline,student
 
 It was trained on other data, more than ours, so it is a reference and no rival. Needs the extra
