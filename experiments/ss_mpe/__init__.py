@@ -12,8 +12,8 @@ from experiments.ss_mpe.tables import COLUMNS, FINETUNE, MOST, SHOWN, TABLES, WA
 
 # Score: its heading.
 CURVES = {
-    "activation_mass": "active bins per frame",
-    "silent_share": "sounding frames without a pitch",
+    "activation_mass": "active bins",
+    "silent_share": "blank frames",
     "recall": "recall",
     "average_precision": "average precision",
 }
