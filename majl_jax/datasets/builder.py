@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import pathlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core import writer as writer_lib
 from tensorflow_datasets.core.utils import shard_utils
 
-from majl_jax import formats
+from majl_jax import atomic, formats
 from majl_jax.datasets.records import (
     CONTENT,
     FORMATS,
@@ -32,7 +33,6 @@ from majl_jax.datasets.records import (
     is_prepared,
     parse,
     parse_example,
-    write_whole,
 )
 
 SHARD_BYTES = 64 << 20
@@ -170,8 +170,8 @@ def write_dataset(
             "options": dict(options or {}),
             "splits": _index(builder, finished, file_format, layout),
         }
-        write_whole(finished / REPORT_FILE, json.dumps(dict(report or {}), indent=2))
-        write_whole(finished / INDEX_FILE, json.dumps(index))
+        _write_whole(finished / REPORT_FILE, json.dumps(dict(report or {}), indent=2))
+        _write_whole(finished / INDEX_FILE, json.dumps(index))
     _publish(finished, target)
     draft.rmtree(missing_ok=True)
 
@@ -218,6 +218,14 @@ def _index(
         builder.info.set_splits(tfds.core.SplitDict(list(infos.values())))
         builder.info.write_to_directory(folder)
     return full
+
+
+def _write_whole(path: epath.Path, text: str) -> None:
+    """A file of an object store appears whole anyway."""
+    if is_local(path):
+        atomic.write_text(pathlib.Path(path), text)
+    else:
+        path.write_text(text)
 
 
 def _half_published(target: epath.Path) -> bool:

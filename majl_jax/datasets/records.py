@@ -23,7 +23,6 @@ from majl_jax.datasets.shards import (
     array_record_reader,
     is_local,
     read_payload,
-    write_whole,
 )
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "is_local",
     "join",
     "whole",
-    "write_whole",
 ]
 
 INDEX_FILE = "index.json"

@@ -8,14 +8,11 @@ the library looks at the checksums.
 import functools
 import importlib
 import os
-import pathlib
 import struct
 from typing import Any
 
 import google_crc32c
 from etils import epath
-
-from majl_jax import atomic
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # around the payload of a record in a TFRecord shard
 CRC_MASK = 0xA282EAD8
@@ -29,14 +26,6 @@ class DamagedRecordError(ValueError):
 def is_local(path: str | os.PathLike[str]) -> bool:
     """Whether a path is of this machine's disks, not of an object store such as gs://."""
     return "://" not in os.fspath(path)
-
-
-def write_whole(path: epath.Path, text: str) -> None:
-    """Writes a file that is there whole or not at all, as those of object stores always are."""
-    if is_local(path):
-        atomic.write_text(pathlib.Path(path), text)
-    else:
-        path.write_text(text)
 
 
 def read_payload(path: epath.Path, file_format: str, offset: int, length: int) -> bytes:

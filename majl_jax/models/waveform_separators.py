@@ -18,10 +18,12 @@ from majl_jax.models.vqvae import Decoder, Encoder, VqVaeSizes, hop
 
 
 class ChimeraSeparator(nn.Module):
-    """s_hat = iSTFT(m * X), m the mask of a `Chimera` of one source (Luo et al., ICASSP 2017),
-    with the mixture's phase.
+    """s_hat = iSTFT(m(|X| / sum w) X), m the mask of a `Chimera` of one source (Luo et al., ICASSP
+    2017), X the STFT of the mixture with the Hann window w.
 
-    The embedding of deep clustering is left out. Fields are Chimera's and the STFT's.
+    Spectra divided by the sum of their window are as loud as in the recipe of deep clustering,
+    which may have trained the network before; its embedding is left out. Fields are Chimera's and
+    the STFT's.
     """
 
     window_samples: int = 512
@@ -53,7 +55,6 @@ class ChimeraSeparator(nn.Module):
         """The estimated target; `time` is frames * hop."""
         sizes = {"window_samples": self.window_samples, "hop_samples": self.hop_samples}
         spectrum = stft(mixture, **sizes)[:, :-1]  # as many frames as there are hops
-        # As loud as the recipe's own spectra, which are divided by the sum of their window.
         heard = magnitude(spectrum) / (self.window_samples / 2)
         masks: Any = self.network(heard, train=train).masks
         return istft(masks[..., 0] * spectrum, **sizes, length_samples=mixture.shape[1])

@@ -156,7 +156,10 @@ def _load(one: track.Track, layout: records.Layout, where: epath.Path) -> loadin
 
 
 def _write(path: epath.Path, row: Mapping[str, Any]) -> None:
-    """A file that is there whole or not at all, as those of object stores always are."""
+    """A file that is there whole or not at all, as those of object stores always are.
+
+    `atomic.write_text` looks through the folder for leftovers, here for every one of its tracks.
+    """
     draft = path.with_suffix(f".{uuid.uuid4().hex}.tmp") if records.is_local(path) else path
     draft.write_text(json.dumps(row))
     if draft != path:

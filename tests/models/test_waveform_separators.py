@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import smoke_runs
+from flax import linen as nn
 
+from majl_jax.audio import stft
 from majl_jax.inference.band_split import Separator
 from majl_jax.models import by_name
 from majl_jax.models.band_split import BandSplitLocoformer, select_outputs
@@ -48,6 +50,23 @@ def test_silence_has_a_finite_gradient(name):
     variables = jax.jit(network.init)(jax.random.key(0), audio())
     found = jax.jit(jax.grad(lambda x: jnp.sum(network.apply(variables, x))))(jnp.zeros((2, TIME)))
     assert np.isfinite(found).all()
+
+
+def test_chimera_in_a_cascade_hears_spectra_as_loud_as_its_recipe_s():
+    network = separator("chimera", window_samples=1280)
+    tone = 0.5 * jnp.sin(2 * jnp.pi * 1000.0 * jnp.arange(TIME) / 16_000)[None]
+    variables = jax.jit(network.init)(jax.random.key(0), tone)
+    heard = []
+
+    def listen(call, inputs, keywords, context):
+        if isinstance(context.module, Chimera) and context.method_name == "__call__":
+            heard.append(float(inputs[0].max()))
+        return call(*inputs, **keywords)
+
+    with nn.intercept_methods(listen):
+        network.apply(variables, tone)
+    recipe = jnp.abs(stft.scaled_stft(tone, window_samples=1280, hop_samples=HOP)).max()
+    np.testing.assert_allclose(heard, [recipe], rtol=0.2)  # one window is the other's root
 
 
 def test_chimera_in_a_cascade_has_the_names_of_chimera_itself():

@@ -163,6 +163,19 @@ def test_of_mixtures_alone_both_are_labelled_where_the_teacher_is_sure(tmp_path)
         assert said["kept"] + said["masked"] == said["seen"] == 160 * len(cut)
 
 
+def test_what_lies_beyond_the_end_of_a_clip_is_not_judged(tmp_path):
+    track = made_music.tones("x", has_stems=False, has_pitch=False)
+    record = next(records.cut(track, made_music.LAYOUT))
+    half = {**record, "valid_samples": record["valid_samples"] // 2}
+    builder.write_dataset(tmp_path / "source", {"train": [half]}, layout=made_music.LAYOUT)
+    sure_of_the_rest = jnp.where(jnp.arange(128) < 80, 0.6, 0.9)
+    how = {"labels": "both", "threshold": 0.7, "overlap": 0.0}
+    directory = _write(tmp_path / "source", tmp_path, _teacher(sure_of_the_rest), **how)
+    (labelled,) = records.read_records(directory, "train")
+    assert not labelled["has_pitch"].any() and not labelled["has_stems"].any()
+    assert _said(tmp_path)["seen"] == 80
+
+
 def test_labels_are_made_once_per_teacher_and_threshold(source, tmp_path):
     first = _write(source, tmp_path, _teacher(0.9))
     stamp = (first / "index.json").stat().st_mtime_ns
